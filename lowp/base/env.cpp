@@ -1,0 +1,23 @@
+#include "lowp/base/env.h"
+
+#include <cstdlib>
+
+namespace lowp::env {
+namespace {
+
+constexpr Variable kVariables[] = {
+    {"LOWP_THREADS", "number of cores", "worker threads of the CPU kernels"},
+    {"HF_HUB_CACHE", "HF_HOME/hub", "where org/name models are looked up"},
+    {"HF_HOME", "~/.cache/huggingface", "parent of the Hugging Face cache"},
+};
+
+}  // namespace
+
+std::span<const Variable> variables() { return kVariables; }
+
+std::string get(std::string_view name) {
+  const char* value = std::getenv(std::string(name).c_str());
+  return value ? value : "";
+}
+
+}  // namespace lowp::env

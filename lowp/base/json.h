@@ -1,0 +1,27 @@
+// JSON values and a strict parser for foreign bytes. The JSON library is named here and nowhere else.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+namespace lowp {
+
+/// An ordered JSON value: key order survives reading and writing.
+using Json = nlohmann::ordered_json;
+
+struct JsonLimits {
+  int depth = 64;                       // nesting of arrays and objects
+  std::size_t bytes = std::size_t{256} << 20;
+};
+
+/// Parses UTF-8 JSON text. `where` names the source in messages. Throws Error(bad_input) on malformed text, duplicate keys,
+/// nesting beyond limits.depth or text beyond limits.bytes.
+Json parse_json(std::string_view text, const std::string& where, JsonLimits limits = {});
+
+/// Reads and parses a file; same errors, plus Error(io).
+Json read_json(const std::string& path, JsonLimits limits = {});
+
+}  // namespace lowp

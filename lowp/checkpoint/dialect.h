@@ -1,0 +1,80 @@
+// A dialect: how quantized weights are spelled on disk. One file per dialect; the list is in dialects.cpp.  <- ADD A DIALECT
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "lowp/base/json.h"
+#include "lowp/checkpoint/checkpoint.h"
+#include "lowp/formats/recipe.h"
+#include "lowp/tensor/quantized.h"
+
+namespace lowp::checkpoint {
+
+/// A Linear whose weight is quantized.
+struct QuantizedModule {
+  std::string name;  // without ".weight": "model.layers.0.self_attn.q_proj"
+  formats::Recipe recipe;
+  std::int64_t m = 0, k = 0;                  // of the weight
+  formats::Elem input = formats::Elem::bf16;  // dtype of the original weight
+  std::optional<float> activation_scale;      // Scope::calibrated: the multiplier (amax/448, amax/2688, amax/127.5)
+};
+
+/// Writes and reads one dialect. Objects are stateless constants.
+class Dialect {
+ public:
+  virtual ~Dialect() = default;
+
+  virtual std::string name() const = 0;
+
+  /// "" if the dialect can hold weights and activations of this recipe exactly, else the reason why not.
+  virtual std::string refusal(const formats::Recipe& recipe) const = 0;
+
+  /// Names, types and shapes of the tensors that stand for a module (offsets are not filled in).
+  virtual std::vector<TensorEntry> layout(const QuantizedModule& module) const = 0;
+
+  /// Their contents, in the order of layout().
+  virtual std::vector<Tensor> encode(const QuantizedModule& module, const QuantizedMatrix& weight) const = 0;
+
+  /// config.json's "quantization_config". `kept` are the Linears left in high precision.
+  virtual Json config(std::span<const QuantizedModule> modules, std::span<const std::string> kept) const = 0;
+
+  /// What goes into "__metadata__" of the file(s) that hold these modules, beside "format": "pt". `plain` are the names of
+  /// the unquantized tensors of the file.
+  virtual std::map<std::string, std::string> metadata(std::span<const QuantizedModule> modules,
+                                                      std::span<const std::string> plain) const = 0;
+
+  /// Whether a checkpoint is in this dialect, by its config and its tensors.
+  virtual bool recognizes(const Checkpoint& checkpoint) const = 0;
+
+  /// The quantized modules of a checkpoint in this dialect. Throws Error(bad_input) where tensors and declared scheme differ,
+  /// naming both; Error(unsupported) for a scheme that lowp has no format for.
+  virtual std::vector<QuantizedModule> modules(const Checkpoint& checkpoint) const = 0;
+
+  /// The weight of a module that modules() returned.
+  virtual QuantizedMatrix decode(const Checkpoint& checkpoint, const QuantizedModule& module) const = 0;
+};
+
+/// All dialects, in order of detection.
+std::span<const Dialect* const> dialects();
+
+/// By name; throws Error(usage) naming the nearest.
+const Dialect& find_dialect(const std::string& name);
+
+/// The dialect of a checkpoint, or nullptr if it is not quantized. Throws Error(unsupported) naming the quant_method if the
+/// config declares a quantization that no dialect recognizes.
+const Dialect* detect_dialect(const Checkpoint& checkpoint);
+
+/// The one that `lowp quantize` takes when none is asked for: the first of compressed-tensors, torchao and lowp that can hold
+/// all recipes.
+const Dialect& default_dialect(std::span<const formats::Recipe> recipes);
+
+const Dialect& compressed_tensors_dialect();
+const Dialect& torchao_dialect();
+const Dialect& lowp_dialect();
+
+}  // namespace lowp::checkpoint

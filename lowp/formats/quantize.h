@@ -1,0 +1,224 @@
+// The arithmetic of quantization: group statistics -> group parameters -> codes -> values. Written once for every backend;
+// constexpr, host and device, no library calls, every intermediate rounded where torchao's eager CPU code rounds it.
+// Formulas: torchao-spec sections 2, 3 and 5 as torchao 0.18 runs them; deviations are listed in docs/NUMERICS.md.
+#pragma once
+
+#include "lowp/formats/block.h"
+#include "lowp/formats/codec.h"
+
+namespace lowp::formats {
+
+/// Of the values of one group. Ignores nothing: one NaN or infinity makes `finite` false.
+struct GroupStats {
+  float min = 0, max = 0;
+  bool finite = true;
+  bool empty = true;
+
+  LOWP_HD constexpr void add(float x) {
+    if (!is_finite(x)) finite = false;
+    min = empty || x < min ? x : min;
+    max = empty || x > max ? x : max;
+    empty = false;
+  }
+  LOWP_HD constexpr void merge(const GroupStats& other) {
+    if (other.empty) return;
+    finite = finite && other.finite;
+    min = empty || other.min < min ? other.min : min;
+    max = empty || other.max > max ? other.max : max;
+    empty = false;
+  }
+  LOWP_HD constexpr float amax() const { return -min > max ? -min : max; }
+};
+
+/// What one group needs to encode and decode its values.
+struct GroupParams {
+  std::uint32_t scale_code = 0;  // e8m0 and e4m3 scales
+  float scale = 1;               // value of the stored scale (without the tensor scale)
+  float zero_point = 0;
+  float multiplier = 1;          // what encoding multiplies by, where the rule multiplies
+  bool poisoned = false;         // MX block with a NaN or an infinity: every code is NaN
+};
+
+/// ceil(log2(d)) of a positive finite d as torchao computes it: log2 is rounded to f32 first, so a d within half an ulp
+/// (of the result) above a power of two is not bumped. Clamped to [-127, 127].
+LOWP_HD constexpr int ceil_log2_f32(float d) {
+  std::uint32_t bits = float_bits(d) & 0x7FFFFFFFu;
+  if (bits == 0) return -127;
+  int e = static_cast<int>(bits >> 23) - 127;
+  std::uint32_t fraction = bits & 0x7FFFFFu;
+  if (e == -127) {  // subnormal: normalise
+    e = -126;
+    fraction = bits;
+    while (!(fraction & 0x800000u)) {
+      fraction <<= 1;
+      --e;
+    }
+    fraction &= 0x7FFFFFu;
+  }
+  if (fraction == 0) return e < -127 ? -127 : e;
+  // Spacing of f32 just above e: 2^(p-23) with 2^p <= |e|; below a negative power of two it is half of that.
+  std::uint32_t size = static_cast<std::uint32_t>(e < 0 ? -e : e);
+  int p = -1;
+  while (size >> (p + 1)) ++p;
+  const bool halved = e < 0 && (size & (size - 1)) == 0;
+  // Bump iff log2(1 + fraction * 2^-23) > half the spacing, i.e. fraction > ln2 * 2^(p-1) (or 2^(p-2)).
+  bool bump = true;
+  if (e != 0) {
+    const float threshold = 0.6931472f * exp2i(p - 1 - (halved ? 1 : 0));
+    bump = static_cast<float>(fraction) > threshold;
+  }
+  const int result = e + (bump ? 1 : 0);
+  return result < -127 ? -127 : result > 127 ? 127 : result;
+}
+
+/// Power-of-two scale byte (e8m0) of an MX block with the given largest magnitude (finite).
+LOWP_HD constexpr std::uint32_t mx_scale_code(Elem element, Scaling scaling, float amax) {
+  if (scaling == Scaling::rceil) return static_cast<std::uint32_t>(ceil_log2_f32(amax / max_value(element)) + 127);
+  std::uint32_t bits = float_bits(amax);
+  if (scaling == Scaling::even) bits = (bits + (1u << (22 - info(element).mantissa_bits))) & 0xFF800000u;
+  int exponent = static_cast<int>(bits >> 23) - 127 - max_exponent(element);
+  if (scaling == Scaling::ceil && (bits & 0x7FFFFFu) != 0) ++exponent;
+  exponent = exponent < -127 ? -127 : exponent > 127 ? 127 : exponent;
+  return static_cast<std::uint32_t>(exponent + 127);
+}
+
+/// The second-level scale of a matrix with this largest magnitude: amax / (448 * 6); 1 for an all-zero matrix, where
+/// torchao divides by zero.
+LOWP_HD constexpr float nvfp4_tensor_scale(float amax) { return amax == 0 ? 1.0f : amax / 2688.0f; }
+
+/// eps below which an affine scale never falls: torchao's Int8Tensor uses f32's machine epsilon for every dtype, intx and
+/// tinygemm the smallest normal of the input's dtype.
+LOWP_HD constexpr float affine_eps(const BlockSpec& format, Elem input) {
+  if (!format.scale_in_input_dtype) return 0x1p-23f;
+  return input == Elem::f16 ? 0x1p-14f : 0x1p-126f;
+}
+
+/// Parameters of one group. `input` is the dtype of the values, which decides where intermediates are rounded;
+/// `tensor_scale` is used by two-level formats. Statistics must be finite unless the rule is mx.
+LOWP_HD constexpr GroupParams choose_params(const BlockSpec& format, Elem input, Scaling scaling, const GroupStats& stats,
+                                            float tensor_scale) {
+  GroupParams p;
+  const Elem d = input;
+  switch (format.rule) {
+    case Rule::plain: break;
+    case Rule::mx: {
+      p.scale_code = stats.finite ? mx_scale_code(format.element, scaling, stats.amax()) : 255u;
+      p.scale = decode(Elem::e8m0, p.scale_code);
+      p.poisoned = !stats.finite;
+      const int b = static_cast<int>(p.scale_code);
+      // As run: rceil multiplies by 1 when b = 0; the other modes never divide by less than the smallest normal.
+      p.multiplier = scaling == Scaling::rceil && b == 0 ? 1.0f : exp2i(127 - (b < 1 ? 1 : b > 254 ? 254 : b));
+      break;
+    }
+    case Rule::nvfp4: {
+      const float q = stats.amax() / 6.0f;
+      const float ratio = format.tensor_scale ? q / tensor_scale : q;
+      const float clamped = ratio < 0x1p-6f ? 0x1p-6f : ratio > 448.0f ? 448.0f : ratio;
+      p.scale_code = encode(Elem::e4m3, clamped);
+      if (format.tensor_scale && tensor_scale == 1.0f && stats.amax() == 0) p.scale_code = encode(Elem::e4m3, 1.0f);
+      p.scale = decode(Elem::e4m3, p.scale_code);
+      p.multiplier = (format.tensor_scale ? 1.0f / tensor_scale : 1.0f) / p.scale;
+      break;
+    }
+    case Rule::float8: {
+      const float amax = stats.amax();
+      p.scale = amax == 0 ? 1.0f : round_to(d, amax / max_value(format.element));
+      break;
+    }
+    case Rule::symmetric: {
+      const float span = (max_value(format.element) - min_value(format.element)) / 2.0f;
+      const float scale = round_to(d, stats.amax() / span), eps = affine_eps(format, input);
+      p.scale = scale < eps ? eps : scale;
+      p.multiplier = 1.0f / p.scale;
+      break;
+    }
+    case Rule::asymmetric: {
+      const float low = stats.min < 0 ? stats.min : 0.0f, high = stats.max > 0 ? stats.max : 0.0f;
+      const float qmin = min_value(format.element), qmax = max_value(format.element);
+      const float scale = round_to(d, round_to(d, high - low) / (qmax - qmin)), eps = affine_eps(format, input);
+      p.scale = scale < eps ? eps : scale;
+      const float zero = round_to(d, qmin - round_half_even(round_to(d, low / p.scale)));
+      p.zero_point = zero < qmin ? qmin : zero > qmax ? qmax : zero;
+      p.multiplier = 1.0f / p.scale;
+      break;
+    }
+    case Rule::tinygemm: {
+      const float qmax = max_value(format.element), middle = (qmax + 1) / 2;
+      const float scale = round_to(d, round_to(d, stats.max - stats.min) / qmax), eps = affine_eps(format, input);
+      p.scale = scale < eps ? eps : scale;
+      p.zero_point = round_to(d, stats.min + round_to(d, p.scale * middle));
+      break;
+    }
+    case Rule::sym8: {
+      const float amax = stats.amax();
+      p.scale = (amax < 1e-6f ? 1e-6f : amax) / 8.0f;
+      break;
+    }
+    case Rule::codebook: p.scale = stats.max < 1e-9f ? 1e-9f : stats.max; break;
+  }
+  if (format.scale_in_input_dtype) p.multiplier = round_to(d, p.multiplier);
+  return p;
+}
+
+/// The code of x in a group with these parameters. Codebook formats are encoded by nearest_entry().
+LOWP_HD constexpr std::uint32_t encode_element(const BlockSpec& format, Elem input, const GroupParams& p, float x) {
+  switch (format.rule) {
+    case Rule::plain: return encode(format.element, x, Overflow::saturate);
+    case Rule::mx: return encode(format.element, p.poisoned ? bits_float(kQuietNan) : x * p.multiplier);
+    case Rule::nvfp4:
+      // 0 * infinity (a tensor scale too small to invert) must stay 0.
+      return encode(format.element, x == 0 ? x : x * p.multiplier);
+    case Rule::float8: return encode(format.element, x == 0 ? x : x / p.scale);
+    case Rule::symmetric:
+    case Rule::asymmetric: {
+      const Elem product = format.scale_in_input_dtype ? input : Elem::f32;
+      const float q = round_half_even(round_to(product, x * p.multiplier));
+      return encode(format.element, round_to(product, q + p.zero_point));
+    }
+    case Rule::tinygemm: {
+      const float middle = (max_value(format.element) + 1) / 2;
+      const float low = round_to(input, p.zero_point - round_to(input, p.scale * middle));
+      return encode(format.element, round_to(input, round_to(input, x - low) / p.scale));
+    }
+    case Rule::sym8: return encode(format.element, x / p.scale);
+    case Rule::codebook: break;
+  }
+  return 0;
+}
+
+/// The value of a code, rounded to `output` where torchao's dequantize to that dtype rounds (2.5, 3.1, 5.0).
+LOWP_HD constexpr float decode_element(const BlockSpec& format, Elem output, const GroupParams& p, float tensor_scale,
+                                       std::uint32_t code) {
+  const float q = decode(format.element, code);
+  switch (format.rule) {
+    case Rule::plain: return round_to(output, q);
+    case Rule::mx: return round_to(output, q * p.scale);
+    case Rule::nvfp4: return round_to(output, q * (format.tensor_scale ? tensor_scale * p.scale : p.scale));
+    case Rule::float8:
+    case Rule::symmetric:
+    case Rule::sym8: return round_to(output, q * p.scale);
+    case Rule::asymmetric: return round_to(output, (q - p.zero_point) * p.scale);
+    case Rule::tinygemm: {
+      const float middle = (max_value(format.element) + 1) / 2;
+      return round_to(output, round_to(output, (q - middle) * p.scale) + p.zero_point);
+    }
+    case Rule::codebook: break;
+  }
+  return 0;
+}
+
+/// Index of the table entry nearest to y: the largest y*c - c*c/2, the first on ties (5.9).
+LOWP_HD constexpr std::uint32_t nearest_entry(const float* table, int size, float y) {
+  std::uint32_t best = 0;
+  float best_score = y * table[0] - 0.5f * table[0] * table[0];
+  for (int i = 1; i < size; ++i) {
+    const float score = y * table[i] - 0.5f * table[i] * table[i];
+    if (score > best_score) {
+      best_score = score;
+      best = static_cast<std::uint32_t>(i);
+    }
+  }
+  return best;
+}
+
+}  // namespace lowp::formats
