@@ -74,13 +74,15 @@ constexpr BlockRow kBlocks[] = {
 
 constexpr std::string_view kScalings[] = {"floor", "ceil", "even", "rceil"};
 
-// Matches a name against a pattern; the placeholders take decimal numbers without leading zeros.
-struct Match {
-  int bits = 0;
-  int group = 0;
-};
-std::optional<Match> match_pattern(std::string_view pattern, std::string_view text) {
-  Match match;
+std::string replace(std::string text, std::string_view what, std::string_view with) {
+  if (const auto at = text.find(what); at != std::string::npos) text.replace(at, what.size(), with);
+  return text;
+}
+
+}  // namespace
+
+std::optional<PatternMatch> match_pattern(std::string_view pattern, std::string_view text) {
+  PatternMatch match;
   while (!pattern.empty()) {
     if (pattern.starts_with("<B>") || pattern.starts_with("<G>")) {
       int value = 0;
@@ -100,12 +102,19 @@ std::optional<Match> match_pattern(std::string_view pattern, std::string_view te
   return text.empty() ? std::optional(match) : std::nullopt;
 }
 
-std::string replace(std::string text, std::string_view what, std::string_view with) {
-  if (const auto at = text.find(what); at != std::string::npos) text.replace(at, what.size(), with);
-  return text;
+std::vector<std::string> expand_pattern(std::string_view pattern) {
+  std::vector<std::string> expanded = {std::string(pattern)};
+  const auto expand = [&](std::string_view what, const auto& values) {
+    if (pattern.find(what) == std::string_view::npos) return;
+    std::vector<std::string> next;
+    for (const std::string& text : expanded)
+      for (const char* value : values) next.push_back(replace(text, what, value));
+    expanded = std::move(next);
+  };
+  expand("<B>", std::array{"1", "2", "3", "4", "5", "6", "7", "8"});
+  expand("<G>", std::array{"32", "64", "128", "256"});
+  return expanded;
 }
-
-}  // namespace
 
 std::string_view name(Scaling scaling) { return kScalings[static_cast<std::size_t>(scaling)]; }
 
@@ -123,7 +132,7 @@ std::optional<BlockFormat> find_block_format(std::string_view text) {
   for (const BlockRow& row : kBlocks) {
     auto match = match_pattern(row.pattern, text);
     const bool by_alias = !match && !row.alias.empty() && row.alias == text;
-    if (by_alias) match = Match{};
+    if (by_alias) match = PatternMatch{};
     if (!match) continue;
     BlockFormat format{row.spec, by_alias ? std::string(row.pattern) : std::string(text), row.use, row.calibrated, row.hqq};
     if (match->bits) format.element = integer_element(match->bits);
@@ -146,22 +155,10 @@ BlockFormat block_format(std::string_view text) {
 }
 
 std::vector<std::string> block_format_names() {
-  constexpr std::array kUsualGroups = {"32", "64", "128", "256"};
   std::vector<std::string> names;
-  for (const BlockRow& row : kBlocks) {
-    std::vector<std::string> expanded = {std::string(row.pattern)};
-    const auto expand = [&](std::string_view what, auto&& values) {
-      if (row.pattern.find(what) == std::string_view::npos) return;
-      std::vector<std::string> next;
-      for (const std::string& pattern : expanded)
-        for (const auto& value : values) next.push_back(replace(pattern, what, value));
-      expanded = std::move(next);
-    };
-    expand("<B>", std::array{"1", "2", "3", "4", "5", "6", "7", "8"});
-    expand("<G>", kUsualGroups);
-    for (std::string& found : expanded)  // a fixed row may shadow a member of a family (int8_g32)
+  for (const BlockRow& row : kBlocks)
+    for (std::string& found : expand_pattern(row.pattern))  // a fixed row may shadow a member of a family (int8_g32)
       if (std::find(names.begin(), names.end(), found) == names.end()) names.push_back(std::move(found));
-  }
   return names;
 }
 

@@ -76,6 +76,17 @@ struct BlockRow {
   std::string_view meaning;
 };
 
+/// What the placeholders of a pattern stand for; 0 where the pattern has none.
+struct PatternMatch {
+  int bits = 0;
+  int group = 0;
+};
+/// Matches a name against a pattern such as "int<B>_g<G>"; placeholders take decimal numbers without leading zeros.
+std::optional<PatternMatch> match_pattern(std::string_view pattern, std::string_view text);
+
+/// A pattern with its usual parameters filled in: 1 to 8 bits, groups of 32, 64, 128 and 256.
+std::vector<std::string> expand_pattern(std::string_view pattern);
+
 /// All rows, in the order of the documentation.
 std::span<const BlockRow> block_rows();
 

@@ -90,8 +90,9 @@ LOWP_HD constexpr std::uint32_t encode(Elem e, float x, Overflow overflow = Over
   const std::uint32_t top = (1u << (f.exponent_bits + f.mantissa_bits)) - 1u;  // all ones without sign
   const int drop = 23 - f.mantissa_bits;
   if (magnitude > 0x7F800000u) {
-    if (f.specials == Specials::nan_only) return sign | top;
-    if (f.specials == Specials::ieee) return sign | (top - (f.mantissa_bits ? (1u << (f.mantissa_bits - 1)) - 1u : 0u));
+    // The NaN that torch's casts give: all ones in 8 bits, only the quiet bit in 16.
+    if (f.specials == Specials::nan_only || (f.specials == Specials::ieee && f.bits == 8)) return sign | top;
+    if (f.specials == Specials::ieee) return sign | (top - (1u << (f.mantissa_bits - 1)) + 1u);
     const std::uint32_t lsb = (magnitude >> drop) & 1u;
     const std::uint32_t rebased = magnitude - (static_cast<std::uint32_t>(127 - f.bias) << 23);
     return sign | (((rebased + (1u << (drop - 1)) - 1u + lsb) >> drop) & 0xFFu & top);

@@ -27,7 +27,8 @@ struct GroupStats {
     max = empty || other.max > max ? other.max : max;
     empty = false;
   }
-  LOWP_HD constexpr float amax() const { return -min > max ? -min : max; }
+  /// Largest magnitude, never -0.
+  LOWP_HD constexpr float amax() const { return bits_float(float_bits(-min > max ? min : max) & 0x7FFFFFFFu); }
 };
 
 /// What one group needs to encode and decode its values.

@@ -1,0 +1,171 @@
+#include "lowp/checkpoint/model_config.h"
+
+#include <algorithm>
+#include <array>
+
+#include "lowp/base/error.h"
+
+namespace lowp::checkpoint {
+namespace {
+
+// What differs between the architectures whose tensors we know.
+struct Architecture {
+  std::string_view name;
+  bool tied_by_default;
+  bool head_norms;                // q_norm and k_norm
+  std::string_view experts_field; // "" for a dense model
+  std::string_view moe_size_field;
+  std::string_view moe_block, router, gate, up, down;
+};
+constexpr Architecture kArchitectures[] = {
+    {"LlamaForCausalLM", false, false, "", "", "", "", "", "", ""},
+    {"MistralForCausalLM", false, false, "", "", "", "", "", "", ""},
+    {"Qwen2ForCausalLM", false, false, "", "", "", "", "", "", ""},
+    {"Qwen3ForCausalLM", false, true, "", "", "", "", "", "", ""},
+    {"Qwen3MoeForCausalLM", false, true, "num_experts", "moe_intermediate_size", "mlp", "gate", "gate_proj", "up_proj", "down_proj"},
+    {"MixtralForCausalLM", false, false, "num_local_experts", "intermediate_size", "block_sparse_moe", "gate", "w1", "w3", "w2"},
+};
+
+const Architecture* find_architecture(const std::string& name) {
+  for (const Architecture& a : kArchitectures)
+    if (a.name == name) return &a;
+  return nullptr;
+}
+
+constexpr std::int64_t kLargest = std::int64_t{1} << 31;
+
+std::optional<std::int64_t> size_field(const Json& config, const std::string& where, const std::string& key) {
+  const auto at = config.find(key);
+  if (at == config.end() || at->is_null()) return std::nullopt;
+  if (!at->is_number_integer()) fail(ErrorCode::bad_input, "{}: {}: expected a whole number, found {}", where, key, at->dump());
+  const auto value = at->get<std::int64_t>();
+  if (value < 1 || value > kLargest)
+    fail(ErrorCode::bad_input, "{}: {}: expected a number from 1 to {}, found {}", where, key, kLargest, at->dump());
+  return value;
+}
+
+std::int64_t required_size(const Json& config, const std::string& where, const std::string& key) {
+  if (const auto value = size_field(config, where, key)) return *value;
+  fail(ErrorCode::bad_input, "{}: {} is missing", where, key);
+}
+
+bool flag(const Json& config, const std::string& where, const std::string& key, bool fallback) {
+  const auto at = config.find(key);
+  if (at == config.end() || at->is_null()) return fallback;
+  if (!at->is_boolean()) fail(ErrorCode::bad_input, "{}: {}: expected true or false, found {}", where, key, at->dump());
+  return at->get<bool>();
+}
+
+// A dimension with the words that explain it.
+struct Dim {
+  std::int64_t size;
+  std::string why;
+};
+
+void check(const Checkpoint& checkpoint, const std::string& name, const std::vector<Dim>& dims) {
+  const StoredTensor* tensor = checkpoint.find(name);
+  std::vector<std::string> why;
+  Shape expected;
+  for (const Dim& dim : dims) {
+    why.push_back(dim.why);
+    expected.push_back(dim.size);
+  }
+  if (!tensor)
+    fail(ErrorCode::bad_input, "{}: tensor '{}' is missing; config.json promises {}", checkpoint.path(), name, to_string(expected));
+  if (tensor->entry.shape != expected)
+    fail(ErrorCode::bad_input, "{}: tensor '{}': config.json says {} [{}], found {}", tensor->file->path(), name,
+         to_string(expected), fmt::join(why, ", "), to_string(tensor->entry.shape));
+}
+
+}  // namespace
+
+bool is_known_architecture(const std::string& architecture) { return find_architecture(architecture) != nullptr; }
+
+std::optional<ModelConfig> read_model_config(const Json& config, const std::string& where) {
+  const auto list = config.find("architectures");
+  if (list == config.end() || list->is_null()) return std::nullopt;
+  if (!list->is_array() || list->empty() || !list->front().is_string())
+    fail(ErrorCode::bad_input, "{}: architectures: expected a list with a name, found {}", where, list->dump());
+  ModelConfig result;
+  result.architecture = list->front().get<std::string>();
+  const Architecture* known = find_architecture(result.architecture);
+  if (!known) return std::nullopt;
+
+  result.hidden_size = required_size(config, where, "hidden_size");
+  result.num_hidden_layers = required_size(config, where, "num_hidden_layers");
+  result.vocab_size = required_size(config, where, "vocab_size");
+  result.num_attention_heads = required_size(config, where, "num_attention_heads");
+  result.num_key_value_heads = size_field(config, where, "num_key_value_heads").value_or(result.num_attention_heads);
+  result.intermediate_size = required_size(config, where, "intermediate_size");
+  if (const auto head_dim = size_field(config, where, "head_dim")) {
+    result.head_dim = *head_dim;
+  } else {
+    if (result.hidden_size % result.num_attention_heads != 0)
+      fail(ErrorCode::bad_input, "{}: hidden_size {} is not a multiple of num_attention_heads {} and head_dim is missing", where,
+           result.hidden_size, result.num_attention_heads);
+    result.head_dim = result.hidden_size / result.num_attention_heads;
+  }
+  if (result.num_attention_heads % result.num_key_value_heads != 0)
+    fail(ErrorCode::bad_input, "{}: num_attention_heads {} is not a multiple of num_key_value_heads {}", where,
+         result.num_attention_heads, result.num_key_value_heads);
+  result.tie_word_embeddings = flag(config, where, "tie_word_embeddings", known->tied_by_default);
+  if (!known->experts_field.empty()) {
+    result.num_experts = required_size(config, where, std::string(known->experts_field));
+    result.moe_intermediate_size = required_size(config, where, std::string(known->moe_size_field));
+    result.decoder_sparse_step = size_field(config, where, "decoder_sparse_step").value_or(1);
+    if (const auto at = config.find("mlp_only_layers"); at != config.end() && at->is_array())
+      for (const Json& layer : *at)
+        if (layer.is_number_integer()) result.mlp_only_layers.push_back(layer.get<std::int64_t>());
+  }
+  return result;
+}
+
+void check_shapes(const ModelConfig& c, const Checkpoint& checkpoint) {
+  const Architecture& a = *find_architecture(c.architecture);
+  const Dim hidden{c.hidden_size, "hidden_size"}, inner{c.intermediate_size, "intermediate_size"};
+  const Dim vocab{c.vocab_size, "vocab_size"};
+  const Dim heads{c.num_attention_heads * c.head_dim, "num_attention_heads x head_dim"};
+  const Dim kv_heads{c.num_key_value_heads * c.head_dim, "num_key_value_heads x head_dim"};
+  const Dim head{c.head_dim, "head_dim"};
+
+  check(checkpoint, "model.embed_tokens.weight", {vocab, hidden});
+  check(checkpoint, "model.norm.weight", {hidden});
+  if (checkpoint.find("lm_head.weight")) check(checkpoint, "lm_head.weight", {vocab, hidden});
+  // A huge layer count fails at the first missing layer, so this loop is bounded by the file.
+  for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {
+    const std::string layer = fmt::format("model.layers.{}.", i), attention = layer + "self_attn.";
+    check(checkpoint, layer + "input_layernorm.weight", {hidden});
+    check(checkpoint, layer + "post_attention_layernorm.weight", {hidden});
+    check(checkpoint, attention + "q_proj.weight", {heads, hidden});
+    check(checkpoint, attention + "k_proj.weight", {kv_heads, hidden});
+    check(checkpoint, attention + "v_proj.weight", {kv_heads, hidden});
+    check(checkpoint, attention + "o_proj.weight", {hidden, heads});
+    if (a.head_norms) {
+      check(checkpoint, attention + "q_norm.weight", {head});
+      check(checkpoint, attention + "k_norm.weight", {head});
+    }
+    const bool dense_layer = std::find(c.mlp_only_layers.begin(), c.mlp_only_layers.end(), i) != c.mlp_only_layers.end();
+    if (c.num_experts == 0 || dense_layer || (i + 1) % c.decoder_sparse_step != 0) {
+      check(checkpoint, layer + "mlp.gate_proj.weight", {inner, hidden});
+      check(checkpoint, layer + "mlp.up_proj.weight", {inner, hidden});
+      check(checkpoint, layer + "mlp.down_proj.weight", {hidden, inner});
+      continue;
+    }
+    const Dim experts{c.num_experts, std::string(a.experts_field)}, small{c.moe_intermediate_size, std::string(a.moe_size_field)};
+    const std::string block = fmt::format("{}{}.", layer, a.moe_block);
+    check(checkpoint, fmt::format("{}{}.weight", block, a.router), {experts, hidden});
+    if (checkpoint.find(block + "experts.gate_up_proj")) {
+      check(checkpoint, block + "experts.gate_up_proj", {experts, {2 * small.size, "2 x " + small.why}, hidden});
+      check(checkpoint, block + "experts.down_proj", {experts, hidden, small});
+      continue;
+    }
+    for (std::int64_t e = 0; e < c.num_experts; ++e) {
+      const std::string expert = fmt::format("{}experts.{}.", block, e);
+      check(checkpoint, fmt::format("{}{}.weight", expert, a.gate), {small, hidden});
+      check(checkpoint, fmt::format("{}{}.weight", expert, a.up), {small, hidden});
+      check(checkpoint, fmt::format("{}{}.weight", expert, a.down), {hidden, small});
+    }
+  }
+}
+
+}  // namespace lowp::checkpoint

@@ -1,0 +1,143 @@
+#include "lowp/ops/cast.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <mutex>
+#include <numeric>
+#include <vector>
+
+#include "lowp/base/error.h"
+#include "lowp/base/threads.h"
+#include "lowp/kernels/ref/cast.h"
+
+namespace lowp::ops {
+namespace {
+
+using formats::BlockFormat;
+using formats::Elem;
+using formats::GroupStats;
+
+const kernels::CastKernels& kernels_for_cpu() { return kernels::ref::kCast; }
+
+// Storage type of the codes in memory.
+DType code_type(const BlockFormat& format) {
+  const auto& element = formats::info(format.element);
+  if (!element.is_float()) return element.is_signed ? DType::i8 : DType::u8;
+  switch (format.element) {
+    case Elem::f32: return DType::f32;
+    case Elem::f16: return DType::f16;
+    case Elem::bf16: return DType::bf16;
+    case Elem::e4m3: return DType::f8_e4m3;
+    case Elem::e5m2: return DType::f8_e5m2;
+    case Elem::e8m0: return DType::f8_e8m0;
+    default: return DType::u8;
+  }
+}
+
+// Rows in bands of about 4 MB of input, a multiple of the group height, so that pages can be let go while streaming.
+std::int64_t band_rows(const BlockFormat* format, std::int64_t k) {
+  const std::int64_t height = format && format->group_rows > 1 ? format->group_rows : 1;
+  return round_up(std::max<std::int64_t>(1, (std::int64_t{1} << 20) / std::max<std::int64_t>(k, 1)), height);
+}
+
+template <typename Body>
+void for_bands(const BlockFormat* format, std::int64_t m, std::int64_t k, const CastOptions& options, const Body& body) {
+  const std::int64_t height = format && format->group_rows > 1 ? format->group_rows : 1;
+  const std::int64_t band = band_rows(format, k);
+  for (std::int64_t top = 0; top < m; top += band) {
+    const std::int64_t rows = std::min(band, m - top);
+    const std::int64_t grain = ceil_div<std::int64_t>(std::int64_t{1} << 14, std::max<std::int64_t>(height * k, 1));
+    parallel_for(ceil_div(rows, height), grain, [&](std::int64_t begin, std::int64_t end) {
+      body(top + begin * height, std::min(top + end * height, top + rows));
+    });
+    if (options.rows_read) options.rows_read(top + rows);
+  }
+}
+
+}  // namespace
+
+QuantizedMatrix allocate(const BlockFormat& format, Elem input, std::int64_t m, std::int64_t k, const std::string& name) {
+  if (const std::string wrong = formats::misfit(format, m, k); !wrong.empty())
+    fail(ErrorCode::usage, "{} [{}, {}]: {}", name, m, k, wrong);
+  QuantizedMatrix out;
+  out.format = format;
+  out.m = m;
+  out.k = k;
+  out.input = input;
+  out.codes = Tensor(code_type(format), {m, format.two_codes_a_byte() ? k / 2 : k});
+  if (format.has_scale()) {
+    const DType type = format.scale == Elem::e8m0 ? DType::f8_e8m0 : format.scale == Elem::e4m3 ? DType::f8_e4m3 : DType::f32;
+    const Shape shape = {format.scale_rows(m), format.scale_cols(k)};
+    out.scale = Tensor(type, shape);
+    if (format.zero_point != formats::ZeroPoint::none)
+      out.zero_point = Tensor(format.zero_point == formats::ZeroPoint::integer ? DType::i8 : DType::f32, shape);
+  }
+  if (format.rule == formats::Rule::codebook) out.codebook = Tensor(DType::f32, {16});
+  return out;
+}
+
+GroupStats stats(const TensorView& x, const CastOptions& options, bool allow_nonfinite) {
+  const std::int64_t m = x.shape[0], k = x.shape[1];
+  GroupStats all;
+  std::int64_t first = -1;
+  std::mutex mutex;
+  for_bands(nullptr, m, k, options, [&](std::int64_t begin, std::int64_t end) {
+    const kernels::MatrixStats part = kernels_for_cpu().stats(x, begin, end);
+    const std::lock_guard lock(mutex);
+    all.merge(part.values);
+    if (part.first_nonfinite >= 0 && (first < 0 || part.first_nonfinite < first)) first = part.first_nonfinite;
+  });
+  if (first >= 0 && !allow_nonfinite) {
+    fail(ErrorCode::bad_input, "{}: value {} at [{}, {}] is not finite", options.name, load_one(x, first), first / k, first % k);
+  }
+  return all;
+}
+
+QuantizedMatrix quantize(const TensorView& x, const BlockFormat& format, const CastOptions& options,
+                         std::span<const float> codebook) {
+  const bool tolerant = format.rule == formats::Rule::mx || format.rule == formats::Rule::plain;
+  QuantizedMatrix out = allocate(format, element_of(x.dtype), x.shape[0], x.shape[1], options.name);
+  GroupStats matrix;
+  if (!tolerant) matrix = stats(x, options);
+  if (options.shared) matrix = *options.shared;
+  if (format.tensor_scale) out.tensor_scale = formats::nvfp4_tensor_scale(matrix.amax());
+  std::copy(codebook.begin(), codebook.end(), out.codebook.empty() ? nullptr : out.codebook.as<float>());
+  const kernels::QuantizeTask task{x, options.scaling, matrix, &out};
+  for_bands(&format, out.m, out.k, options,
+            [&](std::int64_t begin, std::int64_t end) { kernels_for_cpu().quantize(task, begin, end); });
+  return out;
+}
+
+Tensor dequantize(const QuantizedMatrix& matrix, DType output) {
+  Tensor result(output, {matrix.m, matrix.k});
+  for_bands(nullptr, matrix.m, matrix.k, {}, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<float> values(static_cast<std::size_t>((end - begin) * matrix.k));
+    kernels_for_cpu().dequantize(matrix, element_of(output), begin, end, values.data());
+    store_rounded(result, begin * matrix.k, values);
+  });
+  return result;
+}
+
+double sqnr(const TensorView& x, const QuantizedMatrix& matrix, const CastOptions& options) {
+  // Summed by row, then over rows in order: the same figure with any number of threads.
+  std::vector<double> signal(static_cast<std::size_t>(matrix.m)), noise(static_cast<std::size_t>(matrix.m));
+  for_bands(nullptr, matrix.m, matrix.k, options, [&](std::int64_t begin, std::int64_t end) {
+    const std::int64_t k = matrix.k;
+    std::vector<float> original(static_cast<std::size_t>(k)), values(static_cast<std::size_t>(k));
+    for (std::int64_t r = begin; r < end; ++r) {
+      load_f32(x, r * k, k, original.data());
+      kernels_for_cpu().dequantize(matrix, Elem::f32, r, r + 1, values.data());
+      for (std::int64_t c = 0; c < k; ++c) {
+        const double value = original[c], error = value - static_cast<double>(values[c]);
+        signal[r] += value * value;
+        noise[r] += error * error;
+      }
+    }
+  });
+  const double total = std::accumulate(noise.begin(), noise.end(), 0.0);
+  if (total == 0) return std::numeric_limits<double>::infinity();
+  return 10 * std::log10(std::accumulate(signal.begin(), signal.end(), 0.0) / total);
+}
+
+}  // namespace lowp::ops

@@ -1,0 +1,39 @@
+// Casting a matrix into a block format and back.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "lowp/kernels/kernel.h"
+
+namespace lowp::ops {
+
+struct CastOptions {
+  formats::Scaling scaling = formats::Scaling::rceil;      // MX formats only
+  std::optional<formats::GroupStats> shared;               // statistics that replace the matrix's own in tensor-level scales
+  std::string name = "tensor";                             // in messages
+  std::function<void(std::int64_t rows)> rows_read;        // called when the first `rows` rows of x are no longer needed
+};
+
+/// An allocated, empty result for an [m, k] matrix. Throws Error(usage) naming `name` if it does not fit the format.
+QuantizedMatrix allocate(const formats::BlockFormat& format, formats::Elem input, std::int64_t m, std::int64_t k,
+                         const std::string& name);
+
+/// Smallest and largest value of x [m, k]. Throws Error(bad_input) naming tensor and index at the first NaN or infinity
+/// unless allow_nonfinite.
+formats::GroupStats stats(const TensorView& x, const CastOptions& options, bool allow_nonfinite = false);
+
+/// Quantizes x, f16, bf16 or f32 [m, k], along k. NaN and infinities are an Error(bad_input) unless the format is MX, which
+/// poisons their blocks, or plain. Codebook formats need `codebook` [16].
+QuantizedMatrix quantize(const TensorView& x, const formats::BlockFormat& format, const CastOptions& options,
+                         std::span<const float> codebook = {});
+
+/// The values of a quantized matrix as f32 or bf16 [m, k], rounded as torchao's dequantize rounds.
+Tensor dequantize(const QuantizedMatrix& matrix, DType output);
+
+/// Signal-to-noise ratio in dB of a quantized matrix against the original: 20 log10(|x| / |x - q|), values of q in f32;
+/// infinite for equal matrices, -infinity for an all-zero x that is not reproduced.
+double sqnr(const TensorView& x, const QuantizedMatrix& matrix, const CastOptions& options);
+
+}  // namespace lowp::ops

@@ -1,0 +1,325 @@
+#include "lowp/quant/cast_file.h"
+
+#include <cstring>
+#include <functional>
+#include <map>
+
+#include "lowp/base/error.h"
+#include "lowp/base/json.h"
+#include "lowp/checkpoint/safetensors.h"
+
+namespace lowp::quant {
+namespace {
+
+using checkpoint::SafetensorsFile;
+using checkpoint::TensorEntry;
+using formats::BlockFormat;
+using formats::ScaleLayout;
+
+constexpr const char* kNote = "lowp.cast";  // metadata key: how the file was made
+
+struct NamedTensor {
+  std::string name;
+  Tensor tensor;
+};
+
+// [r, c] -> [c, r] for each of `count` matrices of elements of `width` bytes.
+Tensor transposed(const TensorView& x, std::int64_t count, std::int64_t r, std::int64_t c, const Shape& shape) {
+  Tensor out(x.dtype, shape);
+  const auto width = static_cast<std::int64_t>(info(x.dtype).bits / 8);
+  for (std::int64_t e = 0; e < count; ++e)
+    for (std::int64_t i = 0; i < r; ++i)
+      for (std::int64_t j = 0; j < c; ++j)
+        std::memcpy(out.bytes().data() + ((e * c + j) * r + i) * width, x.bytes.data() + ((e * r + i) * c + j) * width,
+                    static_cast<std::size_t>(width));
+  return out;
+}
+
+Shape with_experts(const std::optional<std::int64_t>& experts, Shape shape) {
+  if (experts) shape.insert(shape.begin(), *experts);
+  return shape;
+}
+
+// Dimensions of a tensor of one or several matrices.
+struct Dims {
+  std::optional<std::int64_t> experts;
+  std::int64_t n, k;
+  std::int64_t count() const { return experts.value_or(1); }
+};
+Dims dims_of(const Shape& shape) {
+  return shape.size() == 3 ? Dims{shape[0], shape[1], shape[2]} : Dims{std::nullopt, shape[0], shape[1]};
+}
+
+// The place of every scale of a tensor whose native scale matrix is [h, w] for each expert.
+formats::ScaleMap scale_map(const CastFileRequest& request, const BlockFormat& format, const std::string& name, const Dims& dims,
+                            std::int64_t h, std::int64_t w, std::vector<std::int64_t> ends) {
+  if (info(format.scale).bits != 8 || !format.has_scale())
+    fail(ErrorCode::usage, "{}: scale layout {} holds one-byte scales, {} has none", name, formats::name(request.layout), format.name);
+  const bool grouped = request.layout == ScaleLayout::tiled_m_groups || request.layout == ScaleLayout::tiled_k_groups;
+  if (grouped && dims.experts)
+    fail(ErrorCode::usage, "{}: scale layout {} is for one 2-D matrix, found three dimensions", name, formats::name(request.layout));
+  if (request.layout == ScaleLayout::tiled && dims.experts && h % formats::kTileRows != 0)
+    fail(ErrorCode::usage, "{}: with {} rows an expert, tiles would hold rows of two experts; use tiled_per_expert", name, h);
+  if (request.layout == ScaleLayout::tiled_k_groups)
+    for (std::int64_t& end : ends) {
+      if (end % format.group_cols != 0)
+        fail(ErrorCode::usage, "{}: group end {} is not a multiple of the block size {}", name, end, format.group_cols);
+      end /= format.group_cols;
+    }
+  return formats::ScaleMap(request.layout, h, w, ends, dims.count());
+}
+
+std::vector<std::int64_t> read_group_ends(const SafetensorsFile& in, const CastFileRequest& request) {
+  const bool needed = request.layout == ScaleLayout::tiled_m_groups || request.layout == ScaleLayout::tiled_k_groups;
+  if (!needed) {
+    if (!request.group_ends.empty())
+      fail(ErrorCode::usage, "--group-ends goes with --scale-layout tiled_m_groups or tiled_k_groups");
+    return {};
+  }
+  if (request.group_ends.empty())
+    fail(ErrorCode::usage, "--scale-layout {} needs --group-ends TENSOR", formats::name(request.layout));
+  const TensorEntry* entry = in.find(request.group_ends);
+  if (!entry) fail(ErrorCode::usage, "{}: has no tensor '{}' (--group-ends)", in.path(), request.group_ends);
+  if ((entry->dtype != DType::i32 && entry->dtype != DType::i64) || entry->shape.size() != 1)
+    fail(ErrorCode::usage, "{}: tensor '{}': expected I32 or I64 [groups], found {} {}", in.path(), entry->name, name(entry->dtype),
+         to_string(entry->shape));
+  const TensorView view = in.view(*entry);
+  std::vector<std::int64_t> ends(static_cast<std::size_t>(entry->shape[0]));
+  for (std::size_t i = 0; i < ends.size(); ++i) {
+    if (entry->dtype == DType::i64) {
+      std::memcpy(&ends[i], view.bytes.data() + 8 * i, 8);
+    } else {
+      std::int32_t end;
+      std::memcpy(&end, view.bytes.data() + 4 * i, 4);
+      ends[i] = end;
+    }
+  }
+  return ends;
+}
+
+// Quantizes all matrices of x [.., n, k] along its last dimension; `suffix` is "" or "_n" (x already transposed).
+class TensorCast {
+ public:
+  TensorCast(const CastFileRequest& request, const BlockFormat& format, std::string where, std::vector<std::int64_t> ends)
+      : request_(request), format_(format), where_(std::move(where)), ends_(std::move(ends)) {}
+
+  void run(const TensorView& x, bool along_n, const std::string& name, const std::string& suffix, std::vector<NamedTensor>& out) {
+    const Dims dims = dims_of(x.shape);
+    std::vector<QuantizedMatrix> parts;
+    ops::CastOptions options;
+    options.scaling = request_.scaling;
+    const std::size_t bytes = x.bytes.size() / static_cast<std::size_t>(std::max<std::int64_t>(dims.count(), 1));
+    for (std::int64_t e = 0; e < dims.count(); ++e) {
+      options.name = dims.experts ? fmt::format("{} (expert {})", where_, e) : where_;
+      const TensorView slice{x.dtype, {dims.n, dims.k}, x.bytes.subspan(static_cast<std::size_t>(e) * bytes, bytes)};
+      parts.push_back(quantize(slice, format_, Algorithm::absmax, options));
+      sqnr_.push_back(ops::sqnr(slice, parts.back(), options));
+    }
+    if (parts.empty()) return;
+    const QuantizedMatrix& first = parts.front();
+    const std::int64_t h = format_.scale_rows(dims.n), w = format_.scale_cols(dims.k);
+    const auto gather = [&](const std::function<std::span<const std::byte>(const QuantizedMatrix&)>& field, DType type, const Shape& shape) {
+      Tensor all(type, shape);
+      std::size_t at = 0;
+      for (const QuantizedMatrix& part : parts) {
+        const auto from = field(part);
+        std::copy(from.begin(), from.end(), all.bytes().begin() + static_cast<std::ptrdiff_t>(at));
+        at += from.size();
+      }
+      return all;
+    };
+    const auto put = [&](const char* field, Tensor tensor) { out.push_back({name + "." + field + suffix, std::move(tensor)}); };
+    // Logical scales of the n axis are [.., n blocks, k]: the transpose of what the transposed matrix has.
+    const auto put_scales = [&](const char* field, Tensor native) {
+      if (along_n) native = transposed(native.view(), dims.count(), h, w, with_experts(dims.experts, {w, h}));
+      put(field, std::move(native));
+    };
+
+    put("data", gather([](const QuantizedMatrix& q) { return q.codes.bytes(); }, first.codes.dtype(),
+                       with_experts(dims.experts, first.codes.shape())));
+    if (format_.has_scale()) {
+      Tensor native = gather([](const QuantizedMatrix& q) { return q.scale.bytes(); }, first.scale.dtype(), with_experts(dims.experts, {h, w}));
+      if (request_.layout == ScaleLayout::rows) {
+        put_scales("scale", std::move(native));
+      } else {
+        const formats::ScaleMap map = scale_map(request_, format_, where_, dims, h, w, ends_);
+        Tensor tiled(DType::u8, map.shape());
+        map.apply({native.as<std::uint8_t>(), native.bytes().size()}, {tiled.as<std::uint8_t>(), tiled.bytes().size()});
+        put("scale", std::move(tiled));
+      }
+    }
+    if (format_.zero_point != formats::ZeroPoint::none)
+      put_scales("zero_point", gather([](const QuantizedMatrix& q) { return q.zero_point.bytes(); }, first.zero_point.dtype(),
+                                      with_experts(dims.experts, {h, w})));
+    if (format_.tensor_scale)
+      put("tensor_scale", gather([](const QuantizedMatrix& q) { return std::as_bytes(std::span(&q.tensor_scale, 1)); }, DType::f32, {dims.count()}));
+    if (format_.rule == formats::Rule::codebook)
+      put("codebook", gather([](const QuantizedMatrix& q) { return q.codebook.bytes(); }, DType::f32, with_experts(dims.experts, {16})));
+  }
+
+  // Of the first axis, the worst expert.
+  double sqnr() const { return sqnr_.empty() ? 0 : *std::min_element(sqnr_.begin(), sqnr_.end()); }
+
+ private:
+  const CastFileRequest& request_;
+  const BlockFormat& format_;
+  std::string where_;
+  std::vector<std::int64_t> ends_;
+  std::vector<double> sqnr_;
+};
+
+void write_file(const std::string& path, const std::vector<NamedTensor>& tensors, std::map<std::string, std::string> metadata) {
+  std::vector<TensorEntry> entries;
+  for (const NamedTensor& t : tensors) entries.push_back({t.name, t.tensor.dtype(), t.tensor.shape()});
+  OutputFile file(path);
+  checkpoint::SafetensorsWriter writer(file.writer(), std::move(entries), std::move(metadata));
+  for (const NamedTensor& t : tensors) writer.append(t.name, t.tensor.bytes());
+  writer.finish();
+  file.commit();
+}
+
+// A tensor `T<field>` of a cast file, checked.
+TensorView field(const SafetensorsFile& in, const std::string& name, std::optional<Shape> shape, std::initializer_list<DType> types) {
+  const TensorEntry* entry = in.find(name);
+  if (!entry) fail(ErrorCode::bad_input, "{}: tensor '{}' is missing", in.path(), name);
+  if (std::find(types.begin(), types.end(), entry->dtype) == types.end())
+    fail(ErrorCode::bad_input, "{}: tensor '{}': unexpected type {}", in.path(), name, lowp::name(entry->dtype));
+  if (shape && entry->shape != *shape)
+    fail(ErrorCode::bad_input, "{}: tensor '{}': expected {}, found {}", in.path(), name, to_string(*shape), to_string(entry->shape));
+  return in.view(*entry);
+}
+
+// The quantized matrices of tensor `base` of a cast file, as they were before writing.
+std::vector<QuantizedMatrix> read_parts(const SafetensorsFile& in, const CastFileRequest& request, const BlockFormat& format,
+                                        const std::string& base, const std::vector<std::int64_t>& ends, Dims& dims) {
+  const TensorEntry* data = in.find(base + ".data");
+  if (data->shape.size() != 2 && data->shape.size() != 3)
+    fail(ErrorCode::bad_input, "{}: tensor '{}': expected two or three dimensions, found {}", in.path(), data->name, to_string(data->shape));
+  dims = dims_of(data->shape);
+  if (format.two_codes_a_byte()) dims.k *= 2;
+  std::vector<QuantizedMatrix> parts;
+  for (std::int64_t e = 0; e < dims.count(); ++e)
+    parts.push_back(ops::allocate(format, formats::Elem::bf16, dims.n, dims.k, in.path() + ": " + base));
+  if (parts.empty()) return parts;
+  const auto scatter = [&](const TensorView& from, auto&& field_of) {
+    std::size_t at = 0;
+    for (QuantizedMatrix& part : parts) {
+      const std::span<std::byte> to = field_of(part);
+      std::copy_n(from.bytes.begin() + static_cast<std::ptrdiff_t>(at), to.size(), to.begin());
+      at += to.size();
+    }
+  };
+  const DType code_type = parts[0].codes.dtype();
+  scatter(field(in, base + ".data", std::nullopt, {code_type, DType::u8}), [](QuantizedMatrix& q) { return q.codes.bytes(); });
+  const std::int64_t h = format.scale_rows(dims.n), w = format.scale_cols(dims.k);
+  const bool along_n = request.axis == Axis::n;
+  const auto scales = [&](const char* name, DType type, auto&& field_of) {
+    const Shape shape = with_experts(dims.experts, along_n ? Shape{w, h} : Shape{h, w});
+    const TensorView stored = field(in, base + name, shape, {type, DType::u8});
+    const Tensor back = along_n ? transposed(stored, dims.count(), w, h, with_experts(dims.experts, {h, w})) : Tensor();
+    scatter(along_n ? back.view() : stored, field_of);
+  };
+  if (format.has_scale()) {
+    if (request.layout == ScaleLayout::rows) {
+      scales(".scale", parts[0].scale.dtype(), [](QuantizedMatrix& q) { return q.scale.bytes(); });
+    } else {
+      const formats::ScaleMap map = scale_map(request, format, base, dims, h, w, ends);
+      const TensorView stored = field(in, base + ".scale", map.shape(), {DType::u8});
+      Tensor native(DType::u8, with_experts(dims.experts, {h, w}));
+      map.invert({stored.as<std::uint8_t>(), stored.bytes.size()}, {native.as<std::uint8_t>(), native.bytes().size()});
+      scatter(native.view(), [](QuantizedMatrix& q) { return q.scale.bytes(); });
+    }
+  }
+  if (format.zero_point != formats::ZeroPoint::none)
+    scales(".zero_point", parts[0].zero_point.dtype(), [](QuantizedMatrix& q) { return q.zero_point.bytes(); });
+  if (format.tensor_scale)
+    scatter(field(in, base + ".tensor_scale", Shape{dims.count()}, {DType::f32}),
+            [](QuantizedMatrix& q) { return std::as_writable_bytes(std::span(&q.tensor_scale, 1)); });
+  if (format.rule == formats::Rule::codebook)
+    scatter(field(in, base + ".codebook", with_experts(dims.experts, {16}), {DType::f32}),
+            [](QuantizedMatrix& q) { return q.codebook.bytes(); });
+  return parts;
+}
+
+}  // namespace
+
+CastFileReport cast_file(const CastFileRequest& request) {
+  const BlockFormat format = formats::block_format(request.format);
+  const SafetensorsFile in(request.input);
+  const std::vector<std::int64_t> ends = read_group_ends(in, request);
+  CastFileReport report{format.name, {}, {}};
+  std::vector<NamedTensor> out;
+  for (const TensorEntry& entry : in.header().tensors) {
+    const bool matrix = is_high_precision(entry.dtype) && (entry.shape.size() == 2 || entry.shape.size() == 3);
+    if (!matrix) {
+      if (entry.name != request.group_ends)
+        report.skipped.push_back(fmt::format("{} ({} {})", entry.name, name(entry.dtype), to_string(entry.shape)));
+      continue;
+    }
+    TensorCast cast(request, format, request.input + ": tensor '" + entry.name + "'", ends);
+    const TensorView x = in.view(entry);
+    const std::size_t before = out.size();
+    if (request.axis != Axis::n) cast.run(x, false, entry.name, "", out);
+    if (request.axis != Axis::k) {
+      const Dims dims = dims_of(entry.shape);
+      const Tensor flipped = transposed(x, dims.count(), dims.n, dims.k, with_experts(dims.experts, {dims.k, dims.n}));
+      cast.run(flipped.view(), true, entry.name, request.axis == Axis::both ? "_n" : "", out);
+    }
+    CastReport row{entry.name, entry.shape};
+    for (std::size_t i = before; i < out.size(); ++i) row.bytes += out[i].tensor.bytes().size();
+    row.sqnr = cast.sqnr();
+    report.tensors.push_back(std::move(row));
+  }
+  if (report.tensors.empty()) fail(ErrorCode::bad_input, "{}: holds no F16, BF16 or F32 tensor of two or three dimensions", request.input);
+  Json note = {{"format", format.name}, {"axis", request.axis == Axis::n ? "n" : "k"}, {"scale_layout", formats::name(request.layout)}, {"group_ends", ends}};
+  write_file(request.output, out, {{kNote, note.dump()}});
+  return report;
+}
+
+CastFileReport decode_file(const CastFileRequest& asked, DType dtype) {
+  const SafetensorsFile in(asked.input);
+  CastFileRequest request = asked;
+  std::vector<std::int64_t> ends;
+  if (const auto at = in.header().metadata.find(kNote); at != in.header().metadata.end()) {
+    const std::string where = in.path() + ": metadata " + kNote;
+    const Json note = parse_json(at->second, where, {4, 1 << 20});
+    try {
+      request.format = note.at("format").get<std::string>();
+      request.axis = note.at("axis").get<std::string>() == "n" ? Axis::n : Axis::k;
+      request.layout = formats::find_scale_layout(note.at("scale_layout").get<std::string>()).value_or(ScaleLayout::rows);
+      ends = note.at("group_ends").get<std::vector<std::int64_t>>();
+    } catch (const Json::exception& error) {
+      fail(ErrorCode::bad_input, "{}: {}", where, error.what());
+    }
+  } else if (request.format.empty()) {
+    fail(ErrorCode::usage, "{}: was not written by `lowp cast`; say --format (and --axis, --scale-layout)", in.path());
+  } else {
+    ends = read_group_ends(in, request);
+  }
+  const BlockFormat format = formats::block_format(request.format);
+  CastFileReport report{format.name, {}, {}};
+  std::vector<NamedTensor> out;
+  constexpr std::string_view kData = ".data";
+  for (const TensorEntry& entry : in.header().tensors) {
+    if (!entry.name.ends_with(kData)) continue;
+    const std::string base = entry.name.substr(0, entry.name.size() - kData.size());
+    Dims dims{};
+    const std::vector<QuantizedMatrix> parts = read_parts(in, request, format, base, ends, dims);
+    Tensor all(dtype, with_experts(dims.experts, {dims.n, dims.k}));
+    std::size_t at = 0;
+    for (const QuantizedMatrix& part : parts) {
+      const Tensor values = ops::dequantize(part, dtype);
+      std::copy(values.bytes().begin(), values.bytes().end(), all.bytes().begin() + static_cast<std::ptrdiff_t>(at));
+      at += values.bytes().size();
+    }
+    if (request.axis == Axis::n)
+      all = transposed(all.view(), dims.count(), dims.n, dims.k, with_experts(dims.experts, {dims.k, dims.n}));
+    report.tensors.push_back({base, all.shape(), all.bytes().size(), std::nullopt});
+    out.push_back({base, std::move(all)});
+  }
+  if (out.empty()) fail(ErrorCode::bad_input, "{}: holds no tensor named *.data", in.path());
+  write_file(request.output, out, {});
+  return report;
+}
+
+}  // namespace lowp::quant

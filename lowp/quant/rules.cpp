@@ -1,0 +1,79 @@
+#include "lowp/quant/rules.h"
+
+#include "lowp/base/error.h"
+
+namespace lowp::quant {
+namespace {
+
+Rule parse_rule(const Json& json, const std::string& where) {
+  if (!json.is_object()) fail(ErrorCode::usage, "{}: expected an object, found {}", where, json.type_name());
+  for (const auto& [key, value] : json.items())
+    if (key != "match" && key != "recipe" && key != "algorithm")
+      fail(ErrorCode::usage, "{}: unknown key '{}'; known: match, recipe, algorithm", where, key);
+  const auto text = [&](const char* key) {
+    const Json& value = json.at(key);
+    if (!value.is_string()) fail(ErrorCode::usage, "{}: {}: expected a string, found {}", where, key, value.type_name());
+    return value.get<std::string>();
+  };
+  if (!json.contains("match")) fail(ErrorCode::usage, "{}: match is missing", where);
+  if (!json.contains("recipe")) fail(ErrorCode::usage, "{}: recipe is missing (null keeps the layer)", where);
+  Rule rule{NamePattern(text("match"), where), std::nullopt};
+  if (!json.at("recipe").is_null()) {
+    try {
+      rule.recipe = formats::recipe(text("recipe"));
+    } catch (const Error& error) {
+      fail(ErrorCode::usage, "{}: {}", where, error.what());
+    }
+  }
+  if (json.contains("algorithm") && !json.at("algorithm").is_null()) {
+    rule.algorithm = find_algorithm(text("algorithm"));
+    if (!rule.recipe) fail(ErrorCode::usage, "{}: algorithm without a recipe", where);
+    if (const std::string wrong = refusal(rule.algorithm, rule.recipe->weight); !wrong.empty())
+      fail(ErrorCode::usage, "{}: {}", where, wrong);
+  }
+  return rule;
+}
+
+}  // namespace
+
+Rules Rules::single(const formats::Recipe& recipe) {
+  Rules rules;
+  rules.rules_.push_back({NamePattern("*", "recipe"), recipe});
+  rules.used_.push_back(true);
+  return rules;
+}
+
+Rules Rules::parse(const Json& json, const std::string& where) {
+  if (!json.is_array()) fail(ErrorCode::usage, "{}: expected a list of rules, found {}", where, json.type_name());
+  if (json.empty()) fail(ErrorCode::usage, "{}: the list of rules is empty", where);
+  Rules rules;
+  for (std::size_t i = 0; i < json.size(); ++i) rules.rules_.push_back(parse_rule(json[i], fmt::format("{}: rule {}", where, i)));
+  rules.used_.assign(rules.rules_.size(), false);
+  return rules;
+}
+
+std::optional<Choice> Rules::choose(const std::string& module, Role role) {
+  const std::string last = module.substr(module.rfind('.') + 1);
+  for (std::size_t i = 0; i < rules_.size(); ++i) {
+    const Rule& rule = rules_[i];
+    if (!rule.match.matches(module)) continue;
+    // A pattern that merely sweeps over everything does not mean the layers that are kept by default.
+    if (role != Role::linear && rule.match.text().find(last) == std::string::npos) continue;
+    used_[i] = true;
+    if (!rule.recipe || rule.recipe->keeps()) return std::nullopt;
+    if (role != Role::linear && rule.recipe->activation)
+      fail(ErrorCode::usage, "{}: recipe {} quantizes activations; heads, embeddings and routers are weight-only ({}-bf16)", module,
+           rule.recipe->name, rule.recipe->weight.name);
+    return Choice{*rule.recipe, rule.algorithm};
+  }
+  return std::nullopt;
+}
+
+std::vector<std::string> Rules::unmatched() const {
+  std::vector<std::string> patterns;
+  for (std::size_t i = 0; i < rules_.size(); ++i)
+    if (!used_[i]) patterns.push_back(rules_[i].match.text());
+  return patterns;
+}
+
+}  // namespace lowp::quant

@@ -1,0 +1,55 @@
+// Which layer gets which recipe: an ordered list of rules, first match wins.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lowp/base/json.h"
+#include "lowp/base/match.h"
+#include "lowp/formats/recipes.h"
+#include "lowp/quant/quantize.h"
+
+namespace lowp::quant {
+
+/// What a layer is; decides what happens when no rule names it explicitly.
+enum class Role {
+  linear,     // quantized by default
+  head,       // lm_head
+  embedding,  // token embedding
+  router,     // of a mixture of experts
+};
+
+struct Rule {
+  NamePattern match;
+  std::optional<formats::Recipe> recipe;  // nullopt: keep in high precision
+  Algorithm algorithm = Algorithm::absmax;
+};
+
+/// What a layer gets.
+struct Choice {
+  formats::Recipe recipe;
+  Algorithm algorithm = Algorithm::absmax;
+};
+
+class Rules {
+ public:
+  /// One recipe for every Linear.
+  static Rules single(const formats::Recipe& recipe);
+  /// A recipe file: [{"match": ..., "recipe": ... or null, "algorithm": ...}, ...]. Throws Error(usage) naming `where` and
+  /// the rule for unknown keys, recipes, algorithms and bad patterns.
+  static Rules parse(const Json& json, const std::string& where);
+
+  /// The recipe of a layer, or nullopt to keep it. Heads, embeddings and routers are kept unless the rule spells their last
+  /// name ("lm_head", "*embed_tokens", "re:.*\\.gate"), and may only be weight-only: Error(usage) otherwise.
+  std::optional<Choice> choose(const std::string& module, Role role);
+
+  /// Patterns that matched no layer in choose() so far.
+  std::vector<std::string> unmatched() const;
+
+ private:
+  std::vector<Rule> rules_;
+  std::vector<bool> used_;
+};
+
+}  // namespace lowp::quant
