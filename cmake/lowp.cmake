@@ -19,5 +19,6 @@ function(lowp_test name)
   add_executable(test_${name} ${ARG_SRCS})
   target_link_libraries(test_${name} PRIVATE ${ARG_DEPS} GTest::gtest_main)
   target_compile_definitions(test_${name} PRIVATE LOWP_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  target_compile_options(test_${name} PRIVATE -Wno-dangling-else)  # GoogleTest's macros under a plain if
   gtest_discover_tests(test_${name} TEST_PREFIX "${name}." PROPERTIES LABELS ${ARG_LABEL} DISCOVERY_TIMEOUT 60)
 endfunction()

@@ -105,7 +105,7 @@ LOWP_HD constexpr std::uint32_t encode(Elem e, float x, Overflow overflow = Over
     code = largest + 1u;
   } else if (f.mantissa_bits == 0) {  // e8m0: nearest power of two, ties to even code
     const std::uint32_t lsb = (magnitude >> 23) & 1u;
-    code = (magnitude + 0x3FFFFFu + lsb) >> 23;
+    code = magnitude < 0x800000u ? magnitude > 0x600000u : (magnitude + 0x3FFFFFu + lsb) >> 23;  // code 0 is 2^-127
   } else if (exponent >= lowest) {
     const std::uint32_t lsb = (magnitude >> drop) & 1u;
     const std::uint32_t rebased = magnitude - (static_cast<std::uint32_t>(127 - f.bias) << 23);

@@ -59,7 +59,7 @@ void for_bands(const BlockFormat* format, std::int64_t m, std::int64_t k, const 
 
 QuantizedMatrix allocate(const BlockFormat& format, Elem input, std::int64_t m, std::int64_t k, const std::string& name) {
   if (const std::string wrong = formats::misfit(format, m, k); !wrong.empty())
-    fail(ErrorCode::usage, "{} [{}, {}]: {}", name, m, k, wrong);
+    fail(ErrorCode::unsupported, "{} [{}, {}]: {}", name, m, k, wrong);
   QuantizedMatrix out;
   out.format = format;
   out.m = m;

@@ -16,7 +16,7 @@ struct CastOptions {
   std::function<void(std::int64_t rows)> rows_read;        // called when the first `rows` rows of x are no longer needed
 };
 
-/// An allocated, empty result for an [m, k] matrix. Throws Error(usage) naming `name` if it does not fit the format.
+/// An allocated, empty result for an [m, k] matrix. Throws Error(unsupported) naming `name` if it does not fit the format.
 QuantizedMatrix allocate(const formats::BlockFormat& format, formats::Elem input, std::int64_t m, std::int64_t k,
                          const std::string& name);
 

@@ -210,7 +210,9 @@ std::vector<QuantizedMatrix> read_parts(const SafetensorsFile& in, const CastFil
     }
   };
   const DType code_type = parts[0].codes.dtype();
-  scatter(field(in, base + ".data", std::nullopt, {code_type, DType::u8}), [](QuantizedMatrix& q) { return q.codes.bytes(); });
+  const bool bytes = info(code_type).bits == 8;  // one-byte codes may also come as U8
+  scatter(field(in, base + ".data", std::nullopt, {code_type, bytes ? DType::u8 : code_type}),
+          [](QuantizedMatrix& q) { return q.codes.bytes(); });
   const std::int64_t h = format.scale_rows(dims.n), w = format.scale_cols(dims.k);
   const bool along_n = request.axis == Axis::n;
   const auto scales = [&](const char* name, DType type, auto&& field_of) {
@@ -265,7 +267,7 @@ CastFileReport cast_file(const CastFileRequest& request) {
       const Tensor flipped = transposed(x, dims.count(), dims.n, dims.k, with_experts(dims.experts, {dims.k, dims.n}));
       cast.run(flipped.view(), true, entry.name, request.axis == Axis::both ? "_n" : "", out);
     }
-    CastReport row{entry.name, entry.shape};
+    CastReport row{entry.name, entry.shape, 0, std::nullopt};
     for (std::size_t i = before; i < out.size(); ++i) row.bytes += out[i].tensor.bytes().size();
     row.sqnr = cast.sqnr();
     report.tensors.push_back(std::move(row));

@@ -50,7 +50,7 @@ bool close(const std::vector<float>& a, const std::vector<float>& b) {
 
 std::vector<float> fit_codebook(const TensorView& x, const formats::BlockFormat& format, const ops::CastOptions& options) {
   if (const std::string wrong = formats::misfit(format, x.shape[0], x.shape[1]); !wrong.empty())
-    fail(ErrorCode::usage, "{}: {}", options.name, wrong);
+    fail(ErrorCode::unsupported, "{}: {}", options.name, wrong);
   ops::stats(x, options);  // refuses NaN and infinities
   std::vector<float> values = normalised(x, format);
   std::vector<float> centroids = farthest_points(values);

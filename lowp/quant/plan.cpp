@@ -109,7 +109,7 @@ class Planner {
     const std::string wrong = formats::misfit(choice->recipe.weight, source.m, source.k);
     if (!wrong.empty()) {
       if (!request_.allow_skip)
-        fail(ErrorCode::usage, "{} [{}, {}]: {}; --allow-skip keeps such layers in high precision", source.module, source.m,
+        fail(ErrorCode::unsupported, "{} [{}, {}]: {}; --allow-skip keeps such layers in high precision", source.module, source.m,
              source.k, wrong);
       plan_.skipped.push_back(source.module + ": " + wrong);
       return std::nullopt;

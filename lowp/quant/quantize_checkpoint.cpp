@@ -71,7 +71,7 @@ class Job {
     if (fs::exists(request_.output, ignored) && fs::equivalent(request_.output, folder_of_input(), ignored))
       fail(ErrorCode::usage, "{}: the output is the model's own folder", request_.output);
     if (from_ && !request_.requantize)
-      fail(ErrorCode::usage, "{}: is quantized already ({}); quantizing again loses accuracy, --requantize does it anyway",
+      fail(ErrorCode::bad_input, "{}: is quantized already ({}); quantizing again loses accuracy, --requantize does it anyway",
            checkpoint_.path(), from_->name());
     if (!checkpoint_.config()) return;
     const std::string where = (folder_of_input() / "config.json").string();

@@ -6,32 +6,30 @@ namespace lowp::quant {
 namespace {
 
 Rule parse_rule(const Json& json, const std::string& where) {
-  if (!json.is_object()) fail(ErrorCode::usage, "{}: expected an object, found {}", where, json.type_name());
+  if (!json.is_object()) fail(ErrorCode::bad_input, "{}: expected an object, found {}", where, json.type_name());
   for (const auto& [key, value] : json.items())
     if (key != "match" && key != "recipe" && key != "algorithm")
-      fail(ErrorCode::usage, "{}: unknown key '{}'; known: match, recipe, algorithm", where, key);
+      fail(ErrorCode::bad_input, "{}: unknown key '{}'; known: match, recipe, algorithm", where, key);
   const auto text = [&](const char* key) {
     const Json& value = json.at(key);
-    if (!value.is_string()) fail(ErrorCode::usage, "{}: {}: expected a string, found {}", where, key, value.type_name());
+    if (!value.is_string()) fail(ErrorCode::bad_input, "{}: {}: expected a string, found {}", where, key, value.type_name());
     return value.get<std::string>();
   };
-  if (!json.contains("match")) fail(ErrorCode::usage, "{}: match is missing", where);
-  if (!json.contains("recipe")) fail(ErrorCode::usage, "{}: recipe is missing (null keeps the layer)", where);
-  Rule rule{NamePattern(text("match"), where), std::nullopt};
-  if (!json.at("recipe").is_null()) {
-    try {
-      rule.recipe = formats::recipe(text("recipe"));
-    } catch (const Error& error) {
-      fail(ErrorCode::usage, "{}: {}", where, error.what());
+  if (!json.contains("match")) fail(ErrorCode::bad_input, "{}: match is missing", where);
+  if (!json.contains("recipe")) fail(ErrorCode::bad_input, "{}: recipe is missing (null keeps the layer)", where);
+  try {
+    Rule rule{NamePattern(text("match"), "match"), std::nullopt};
+    if (!json.at("recipe").is_null()) rule.recipe = formats::recipe(text("recipe"));
+    if (json.contains("algorithm") && !json.at("algorithm").is_null()) {
+      rule.algorithm = find_algorithm(text("algorithm"));
+      if (!rule.recipe) fail(ErrorCode::usage, "algorithm without a recipe");
+      if (const std::string wrong = refusal(rule.algorithm, rule.recipe->weight); !wrong.empty())
+        fail(ErrorCode::usage, "{}", wrong);
     }
+    return rule;
+  } catch (const Error& error) {  // an unknown word on the command line is bad usage, in a file it is bad input
+    fail(ErrorCode::bad_input, "{}: {}", where, error.what());
   }
-  if (json.contains("algorithm") && !json.at("algorithm").is_null()) {
-    rule.algorithm = find_algorithm(text("algorithm"));
-    if (!rule.recipe) fail(ErrorCode::usage, "{}: algorithm without a recipe", where);
-    if (const std::string wrong = refusal(rule.algorithm, rule.recipe->weight); !wrong.empty())
-      fail(ErrorCode::usage, "{}: {}", where, wrong);
-  }
-  return rule;
 }
 
 }  // namespace
@@ -44,8 +42,8 @@ Rules Rules::single(const formats::Recipe& recipe) {
 }
 
 Rules Rules::parse(const Json& json, const std::string& where) {
-  if (!json.is_array()) fail(ErrorCode::usage, "{}: expected a list of rules, found {}", where, json.type_name());
-  if (json.empty()) fail(ErrorCode::usage, "{}: the list of rules is empty", where);
+  if (!json.is_array()) fail(ErrorCode::bad_input, "{}: expected a list of rules, found {}", where, json.type_name());
+  if (json.empty()) fail(ErrorCode::bad_input, "{}: the list of rules is empty", where);
   Rules rules;
   for (std::size_t i = 0; i < json.size(); ++i) rules.rules_.push_back(parse_rule(json[i], fmt::format("{}: rule {}", where, i)));
   rules.used_.assign(rules.rules_.size(), false);

@@ -36,7 +36,7 @@ class Rules {
  public:
   /// One recipe for every Linear.
   static Rules single(const formats::Recipe& recipe);
-  /// A recipe file: [{"match": ..., "recipe": ... or null, "algorithm": ...}, ...]. Throws Error(usage) naming `where` and
+  /// A recipe file: [{"match": ..., "recipe": ... or null, "algorithm": ...}, ...]. Throws Error(bad_input) naming `where` and
   /// the rule for unknown keys, recipes, algorithms and bad patterns.
   static Rules parse(const Json& json, const std::string& where);
 

@@ -132,7 +132,8 @@ class Mutator {
   void insert_bytes(std::string& text) {
     // Once in a while a run of one byte: depth of nesting, length of a name.
     const char byte = below(2) ? static_cast<char>(random_()) : "[]{}\",:0\\ "[below(10)];
-    insert(text, position(text), std::string(below(8) ? 1 : below(300), byte));
+    const std::size_t count = below(8) ? 1 : below(1500);
+    insert(text, position(text), std::string(count, byte));
   }
   void erase_chunk(std::string& text) {
     const std::size_t begin = position(text);
@@ -140,11 +141,13 @@ class Mutator {
   }
   void copy_chunk(std::string& text) {
     const std::size_t begin = position(text);
-    insert(text, position(text), text.substr(begin, chunk(text, begin)));
+    const std::string copy = text.substr(begin, chunk(text, begin));
+    insert(text, position(text), copy);
   }
   void splice(std::string& text) {
     const std::string& other = corpus_[below(corpus_.size())];
-    text = (text.substr(0, position(text)) + other.substr(position(other))).substr(0, kMaxBytes);
+    text.resize(position(text));
+    text.append(other, position(other)).resize(std::min(text.size(), kMaxBytes));
   }
   void write_integer(std::string& text) {
     const std::uint64_t value = interesting();

@@ -90,5 +90,30 @@ TEST(CastGolden, RceilRoundsTheLogarithmAsTorchDoes) {
         << fmt::format("{:#x}", bits.as<std::uint32_t>()[i]);
 }
 
+// torchao's reference functions for the grouped layouts; `ends` of k groups count scale columns there.
+TEST(CastGolden, ScaleLayoutsAreByteIdentical) {
+  using formats::ScaleLayout;
+  const auto check = [](const std::string& name, ScaleLayout layout) {
+    const TensorView in = golden::tensor("layout/" + name + "/in"), expected = golden::tensor("layout/" + name + "/out");
+    std::vector<std::int64_t> ends;
+    if (layout == ScaleLayout::tiled_m_groups || layout == ScaleLayout::tiled_k_groups) {
+      const TensorView stored = golden::tensor("layout/" + name + "/ends");
+      for (std::int64_t i = 0; i < stored.shape[0]; ++i) ends.push_back(stored.as<std::int32_t>()[i]);
+    }
+    const bool three = in.shape.size() == 3;
+    const formats::ScaleMap map(layout, in.shape[three], in.shape[three + 1], ends, three ? in.shape[0] : 1);
+    if (layout != ScaleLayout::tiled) EXPECT_EQ(map.shape(), expected.shape) << name;
+    std::vector<std::uint8_t> out(expected.bytes.size()), back(in.bytes.size());
+    map.apply({in.as<std::uint8_t>(), in.bytes.size()}, out);
+    EXPECT_EQ(golden::difference(expected.bytes, std::as_bytes(std::span(out))), "") << name;
+    map.invert(out, back);
+    EXPECT_EQ(golden::difference(in.bytes, std::as_bytes(std::span(back))), "") << name;
+  };
+  for (const char* name : {"tiled0", "tiled1", "tiled2", "tiled3"}) check(name, ScaleLayout::tiled);
+  check("m_groups", ScaleLayout::tiled_m_groups);
+  check("k_groups", ScaleLayout::tiled_k_groups);
+  check("per_expert", ScaleLayout::tiled_per_expert);
+}
+
 }  // namespace
 }  // namespace lowp

@@ -108,7 +108,7 @@ void dequantize(const QuantizedMatrix& in, Elem output, std::int64_t row_begin, 
       const GroupParams& p = params[c / width];
       const std::uint32_t code = load_code(in, r * k + c);
       *out++ = format.rule == formats::Rule::codebook
-                   ? formats::round_to(output, in.codebook.as<float>()[code] * p.scale)
+                   ? formats::round_to(output, in.codebook.as<float>()[code % 16] * p.scale)
                    : formats::decode_element(format, output, p, in.tensor_scale, code);
     }
   }

@@ -1,0 +1,62 @@
+#include <unistd.h>
+
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "cli/command.h"
+#include "lowp/base/error.h"
+#include "lowp/base/nearest.h"
+
+namespace {
+
+constexpr int kFailed = 1, kBadUsage = 2;
+
+int report(const char* message, int code) {
+  std::fflush(stdout);
+  std::fprintf(stderr, "lowp: error: %s\n", message);
+  return code;
+}
+
+// CLI11 does not suggest; a mistyped command should.
+std::string unknown_command(const CLI::App& app, int argc, char** argv) {
+  if (argc < 2 || argv[1][0] == '-') return "";
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    if (command->get_name() == argv[1]) return "";
+    names.push_back(command->get_name());
+  }
+  return std::string("unknown command '") + argv[1] + "'" + lowp::did_you_mean(argv[1], names) + "; see lowp --help";
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"lowp: low-precision inference. Quantizes LLM checkpoints with numerics bit-identical to torchao.", "lowp"};
+  app.set_version_flag("--version", "lowp " LOWP_VERSION);
+  app.require_subcommand(1);
+  app.get_formatter()->column_width(34);
+  lowp::cli::add_quantize(app);
+  lowp::cli::add_cast(app);
+  lowp::cli::add_inspect(app);
+  lowp::cli::add_recipes(app);
+  lowp::cli::add_env(app);
+  try {
+    if (const std::string wrong = unknown_command(app, argc, argv); !wrong.empty()) return report(wrong.c_str(), kBadUsage);
+    app.parse(argc, argv);
+    if (std::fflush(stdout) != 0) return report("cannot write to standard output", kFailed);
+    return 0;
+  } catch (const CLI::Success& e) {
+    return app.exit(e);
+  } catch (const CLI::ParseError& e) {
+    return report((std::string(e.what()) + "; see --help").c_str(), kBadUsage);
+  } catch (const lowp::Error& e) {
+    return report(e.what(), e.code() == lowp::ErrorCode::usage ? kBadUsage : kFailed);
+  } catch (const std::bad_alloc&) {
+    return report("out of memory", kFailed);
+  } catch (const std::exception& e) {
+    return report(e.what(), kFailed);
+  }
+}

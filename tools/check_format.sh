@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Checks (or with --fix, applies) clang-format on all C++ sources.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+mode=(--dry-run -Werror)
+[ "${1:-}" != --fix ] || mode=(-i)
+find lowp cli tests -name '*.h' -o -name '*.cpp' | sort | xargs clang-format "${mode[@]}"

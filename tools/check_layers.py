@@ -1,0 +1,78 @@
+"""Checks that includes follow the layers of docs/ARCHITECTURE.md: a module may include what its row lists, and itself.
+
+Also: environment reads only in base/env.cpp, the JSON library only in base/json.h, PCRE2 only in base/match.cpp.
+"""
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+BASE = ["base"]
+FORMATS = BASE + ["formats"]
+TENSOR = FORMATS + ["tensor"]
+KERNEL = TENSOR + ["kernels"]
+OPS = KERNEL + ["ops"]
+CHECKPOINT = TENSOR + ["checkpoint"]
+QUANT = sorted({*OPS, *CHECKPOINT, "quant"})
+LAYERS = {
+    "lowp/base": BASE,
+    "lowp/formats": FORMATS,
+    "lowp/tensor": TENSOR,
+    "lowp/kernels": KERNEL,
+    "lowp/ops": OPS,
+    "lowp/checkpoint": CHECKPOINT,
+    "lowp/quant": QUANT,
+    "cli": QUANT + ["cli"],
+    "tests": QUANT + ["tests"],
+}
+# A backend may include the seam (kernels/kernel.h) and itself, never another backend; ops reaches a backend by its header.
+BACKENDS = ["ref", "cpu", "cuda"]
+
+# What only one file may name.
+SINGLE = {
+    r"\bgetenv\b": "lowp/base/env.cpp",
+    r"#include <nlohmann": "lowp/base/json.h",
+    r"#include <pcre2": "lowp/base/match.cpp",
+}
+
+
+def sources():
+    for top in ("lowp", "cli", "tests"):
+        yield from (p for p in sorted((ROOT / top).rglob("*")) if p.suffix in {".h", ".cpp", ".cu", ".cuh"})
+
+
+def layer_of(path):
+    parts = path.relative_to(ROOT).parts
+    return "/".join(parts[:2]) if parts[0] == "lowp" else parts[0]
+
+
+def problems(path):
+    name = str(path.relative_to(ROOT))
+    text = path.read_text()
+    allowed = LAYERS.get(layer_of(path))
+    if allowed is None:
+        yield f"{name}: {layer_of(path)} is not in the layer table"
+        return
+    is_test = name.endswith("_test.cpp")
+    for number, line in enumerate(text.splitlines(), 1):
+        if match := re.match(r'#include "([^"]+)"', line):
+            target = match.group(1).split("/")
+            module = target[1] if target[0] == "lowp" else target[0]
+            if module not in allowed and not (is_test and module == "tests"):
+                yield f"{name}:{number}: {layer_of(path)} may not include {match.group(1)}"
+            if module == "kernels" and len(target) > 3 and path.parent.name in BACKENDS and target[2] != path.parent.name:
+                yield f"{name}:{number}: a backend may not include another one"
+        for pattern, owner in SINGLE.items():
+            if name != owner and re.search(pattern, line):
+                yield f"{name}:{number}: only {owner} may use this: {line.strip()}"
+
+
+def main():
+    found = [problem for path in sources() for problem in problems(path)]
+    print("\n".join(found) if found else "layers hold")
+    sys.exit(bool(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Checks that format names stand only where the "one place" rule allows: code elsewhere works from the tables.
+
+Allowed: lowp/formats (the tables), dialect files (they spell foreign schemes), tests, docs and the command line's help.
+"""
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NAME = re.compile(r'"(mxfp[468]\w*|nvfp4\w*|fp8(_\w+)?|int[1-8]_\w+|codebook4_g64)"')
+ALLOWED = re.compile(r"lowp/formats/|lowp/checkpoint/(compressed_tensors|torchao|lowp_dialect|dialects)|_test\.cpp$|^tests/")
+
+
+def main():
+    found = []
+    for top in ("lowp", "cli"):
+        for path in sorted((ROOT / top).rglob("*.*")):
+            name = str(path.relative_to(ROOT))
+            if path.suffix not in {".h", ".cpp", ".cu", ".cuh"} or ALLOWED.search(name):
+                continue
+            found += [f"{name}:{i}: {line.strip()}" for i, line in enumerate(path.read_text().splitlines(), 1) if NAME.search(line)]
+    print("\n".join(found) if found else "format names stand where they belong")
+    sys.exit(bool(found))
+
+
+if __name__ == "__main__":
+    main()
