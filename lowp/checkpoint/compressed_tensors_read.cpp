@@ -39,26 +39,36 @@ float multiplier(float divisor, std::optional<float> noted, std::optional<Elem> 
   return 1.0f / divisor;
 }
 
-// What metadata() noted, in all files: shards may each have their own part.
-std::map<std::string, float> tensor_scale_notes(const Checkpoint& checkpoint) {
-  std::map<std::string, float> result;
+// What metadata() noted under a key, in all files: shards have the notes of their own modules.
+std::map<std::string, std::string> notes(const Checkpoint& checkpoint, const char* key) {
+  std::map<std::string, std::string> result;
   std::set<const SafetensorsFile*> seen;
   for (const StoredTensor& tensor : checkpoint.tensors()) {
     if (!seen.insert(tensor.file).second) continue;
     const auto& metadata = tensor.file->header().metadata;
-    const auto found = metadata.find(kTensorScalesKey);
+    const auto found = metadata.find(key);
     if (found == metadata.end()) continue;
-    const std::string where = tensor.file->path() + ": metadata " + kTensorScalesKey;
-    const Json notes = parse_json(found->second, where);
-    if (!notes.is_object()) fail(ErrorCode::bad_input, "{}: expected an object, found {}", where, quote(notes.dump()));
-    for (const auto& [name, bits] : notes.items()) {
-      const std::string text = bits.is_string() ? bits.get<std::string>() : "";
-      std::uint32_t value = 0;
-      const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, 16);
-      if (error != std::errc() || text.size() != 8 || end != text.data() + 8)
-        fail(ErrorCode::bad_input, "{}: {}: expected 8 hex digits, found {}", where, quote(name), quote(bits.dump()));
-      result[name] = bits_float(value);
+    const std::string where = tensor.file->path() + ": metadata " + key;
+    const Json json = parse_json(found->second, where);
+    if (!json.is_object()) fail(ErrorCode::bad_input, "{}: expected an object, found {}", where, quote(json.dump()));
+    for (const auto& [name, text] : json.items()) {
+      if (!text.is_string())
+        fail(ErrorCode::bad_input, "{}: {}: expected a string, found {}", where, quote(name), quote(text.dump()));
+      result[name] = text.get<std::string>();
     }
+  }
+  return result;
+}
+
+std::map<std::string, float> tensor_scale_notes(const Checkpoint& checkpoint) {
+  std::map<std::string, float> result;
+  for (const auto& [name, text] : notes(checkpoint, kTensorScalesKey)) {
+    std::uint32_t bits = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), bits, 16);
+    if (error != std::errc() || text.size() != 8 || end != text.data() + 8)
+      fail(ErrorCode::bad_input, "{}: metadata {}: {}: expected 8 hex digits, found {}", checkpoint.path(),
+           kTensorScalesKey, quote(name), quote(text));
+    result[name] = bits_float(bits);
   }
   return result;
 }
@@ -290,7 +300,7 @@ std::vector<QuantizedModule> modules(const Checkpoint& checkpoint) {
   const Json* json = quantization_config(checkpoint);
   if (!json) fail(ErrorCode::bad_input, "{}: config.json has no quantization_config", checkpoint.path());
   const Config config(*json, checkpoint.path() + ": config.json");
-  const std::map<std::string, std::string> recipes = recipe_notes(checkpoint);
+  const std::map<std::string, std::string> recipes = notes(checkpoint, kRecipesKey);
   const std::map<std::string, float> scales = tensor_scale_notes(checkpoint);
   const Elem element = model_element(checkpoint);
   std::vector<QuantizedModule> result;

@@ -141,7 +141,7 @@ TEST(LowpDialect, TensorsThatDoNotFitTheRecipe) {
   });
   broken({"'x.weight.shape'", "shape [0, 0]", "[4, 32]"},
          [](Contents& c) { c.replace("x.weight.shape", Tensor(DType::i64, {2})); });
-  broken({"'y' has recipe fp8-fp8", "no tensor 'y.weight.data'"}, [](Contents& c) {
+  broken({"'y' has recipe 'fp8-fp8'", "no tensor 'y.weight.data'"}, [](Contents& c) {
     (*c.config)["quantization_config"]["modules"] = Json{{"y", "fp8-fp8"}};
   });
   broken({"module 'x' has no recipe"}, [](Contents& c) { (*c.config)["quantization_config"].erase("default"); });

@@ -1,4 +1,5 @@
 // parse_json refuses any text with Error, or returns a value that survives writing and reading.
+#include <cstdint>
 #include <cstdlib>
 #include <string>
 #include <vector>

@@ -3,7 +3,9 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lowp/base/error.h"
@@ -28,6 +30,7 @@ void parse_and_touch(std::span<const std::byte> file) {
   std::uint64_t end = header.data_offset;
   require(end <= file.size());
   for (const auto& tensor : header.tensors) {
+    require(!tensor.name.empty() && tensor.name.size() <= 1024 && tensor.shape.size() <= 8);
     require(header.data_offset + tensor.begin == end && tensor.begin <= tensor.end);
     require(lowp::byte_count(tensor.dtype, tensor.shape) == tensor.end - tensor.begin);
     end = header.data_offset + tensor.end;
