@@ -292,8 +292,9 @@ class LowpDialect final : public Dialect {
     std::memcpy(shape, required(checkpoint, tensor, DType::i64, {2}).bytes.data(), sizeof shape);
     const Shape data = checkpoint.find(module.name + std::string(kData))->entry.shape;
     const std::string where = file_of(checkpoint, tensor) + ": tensor " + quote(tensor);
-    // k cannot exceed eight codes a byte, so what follows does not overflow.
-    if (data.size() != 2 || shape[0] != data[0] || shape[1] <= 0 || ceil_div<std::int64_t>(shape[1], 8) > data[1])
+    // The file has the bytes of data, so its dimensions are sane, and k cannot exceed eight codes a byte by much.
+    if (data.size() != 2 || data[0] <= 0 || data[1] <= 0 || shape[0] != data[0] || shape[1] <= 0 ||
+        shape[1] / 8 > data[1])
       fail(ErrorCode::bad_input, "{}: shape [{}, {}] does not fit the codes, which are {}", where, shape[0], shape[1],
            to_string(data));
     module.m = shape[0];

@@ -274,6 +274,8 @@ Described read(const Checkpoint& checkpoint, const std::string& module, const Js
   const bool halved = *subclass == Subclass::int4 || *subclass == Subclass::nvfp4 ||
                       (*subclass == Subclass::mx && data.element("elem_dtype") == Elem::e2m1);
   const TensorView qdata = required(checkpoint, codes, kCodes, {-1, -1}, data.where());
+  if (qdata.bytes.empty())  // and no dimension is so large that products of them overflow
+    fail(ErrorCode::bad_input, "{}: the codes are empty: {}", data.where(), to_string(qdata.shape));
 
   Described found;
   found.subclass = *subclass;

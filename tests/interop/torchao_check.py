@@ -4,15 +4,15 @@
     python tests/interop/torchao_check.py FOLDER
 
 Needs torch, torchao >= 0.18 and numpy; with transformers installed, its reading of quantization_config is checked as well.
-Our decoder reads the bytes of the file with numpy alone. Int4Tensor has no dequantize(): its fields are put together as its
-matrix product does, (q * scale) + zero_point, each step rounded to the dtype of the model.
+Our decoder reads the bytes of the file with numpy alone, as the recipe that lowp noted for the weight says. Int4Tensor has
+no dequantize(): its fields are put together as its matrix product does, (q * scale) + zero_point, each step rounded to the
+dtype of the model.
 Prints a line for each failure and 'N passed, N failed'; exit code 1 if there was one.
 """
 
 import json
 import logging
 import pathlib
-import re
 import struct
 import sys
 import warnings
@@ -99,8 +99,11 @@ def nibbles(raw):
     return np.stack([raw & 15, raw >> 4], -1).reshape(raw.shape[0], -1)
 
 
-def decode(kind, fields, attributes, dtype):
-    """The values of a weight from raw bytes, rounded to a dtype."""
+MX = {"mxfp8": E4M3, "mxfp8_e5m2": E5M2, "mxfp6": E2M3, "mxfp6_e3m2": E3M2, "mxfp4": E2M1}
+
+
+def decode(kind, fields, word, dtype):
+    """The values of a weight in our format `word` from raw bytes, rounded to a dtype."""
     codes_type, codes = fields["qdata"]
     scale = widen(*fields["scale"])
     if kind == "Int4Tensor":
@@ -113,15 +116,12 @@ def decode(kind, fields, attributes, dtype):
     elif kind == "Float8Tensor":
         q = E4M3[codes]
     else:
-        element = attributes.get("elem_dtype", "float4_e2m1fn_x2")
-        element = element["_data"] if isinstance(element, dict) else element
-        four = element == "float4_e2m1fn_x2"
-        q = {"float8_e4m3fn": E4M3, "float8_e5m2": E5M2, "fp6_e2m3": E2M3, "fp6_e3m2": E3M2,
-             "float4_e2m1fn_x2": E2M1}[element][nibbles(codes) if four else codes]
+        values = MX.get(word, E2M1)
+        q = values[nibbles(codes) if values is E2M1 else codes]
     if "per_tensor_scale" in fields:
         scale = fields["per_tensor_scale"][1].astype(np.float32) * scale
     spread = lambda x: np.repeat(np.repeat(x, q.shape[0] // x.shape[0], 0), q.shape[1] // x.shape[1], 1)  # noqa: E731
-    if "zero_point" in fields:
+    if word.endswith("_asym"):
         q = q - spread(fields["zero_point"][1].astype(np.float32))
     with np.errstate(over="ignore"):
         return rounded(q * spread(scale), dtype)
@@ -170,29 +170,55 @@ def main(folder):
             print(f"{what}: {reason}")
 
     check("config.json", lambda: check_config(folder))
+    raw, metadata, lists = {}, {}, {}
     for path in sorted(folder.glob("*.safetensors")):
-        raw, metadata = read(path)
-        recipes = json.loads(metadata.get("lowp.recipes", "{}"))
-        check(f"{path.name}: metadata", lambda: "" if is_metadata_torchao(metadata) else "torchao refuses it")
-        state, rest = unflatten_tensor_state_dict({name: as_torch(*pair) for name, pair in raw.items()}, metadata)
-        check(f"{path.name}: leftovers", lambda: ", ".join(name for name in rest if "." in name))
-        for name, weight in state.items():
-            description = json.loads(metadata[name])
-            kind, attributes = description["_type"], description.get("_data", {})
-            if kind == "Tensor":
-                check(name, lambda: "" if torch.equal(weight, as_torch(*raw[name])) else "plain tensor differs")
-                continue
-            prefix = re.sub(r"weight$", "_weight_", name)
-            fields = {key.removeprefix(prefix): pair for key, pair in raw.items() if key.startswith(prefix)}
-            model = str(weight.dtype).removeprefix("torch.")
-            fixed = kind in ("Int4Tensor", "IntxUnpackedToInt8Tensor")  # these have one dtype only
-            for dtype in [model] if fixed else sorted({model, "float32"}):
-                def values():
-                    if type(weight).__name__ != kind:
-                        return f"is a {type(weight).__name__}, not a {kind}"
-                    ours = decode(kind, fields, attributes, dtype)
-                    return "" if same(ours, theirs(weight, kind, dtype)) else f"{kind} differs in {dtype}"
-                check(f"{name} {recipes.get(name.removesuffix('.weight'), '')}", values)
+        tensors, notes = read(path)
+        check(f"{path.name}: metadata", lambda: "" if is_metadata_torchao(notes) else "torchao refuses it")
+        lists[path.name] = set(json.loads(notes.get("tensor_names", "[]")))
+        raw.update(tensors)
+        metadata.update(notes)
+    names = sorted(set().union(*lists.values()))
+    for path, listed in lists.items():  # transformers keeps the list of the file that it opens last
+        check(f"{path}: tensor_names", lambda: f"{len(names) - len(listed)} of the folder are missing"
+              if len(listed) < len(names) else "")
+
+    recipes = json.loads(metadata.get("lowp.recipes", "{}"))
+    modules = {}
+    for key, pair in raw.items():
+        modules.setdefault(key.rpartition(".")[0], {})[key] = pair
+    for name in names:
+        module = name.removesuffix(".weight")
+        kind = json.loads(metadata[name])["_type"]
+        mine = modules.get(name.rpartition(".")[0], {})
+        loaded = {}
+
+        def load():
+            one = {"tensor_names": json.dumps([name]), name: metadata[name]}
+            state, rest = unflatten_tensor_state_dict({key: as_torch(*pair) for key, pair in mine.items()}, one)
+            loaded.update(state)
+            rest = [key for key in rest if key.startswith(module + "._weight_")]
+            return f"left over: {rest}" if rest else "" if name in state else "its tensors are not complete"
+
+        what = f"{name} {recipes.get(module, '')}"
+        check(f"{what}: loading", load)
+        if name not in loaded:
+            continue
+        weight = loaded[name]
+        if kind == "Tensor":
+            check(what, lambda: "" if torch.equal(weight, as_torch(*raw[name])) else "plain tensor differs")
+            continue
+        word = recipes[module].partition("-")[0]
+        fields = {key.removeprefix(module + "._weight_"): pair for key, pair in mine.items() if "._weight_" in key}
+        model = str(weight.dtype).removeprefix("torch.")
+        fixed = kind in ("Int4Tensor", "IntxUnpackedToInt8Tensor")  # these have one dtype only
+        for dtype in [model] if fixed else sorted({model, "float32"}):
+            def values():
+                if type(weight).__name__ != kind:
+                    return f"is a {type(weight).__name__}, not a {kind}"
+                ours = decode(kind, fields, word, dtype)
+                return "" if same(ours, theirs(weight, kind, dtype)) else f"{kind} differs in {dtype}"
+
+            check(f"{what} in {dtype}", values)
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 

@@ -1,0 +1,46 @@
+// What config.json says about the forward pass.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lowp/base/json.h"
+#include "lowp/checkpoint/model_config.h"
+
+namespace lowp::models {
+
+/// Rotary position embedding and its scaling (checkpoint-formats 9.1).
+struct Rope {
+  enum class Scaling { none, linear, llama3, yarn };
+  double theta = 10000;
+  Scaling scaling = Scaling::none;
+  double factor = 1;
+  double low_freq_factor = 1, high_freq_factor = 4;              // llama3
+  double beta_fast = 32, beta_slow = 1;                          // yarn
+  bool truncate = true;                                          // yarn
+  double attention_factor = 1;                                   // yarn: multiplies cos and sin
+  double original_max_position = 8192;                           // llama3, yarn
+};
+
+/// Dimensions (inherited) and everything else that the forward pass depends on.
+struct Config : checkpoint::ModelConfig {
+  double rms_norm_eps = 1e-6;
+  std::int64_t max_position_embeddings = 0;
+  Rope rope;
+  bool qkv_bias = false, output_bias = false, mlp_bias = false;
+  bool head_norms = false;                   // RMSNorm of each head of q and k before RoPE
+  std::int64_t experts_per_token = 0;
+  bool norm_topk_prob = true;
+  std::vector<std::int32_t> eos_ids;         // of config.json; generation_config.json adds its own
+  std::optional<std::int32_t> bos_id;
+};
+
+/// Throws Error(unsupported) naming architecture, RoPE kind, activation function or sliding window that lowp does not run;
+/// Error(bad_input) for missing or wrong fields.
+Config parse_config(const Json& config, const std::string& where);
+
+/// Inverse frequencies [head_dim / 2] of a config, scaling included.
+std::vector<double> rope_frequencies(const Rope& rope, std::int64_t head_dim);
+
+}  // namespace lowp::models
