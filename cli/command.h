@@ -7,6 +7,7 @@ namespace lowp::cli {
 
 void add_cast(CLI::App& app);
 void add_env(CLI::App& app);
+void add_eval(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_quantize(CLI::App& app);
 void add_recipes(CLI::App& app);

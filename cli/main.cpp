@@ -39,6 +39,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.get_formatter()->column_width(34);
   lowp::cli::add_quantize(app);
+  lowp::cli::add_eval(app);
   lowp::cli::add_cast(app);
   lowp::cli::add_inspect(app);
   lowp::cli::add_recipes(app);

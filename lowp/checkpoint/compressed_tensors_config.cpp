@@ -125,6 +125,7 @@ Args parse_args(const Json& json, const std::string& format, const std::string& 
   check_keys(json, kArgsKeys, where);
   Args args;
   args.num_bits = int_or(json, "num_bits", 8, where);
+  if (args.num_bits < 1) wrong(where, "num_bits", "a positive number", json["num_bits"]);
   const std::string type = text_or(json, "type", "int", where);
   if (type != "int" && type != "float") wrong(where, "type", "\"int\" or \"float\"", json["type"]);
   args.is_float = type == "float";

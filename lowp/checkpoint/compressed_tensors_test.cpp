@@ -561,6 +561,7 @@ TEST(CompressedTensors, ConfigsThatAreRefused) {
   };
   args("fp8-fp8", "private", 1, bad, {"group_0.weights", "'private'"});
   args("fp8-fp8", "num_bits", "8", bad, {"num_bits"});
+  args("mxfp4-bf16", "num_bits", 0, bad, {"num_bits", "positive"});
   args("fp8-fp8", "num_bits", 16, unsupported, {"p.q_proj", "16-bit float"});
   args("fp8-fp8", "strategy", "attn_head", unsupported, {"attn_head"});
   args("fp8-fp8", "dynamic", true, bad, {"dynamic"});

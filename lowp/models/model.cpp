@@ -235,6 +235,25 @@ std::vector<float> Model::forward(std::span<const Chunk> batch) {
   return normed(x, weights_->norm, c.rms_norm_eps, compute);
 }
 
+const ops::Linear* Model::find_linear(const std::string& module) const {
+  for (const Layer& layer : weights_->layers) {
+    if (!module.starts_with(layer.prefix)) continue;
+    const std::string rest = module.substr(layer.prefix.size());
+    const std::pair<const char*, const std::optional<ops::Linear>*> named[] = {
+        {"self_attn.q_proj", &layer.q}, {"self_attn.k_proj", &layer.k}, {"self_attn.v_proj", &layer.v}, {"self_attn.o_proj", &layer.o},
+        {"mlp.gate_proj", &layer.gate}, {"mlp.up_proj", &layer.up}, {"mlp.down_proj", &layer.down}, {"mlp.gate", &layer.router}};
+    for (const auto& [name, weight] : named)
+      if (rest == name && *weight) return &**weight;
+    for (std::size_t e = 0; e < layer.experts.size(); ++e) {
+      const std::string expert = fmt::format("mlp.experts.{}.", e);
+      if (rest == expert + "gate_proj") return &layer.experts[e].gate;
+      if (rest == expert + "up_proj") return &layer.experts[e].up;
+      if (rest == expert + "down_proj") return &layer.experts[e].down;
+    }
+  }
+  return nullptr;
+}
+
 std::vector<float> Model::logits(std::span<const float> hidden) const {
   const auto rows = static_cast<std::int64_t>(hidden.size()) / config_.hidden_size;
   std::vector<float> out(static_cast<std::size_t>(rows * config_.vocab_size));

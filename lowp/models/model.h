@@ -65,6 +65,9 @@ class Model {
   /// Logits [rows, vocab_size] of hidden states [rows, hidden_size].
   std::vector<float> logits(std::span<const float> hidden) const;
 
+  /// The Linear of this module name (but not the head), or nullptr.
+  const ops::Linear* find_linear(const std::string& module) const;
+
   /// Calls `tap` at every Linear of forward(), not of logits(); nullptr stops it.
   void set_tap(Tap tap) { tap_ = std::move(tap); }
 

@@ -183,19 +183,10 @@ class Job {
 
   void write_shard(const Shard& shard, const std::string& path) {
     std::vector<TensorEntry> announced;
-    std::vector<checkpoint::QuantizedModule> modules;
-    std::vector<std::string> plain;
-    for (const Item* item : shard.items) {
-      for (TensorEntry& entry : entries(*item)) {
-        if (!item->layer) plain.push_back(entry.name);
-        announced.push_back(std::move(entry));
-      }
-      if (item->layer) modules.push_back(plan_.layers[*item->layer].module);
-    }
-    std::map<std::string, std::string> metadata;
-    if (!modules.empty()) metadata = dialect_->metadata(modules, plain);
+    for (const Item* item : shard.items)
+      for (TensorEntry& entry : entries(*item)) announced.push_back(std::move(entry));
     FileWriter out(path);
-    checkpoint::SafetensorsWriter writer(out, std::move(announced), std::move(metadata));
+    checkpoint::SafetensorsWriter writer(out, std::move(announced), metadata());
     for (const Item* item : shard.items) {
       if (item->copy) copy_tensor(*item->copy, writer);
       else if (item->plain) write_plain(*item->plain, writer);
@@ -204,6 +195,22 @@ class Job {
     writer.finish();
     report_.file_bytes += out.size();
     out.close();
+  }
+
+  // The same in every file: readers of sharded checkpoints keep only one of them.
+  std::map<std::string, std::string> metadata() const {
+    if (plan_.layers.empty()) return {};
+    std::vector<std::string> plain;
+    for (const Item& item : plan_.items)
+      if (!item.layer)
+        for (const TensorEntry& entry : entries(item)) plain.push_back(entry.name);
+    return dialect_->metadata(quantized_modules(), plain);
+  }
+
+  std::vector<checkpoint::QuantizedModule> quantized_modules() const {
+    std::vector<checkpoint::QuantizedModule> modules;
+    for (const Layer& layer : plan_.layers) modules.push_back(layer.module);
+    return modules;
   }
 
   void copy_tensor(const checkpoint::StoredTensor& tensor, checkpoint::SafetensorsWriter& writer) {
@@ -251,9 +258,7 @@ class Job {
     config.erase("quantization_config");
     config.erase("compression_config");
     if (plan_.untie_head) config["tie_word_embeddings"] = false;
-    std::vector<checkpoint::QuantizedModule> modules;
-    for (const Layer& layer : plan_.layers) modules.push_back(layer.module);
-    if (!modules.empty()) config["quantization_config"] = dialect_->config(modules, plan_.kept);
+    if (!plan_.layers.empty()) config["quantization_config"] = dialect_->config(quantized_modules(), plan_.kept);
     write_json(folder / "config.json", config);
   }
 

@@ -211,7 +211,10 @@ def check_modules(report, config, tensors, original):
                 if most_off > 2.0**-7:
                     return f"{off} values differ from lowp's by up to {most_off:.3g}"
             if original:
-                x = widen(*original[name + ".weight"]).astype(np.float64)
+                source = name + ".weight"
+                if source not in original and name.endswith("lm_head"):
+                    source = "model.embed_tokens.weight"  # it was tied
+                x = widen(*original[source]).astype(np.float64)
                 noise = np.sum((x - theirs.double().numpy()) ** 2)
                 worst = min(worst, 10 * np.log10(np.sum(x**2) / noise) if noise else np.inf)
             return f"{count} of {theirs.numel()} values differ, by up to {most:.3g}" if count else ""

@@ -1,0 +1,16 @@
+// What the commands that run a model share.
+#pragma once
+
+#include <string>
+
+#include "lowp/text/tokenizer.h"
+
+namespace lowp::cli {
+
+/// "auto" and "cpu" pass; anything else is an Error saying what this build has.
+void check_device(const std::string& device);
+
+/// tokenizer.json of MODEL. Throws Error.
+text::Tokenizer load_tokenizer(const std::string& model);
+
+}  // namespace lowp::cli

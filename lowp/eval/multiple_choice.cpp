@@ -1,0 +1,133 @@
+#include "lowp/eval/multiple_choice.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "lowp/base/error.h"
+#include "lowp/base/file.h"
+#include "lowp/eval/perplexity.h"
+
+namespace lowp::eval {
+namespace {
+
+std::string text_field(const Json& json, const std::string& where, const char* key) {
+  const auto at = json.find(key);
+  if (at == json.end() || !at->is_string()) fail(ErrorCode::bad_input, "{}: {}: expected a string", where, key);
+  return at->get<std::string>();
+}
+
+// Tokens of context and continuation together, and how many of them are the continuation's. Trailing blanks of the context
+// belong to the continuation, so that a word keeps its leading blank.
+struct Pair {
+  std::vector<std::int32_t> ids;
+  std::size_t scored = 0;
+};
+Pair encode_pair(const text::Tokenizer& tokenizer, std::string context, std::string continuation) {
+  const std::size_t end = context.find_last_not_of(" \t\n\r") + 1;
+  continuation = context.substr(end) + continuation;
+  context.resize(end);
+  Pair pair{tokenizer.encode(context + continuation, true)};
+  const std::size_t before = std::min(tokenizer.encode(context, true).size(), pair.ids.size());
+  pair.scored = pair.ids.size() - before;
+  return pair;
+}
+
+double log_likelihood(models::Model& model, const text::Tokenizer& tokenizer, const Question::Choice& choice, const std::string& where) {
+  Pair pair = encode_pair(tokenizer, choice.context, choice.continuation);
+  if (pair.scored == pair.ids.size()) {  // no context: the sequence starts at BOS or EOS
+    const auto& c = model.config();
+    if (!c.bos_id && c.eos_ids.empty()) fail(ErrorCode::bad_input, "{}: an empty context needs a BOS or EOS token", where);
+    pair.ids.insert(pair.ids.begin(), c.bos_id ? *c.bos_id : c.eos_ids.front());
+  }
+  const auto length = static_cast<std::int64_t>(pair.ids.size()) - 1;  // the last token is only predicted
+  if (length > model.config().max_position_embeddings)
+    fail(ErrorCode::bad_input, "{}: {} tokens, the model's context is {}", where, length, model.config().max_position_embeddings);
+  models::Cache cache(model.config());
+  const models::Chunk chunk{std::span(pair.ids).first(static_cast<std::size_t>(length)), &cache};
+  const std::vector<float> hidden = model.forward({&chunk, 1});
+  const auto width = static_cast<std::size_t>(model.config().hidden_size);
+  std::vector<float> logits = model.logits(std::span(hidden).subspan((static_cast<std::size_t>(length) - pair.scored) * width));
+  const std::size_t vocab = logits.size() / pair.scored;
+  double sum = 0;
+  for (std::size_t i = 0; i < pair.scored; ++i) {
+    const auto row = std::span(logits).subspan(i * vocab, vocab);
+    log_softmax(row);
+    sum += static_cast<double>(row[static_cast<std::size_t>(pair.ids[pair.ids.size() - pair.scored + i])]);
+  }
+  return sum;
+}
+
+}  // namespace
+
+Question parse_question(const Json& json, const std::string& where) {
+  if (!json.is_object()) fail(ErrorCode::bad_input, "{}: expected an object, found {}", where, json.type_name());
+  Question question;
+  if (json.contains("sentence")) {
+    const std::string sentence = text_field(json, where, "sentence");
+    const std::size_t blank = sentence.find('_');
+    if (blank == std::string::npos) fail(ErrorCode::bad_input, "{}: sentence: has no blank '_'", where);
+    std::string rest = sentence.substr(blank + 1);
+    rest.erase(0, rest.find_first_not_of(' ') == std::string::npos ? rest.size() : rest.find_first_not_of(' '));
+    for (const char* option : {"option1", "option2"})
+      question.choices.push_back({sentence.substr(0, blank) + text_field(json, where, option), " " + rest});
+    const std::string answer = text_field(json, where, "answer");
+    if (answer != "1" && answer != "2") fail(ErrorCode::bad_input, "{}: answer: expected \"1\" or \"2\", found \"{}\"", where, answer);
+    question.answer = answer == "2";
+    return question;
+  }
+  const std::string context = text_field(json, where, "context");
+  const auto choices = json.find("choices");
+  if (choices == json.end() || !choices->is_array() || choices->size() < 2) fail(ErrorCode::bad_input, "{}: choices: expected a list of two or more", where);
+  for (const Json& choice : *choices) {
+    if (!choice.is_string() || choice.get<std::string>().empty()) fail(ErrorCode::bad_input, "{}: choices: expected strings that are not empty", where);
+    question.choices.push_back({context, " " + choice.get<std::string>()});
+  }
+  const auto answer = json.find("answer");
+  if (answer == json.end() || !answer->is_number_unsigned() || answer->get<std::uint64_t>() >= question.choices.size())
+    fail(ErrorCode::bad_input, "{}: answer: expected a number from 0 to {}", where, question.choices.size() - 1);
+  question.answer = answer->get<std::size_t>();
+  return question;
+}
+
+std::vector<Question> read_questions(const std::string& path) {
+  const std::string text = read_text(path);
+  std::vector<Question> questions;
+  std::size_t number = 0;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = std::min(text.find('\n', at), text.size());
+    const std::string line = text.substr(at, end - at);
+    const std::string where = fmt::format("{}: line {}", path, ++number);
+    if (line.find_first_not_of(" \t\r") != std::string::npos) questions.push_back(parse_question(parse_json(line, where, {8, 1 << 20}), where));
+    at = end + 1;
+  }
+  if (questions.empty()) fail(ErrorCode::bad_input, "{}: holds no questions", path);
+  return questions;
+}
+
+MultipleChoiceResult multiple_choice(models::Model& model, const text::Tokenizer& tokenizer, const std::vector<Question>& questions,
+                                     const std::function<void(std::uint64_t, std::uint64_t)>& progress) {
+  MultipleChoiceResult result;
+  double right = 0, right_norm = 0;
+  for (const Question& question : questions) {
+    std::vector<double> sums, normalised;
+    for (const Question::Choice& choice : question.choices) {
+      sums.push_back(log_likelihood(model, tokenizer, choice, fmt::format("question {}", result.questions + 1)));
+      // The leading blank is the task's delimiter, not part of the choice.
+      normalised.push_back(sums.back() / static_cast<double>(std::max<std::size_t>(choice.continuation.size() - 1, 1)));
+    }
+    const auto best = [](const std::vector<double>& v) { return static_cast<std::size_t>(std::max_element(v.begin(), v.end()) - v.begin()); };
+    right += best(sums) == question.answer;
+    right_norm += best(normalised) == question.answer;
+    ++result.questions;
+    if (progress) progress(result.questions, questions.size());
+  }
+  const double n = static_cast<double>(result.questions);
+  const auto standard_error = [n](double p) { return n > 1 ? std::sqrt(p * (1 - p) / (n - 1)) : 0; };
+  result.acc = right / n;
+  result.acc_norm = right_norm / n;
+  result.acc_stderr = standard_error(result.acc);
+  result.acc_norm_stderr = standard_error(result.acc_norm);
+  return result;
+}
+
+}  // namespace lowp::eval

@@ -1,0 +1,225 @@
+#include "lowp/text/bpe.h"
+
+#include <algorithm>
+#include <bit>
+#include <functional>
+#include <optional>
+
+#include "lowp/base/error.h"
+
+namespace lowp::text {
+namespace {
+
+constexpr std::size_t kScanLimit = 32;  // bytes; beyond, a queue is faster than scans
+constexpr std::uint32_t kNone = ~std::uint32_t{0};
+
+std::uint64_t pair_of(std::int32_t left, std::int32_t right) {
+  return std::uint64_t{static_cast<std::uint32_t>(left)} << 32 | static_cast<std::uint32_t>(right);
+}
+
+// Refuses what lowp does not do; what is spelled out as its default is fine.
+void refuse_options(Fields& model) {
+  const Json* dropout = model.find("dropout");
+  if (dropout && *dropout != 0.0)
+    fail(ErrorCode::unsupported, "{}: dropout makes encoding random", model.path("dropout"));
+  for (const char* affix : {"continuing_subword_prefix", "end_of_word_suffix"})
+    if (model.find(affix) && !model.string(affix).empty())
+      fail(ErrorCode::unsupported, "{}: only byte-level BPE, which has none", model.path(affix));
+  if (model.flag("byte_fallback", false))
+    fail(ErrorCode::unsupported, "{}: only byte-level BPE, which needs none", model.path("byte_fallback"));
+  // Every byte is a token (encode() insists), so nothing is unknown.
+  model.flag("fuse_unk", false);
+  if (model.find("unk_token")) model.string("unk_token");
+}
+
+// "a b", or ["a", "b"]; the views are into the value.
+std::pair<std::string_view, std::string_view> read_merge(const Json& merge, const std::function<std::string()>& where) {
+  if (merge.is_string()) {
+    const std::string_view text = merge.get_ref<const std::string&>();
+    const auto space = text.find(' ');
+    if (space != text.npos && text.find(' ', space + 1) == text.npos) return {text.substr(0, space), text.substr(space + 1)};
+  } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
+    return {merge[0].get_ref<const std::string&>(), merge[1].get_ref<const std::string&>()};
+  }
+  fail(ErrorCode::bad_input, "{}: a merge is two tokens, as \"a b\" or [\"a\", \"b\"]", where());
+}
+
+Vocabulary read_vocabulary(Fields& model) {
+  const Json& object = model.object("vocab");
+  Vocabulary vocabulary(object.size(), model.path("vocab"));
+  for (const auto& [token, id] : object.items())
+    vocabulary.add(token, read_token_id(id, model.path("vocab") + ": " + quote(token)));
+  return vocabulary;
+}
+
+MergeTable read_merges(Fields& model, const Vocabulary& vocabulary) {
+  const Json& list = model.array("merges");
+  MergeTable merges(list.size());
+  std::uint32_t rank = 0;
+  std::string merged;
+  const auto where = [&] { return fmt::format("{}[{}]", model.path("merges"), rank); };
+  for (const Json& merge : list) {
+    if (merge.is_string() && merge.get_ref<const std::string&>().starts_with("#version")) continue;
+    const auto [left, right] = read_merge(merge, where);
+    merged.assign(left).append(right);
+    const auto id_of = [&](std::string_view token) {
+      if (const auto id = vocabulary.find(token)) return *id;
+      fail(ErrorCode::bad_input, "{}: the vocabulary has no token {}", where(), quote(token));
+    };
+    merges.insert(id_of(left), id_of(right), {.rank = rank, .id = id_of(merged)});
+    ++rank;
+  }
+  return merges;
+}
+
+}  // namespace
+
+MergeTable::MergeTable(std::size_t count) : slots_(std::bit_ceil(2 * count + 2)) {}
+
+std::size_t MergeTable::slot_of(std::uint64_t pair) const {
+  const std::size_t mask = slots_.size() - 1;
+  std::uint64_t hash = pair * 0x9E3779B97F4A7C15u;
+  hash ^= hash >> 32;
+  std::size_t slot = hash & mask;
+  while (slots_[slot].pair != pair && slots_[slot].pair != kEmpty) slot = (slot + 1) & mask;
+  return slot;
+}
+
+void MergeTable::insert(std::int32_t left, std::int32_t right, Merge merge) {
+  const std::uint64_t pair = pair_of(left, right);
+  slots_[slot_of(pair)] = {pair, merge};
+}
+
+Merge MergeTable::find(std::int32_t left, std::int32_t right) const {
+  return slots_[slot_of(pair_of(left, right))].merge;
+}
+
+Bpe::Bpe(Vocabulary vocabulary, MergeTable merges) : vocabulary_(std::move(vocabulary)), merges_(std::move(merges)) {
+  for (int byte = 0; byte < 256; ++byte) {
+    std::string token;
+    append_byte_character(token, static_cast<unsigned char>(byte));
+    byte_ids_[static_cast<std::size_t>(byte)] = vocabulary_.find(token).value_or(-1);
+  }
+}
+
+Bpe Bpe::parse(const Json& json, const std::string& where) {
+  Fields model(json, where);
+  // Files from before 2022 leave the type out.
+  if (const std::string type = model.find("type") ? model.string("type") : "BPE"; type != "BPE")
+    fail(ErrorCode::unsupported, "{}: only BPE is supported, found {}", model.path("type"), quote(type));
+  refuse_options(model);
+  Vocabulary vocabulary = read_vocabulary(model);
+  MergeTable merges = read_merges(model, vocabulary);
+  Bpe bpe(std::move(vocabulary), std::move(merges));
+  bpe.words_first_ = model.flag("ignore_merges", false);
+  if (bpe.words_first_) {
+    const auto size = static_cast<std::int32_t>(bpe.vocabulary_.size());
+    for (std::int32_t id = 0; id < size; ++id)
+      if (const std::string* token = bpe.vocabulary_.token(id))
+        if (auto bytes = spelled_bytes(*token)) bpe.words_.emplace(*std::move(bytes), id);
+  }
+  model.done();
+  return bpe;
+}
+
+void Bpe::encode(std::string_view word, BpeScratch& scratch, std::vector<std::int32_t>& out) const {
+  if (word.size() == 1 && !words_first_) {
+    if (const std::int32_t id = byte_ids_[static_cast<unsigned char>(word[0])]; id >= 0) return out.push_back(id);
+  }
+  BpeScratch::CachedWord* cached = nullptr;
+  if (word.size() <= std::tuple_size_v<decltype(cached->word)>) {
+    cached = &scratch.cache_[StringHash{}(word) % BpeScratch::kCacheEntries];
+    if (word == std::string_view(cached->word.data(), cached->length)) {
+      out.insert(out.end(), cached->ids.begin(), cached->ids.begin() + cached->count);
+      return;
+    }
+  }
+  merge_word(word, scratch);
+  const auto& ids = scratch.ids_;
+  out.insert(out.end(), ids.begin(), ids.end());
+  if (cached && ids.size() <= cached->ids.size()) {
+    cached->length = static_cast<std::uint8_t>(word.size());
+    cached->count = static_cast<std::uint8_t>(ids.size());
+    std::copy(word.begin(), word.end(), cached->word.begin());
+    std::copy(ids.begin(), ids.end(), cached->ids.begin());
+  }
+}
+
+// Leaves the tokens in scratch.ids_.
+void Bpe::merge_word(std::string_view word, BpeScratch& scratch) const {
+  auto& ids = scratch.ids_;
+  if (words_first_) {
+    if (const auto at = words_.find(word); at != words_.end()) return ids.assign(1, at->second);
+  }
+  ids.clear();
+  for (const char c : word) {
+    const auto byte = static_cast<unsigned char>(c);
+    ids.push_back(byte_ids_[byte]);
+    if (ids.back() < 0) fail(ErrorCode::unsupported, "the tokenizer has no token for the byte {:#04x}", byte);
+  }
+  word.size() <= kScanLimit ? merge_by_scan(scratch) : merge_by_queue(scratch);
+}
+
+void Bpe::merge_by_scan(BpeScratch& scratch) const {
+  auto& ids = scratch.ids_;
+  auto& merges = scratch.merges_;  // merges[i]: of ids[i] and ids[i + 1]
+  merges.clear();
+  for (std::size_t i = 0; i + 1 < ids.size(); ++i) merges.push_back(merges_.find(ids[i], ids[i + 1]));
+  while (!merges.empty()) {
+    const auto best = std::min_element(merges.begin(), merges.end(), [](auto& a, auto& b) { return a.rank < b.rank; });
+    if (best->rank == Merge::kNever) break;
+    const auto i = best - merges.begin();
+    ids[static_cast<std::size_t>(i)] = best->id;
+    ids.erase(ids.begin() + i + 1);
+    merges.erase(best);
+    const auto refresh = [&](std::size_t pair) { merges[pair] = merges_.find(ids[pair], ids[pair + 1]); };
+    if (i > 0) refresh(static_cast<std::size_t>(i) - 1);
+    if (static_cast<std::size_t>(i) < merges.size()) refresh(static_cast<std::size_t>(i));
+  }
+}
+
+// The same in n log n: a queue of (rank, position) over a linked list. Entries are not removed when their pair is gone;
+// they no longer agree with the list then.
+void Bpe::merge_by_queue(BpeScratch& scratch) const {
+  auto& symbols = scratch.symbols_;
+  auto& queue = scratch.queue_;
+  const auto count = static_cast<std::uint32_t>(scratch.ids_.size());
+  symbols.clear();
+  queue.clear();
+  for (std::uint32_t i = 0; i < count; ++i)
+    symbols.push_back({scratch.ids_[i], i == 0 ? kNone : i - 1, i + 1 == count ? kNone : i + 1});
+  const auto merge_at = [&](std::uint32_t at) { return merges_.find(symbols[at].id, symbols[symbols[at].next].id); };
+  const auto entry = [](std::uint32_t rank, std::uint32_t at) { return std::uint64_t{rank} << 32 | at; };
+  const auto push = [&](std::uint32_t at) {
+    if (const Merge merge = merge_at(at); merge.rank != Merge::kNever) {
+      queue.push_back(entry(merge.rank, at));
+      return true;
+    }
+    return false;
+  };
+  for (std::uint32_t i = 0; i + 1 < count; ++i) push(i);
+  std::make_heap(queue.begin(), queue.end(), std::greater<>());
+  while (!queue.empty()) {
+    std::pop_heap(queue.begin(), queue.end(), std::greater<>());
+    const auto rank = static_cast<std::uint32_t>(queue.back() >> 32), at = static_cast<std::uint32_t>(queue.back());
+    queue.pop_back();
+    if (symbols[at].id < 0 || symbols[at].next == kNone) continue;
+    const Merge merge = merge_at(at);
+    if (merge.rank != rank) continue;
+    auto& right = symbols[symbols[at].next];
+    symbols[at].id = merge.id;
+    symbols[at].next = right.next;
+    right.id = -1;
+    if (right.next != kNone) {
+      symbols[right.next].previous = at;
+      if (push(at)) std::push_heap(queue.begin(), queue.end(), std::greater<>());
+    }
+    if (symbols[at].previous != kNone && push(symbols[at].previous))
+      std::push_heap(queue.begin(), queue.end(), std::greater<>());
+  }
+  scratch.ids_.clear();
+  for (const auto& symbol : symbols)
+    if (symbol.id >= 0) scratch.ids_.push_back(symbol.id);
+}
+
+}  // namespace lowp::text
