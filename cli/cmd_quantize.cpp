@@ -2,13 +2,16 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
+#include <map>
 #include <memory>
 #include <numeric>
 
 #include "cli/command.h"
+#include "cli/model_options.h"
 #include "cli/output.h"
 #include "lowp/base/error.h"
+#include "lowp/base/file.h"
+#include "lowp/eval/calibrate.h"
 #include "lowp/formats/recipes.h"
 #include "lowp/quant/quantize_checkpoint.h"
 
@@ -16,7 +19,8 @@ namespace lowp::cli {
 namespace {
 
 struct Options {
-  std::string model, recipe, output, dialect, scales = "fused";
+  std::string model, recipe, output, dialect, calibrate, scales = "fused";
+  std::int64_t calibrate_tokens = 8192;
   bool overwrite = false, requantize = false, allow_skip = false, json = false;
 };
 
@@ -67,6 +71,13 @@ void print_text(const Options& options, const quant::QuantizeReport& report, dou
              decibel(mean), seconds, options.output);
 }
 
+std::map<std::string, float> calibrate(const Options& options) {
+  const std::string text = read_text(options.calibrate);
+  models::Model model(options.model, {});
+  Progress progress("calibrating");
+  return eval::input_amax(model, load_tokenizer(options.model), text, options.calibrate_tokens, [&](auto done, auto total) { progress.update(done, total); });
+}
+
 void run(const Options& options) {
   const Stopwatch watch;
   quant::QuantizeRequest request;
@@ -78,6 +89,7 @@ void run(const Options& options) {
   request.overwrite = options.overwrite;
   request.requantize = options.requantize;
   request.allow_skip = options.allow_skip;
+  if (!options.calibrate.empty()) request.activation_amax = calibrate(options);
   Progress progress("quantizing");
   request.progress = [&](std::uint64_t done, std::uint64_t total) { progress.update(done, total); };
   const quant::QuantizeReport report = quant::quantize_checkpoint(std::move(request));
@@ -96,6 +108,8 @@ void add_quantize(CLI::App& app) {
   command->add_option("--dialect", options->dialect, "compressed-tensors, torchao or lowp; by default the first that can hold the recipe");
   command->add_option("--scales", options->scales, "tensor-level scales: shared over q/k/v and gate/up, or one per matrix as torchao")
       ->check(CLI::IsMember({"fused", "per-matrix"}))->capture_default_str();
+  command->add_option("--calibrate", options->calibrate, "a text file: activation scales of *_static recipes come from the model's inputs on it");
+  command->add_option("--calibrate-tokens", options->calibrate_tokens, "how many of its tokens")->check(CLI::PositiveNumber)->capture_default_str();
   command->add_flag("--overwrite", options->overwrite, "replace an existing model folder");
   command->add_flag("--requantize", options->requantize, "accept a model that is quantized already");
   command->add_flag("--allow-skip", options->allow_skip, "keep layers that do not fit the recipe, and list them");
@@ -104,6 +118,7 @@ void add_quantize(CLI::App& app) {
       "Examples:\n"
       "  lowp quantize models/bookworm-8m --recipe int4 -o bookworm-int4\n"
       "  lowp quantize org/name --recipe nvfp4-bf16 --dialect compressed-tensors -o out\n"
+      "  lowp quantize models/bookworm-8m --recipe int8-int8_static --calibrate book.txt -o static\n"
       "  lowp quantize models/bookworm-8m --recipe rules.json -o mixed\n\n"
       "rules.json is an ordered list, first match wins:\n"
       "  [{\"match\": \"*.down_proj\", \"recipe\": \"fp8\"}, {\"match\": \"re:.*layers\\\\.[01]\\\\..*\", \"recipe\": null},\n"

@@ -1,6 +1,6 @@
 """Checks that includes follow the layers of docs/ARCHITECTURE.md: a module may include what its row lists, and itself.
 
-Also: environment reads only in base/env.cpp, the JSON library only in base/json.h, PCRE2 only in base/match.cpp.
+Also: what only some files may name, such as environment reads or a library.
 """
 import re
 import sys
@@ -42,7 +42,8 @@ BACKENDS = ["ref", "cpu", "cuda"]
 SINGLE = {
     r"\bgetenv\b": ["lowp/base/env.cpp"],
     r"#include <nlohmann": ["lowp/base/json.h"],
-    r"#include <pcre2": ["lowp/base/match.cpp", "lowp/text/pretokenizer.cpp"],
+    r"#include <pcre2": ["lowp/base/match.cpp", "lowp/text/regex.cpp"],
+    r"#include <utf8proc": ["lowp/text/normalizer.cpp"],
 }
 
 

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstddef>
+#include <cstring>
 #include <functional>
 
 #include "lowp/base/error.h"
@@ -46,11 +47,14 @@ void unpack_rows(const std::uint8_t* in, int bits, std::int64_t stride, std::int
   });
 }
 
-template <typename T>
-Tensor transpose(const T* in, std::int64_t rows, std::int64_t columns, DType type) {
-  Tensor out(type, {columns, rows});
+// Of bytes or words, from memory of any alignment: a file may put a tensor anywhere.
+Tensor transpose(const TensorView& in) {
+  const std::int64_t rows = in.shape[0], columns = in.shape[1], width = info(in.dtype).bits / 8;
+  Tensor out(in.dtype, {columns, rows});
   for (std::int64_t r = 0; r < rows; ++r)
-    for (std::int64_t c = 0; c < columns; ++c) out.as<T>()[c * rows + r] = in[r * columns + c];
+    for (std::int64_t c = 0; c < columns; ++c)
+      std::memcpy(out.bytes().data() + (c * rows + r) * width, in.bytes.data() + (r * columns + c) * width,
+                  static_cast<std::size_t>(width));
   return out;
 }
 
@@ -92,15 +96,12 @@ Tensor unpack_bytes(const TensorView& packed, int bits, std::int64_t columns) {
 }
 
 Tensor pack_zero_points(const Tensor& zero_points, int bits) {
-  const Shape& shape = zero_points.shape();
-  const Tensor packed = pack_words(transpose(zero_points.as<std::int8_t>(), shape[0], shape[1], DType::i8), bits);
-  return transpose(packed.as<std::int32_t>(), packed.shape()[0], packed.shape()[1], DType::i32);
+  return transpose(pack_words(transpose(zero_points.view()), bits).view());
 }
 
 Tensor unpack_zero_points(const TensorView& packed, int bits, std::int64_t rows) {
-  const Tensor words = transpose(packed.as<std::int32_t>(), packed.shape[0], packed.shape[1], DType::i32);
-  const Tensor codes = unpack_words(words.view(), bits, rows);
-  return transpose(codes.as<std::int8_t>(), codes.shape()[0], codes.shape()[1], DType::i8);
+  const Tensor words = transpose(packed);
+  return transpose(unpack_words(words.view(), bits, rows).view());
 }
 
 }  // namespace lowp::checkpoint::compressed_tensors

@@ -491,6 +491,16 @@ TEST(CompressedTensors, PackingBeforeJune2026) {
   for (int i = 0; i < 32; ++i) EXPECT_EQ(found.codes.as<std::int8_t>()[i], i % 8 - 4) << i;
 }
 
+// Nothing aligns the tensors of a file.
+TEST(CompressedTensors, TensorsAtOddAddresses) {
+  for (const char* recipe : {"int5_g32_asym-bf16", "nvfp4-bf16", "fp8-fp8"}) {
+    One x = one(recipe, 24);
+    x.contents.entries.insert(x.contents.entries.begin(), {"a", DType::u8, {1}});
+    x.contents.tensors.insert(x.contents.tensors.begin(), Tensor(DType::u8, {1}));
+    testing::expect_same(read_one(x).second, x.weight);
+  }
+}
+
 // --- disagreements
 
 TEST(CompressedTensors, TensorsMustFitTheScheme) {

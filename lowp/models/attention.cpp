@@ -41,6 +41,7 @@ void RopeTable::rotate(float* heads, std::int64_t count, std::int64_t position) 
 
 void attend(const AttendArgs& args, formats::Elem compute, float* out) {
   constexpr std::int64_t kRows = 16;
+  const kernels::cpu::MatmulKernels& kernels = kernels::cpu::matmul_kernels();
   const std::int64_t d = args.head_dim;
   const float scale = 1.0f / std::sqrt(static_cast<float>(d));
   std::vector<float> queries(static_cast<std::size_t>(kRows * d)), sum(static_cast<std::size_t>(d)), scores;
@@ -48,20 +49,15 @@ void attend(const AttendArgs& args, formats::Elem compute, float* out) {
     const std::int64_t rows = std::min(kRows, args.rows - top), visible = args.past + top + rows;
     for (std::int64_t r = 0; r < rows; ++r) std::copy_n(args.queries + (top + r) * args.stride, d, queries.data() + r * d);
     scores.resize(static_cast<std::size_t>(rows * visible));
-    kernels::cpu::matmul_kernel()(queries.data(), rows, args.keys.data(), visible, d, scores.data(), visible);
+    kernels.matmul(queries.data(), rows, args.keys.data(), visible, d, scores.data(), visible);
     for (std::int64_t r = 0; r < rows; ++r) {
       float* p = scores.data() + r * visible;
       const std::int64_t seen = args.past + top + r + 1;
       float largest = -INFINITY;
       for (std::int64_t j = 0; j < seen; ++j) largest = std::max(largest, p[j] *= scale);
       float total = 0;
-      std::fill(sum.begin(), sum.end(), 0.0f);
-      for (std::int64_t j = 0; j < seen; ++j) {
-        const float weight = std::exp(p[j] - largest);
-        total += weight;
-        const float* value = args.values.data() + j * d;
-        for (std::int64_t i = 0; i < d; ++i) sum[i] += weight * value[i];
-      }
+      for (std::int64_t j = 0; j < seen; ++j) total += p[j] = std::exp(p[j] - largest);
+      kernels.weighted_sum(p, args.values.data(), seen, d, sum.data());
       float* to = out + (top + r) * args.stride;
       for (std::int64_t i = 0; i < d; ++i) to[i] = round_to(compute, sum[i] / total);
     }

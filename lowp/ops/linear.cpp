@@ -62,7 +62,7 @@ void Linear::run(std::span<const float> x, std::int64_t rows, std::span<float> y
     fake_quantize(*activation_, compute_, activation_scale_, x, rows, k_, quantized);
     x = quantized;
   }
-  const kernels::cpu::MatmulKernel matmul = kernels::cpu::matmul_kernel();
+  const kernels::cpu::Matmul matmul = kernels::cpu::matmul_kernels().matmul;
   const std::int64_t panels = ceil_div(n_, kPanel);
   const std::int64_t grain = std::max<std::int64_t>(1, (1 << 19) / std::max<std::int64_t>(1, rows * k_ * kPanel));
   parallel_for(panels, grain, [&](std::int64_t begin, std::int64_t end) {

@@ -103,9 +103,6 @@ class Planner {
   std::optional<Layer> decide(const WeightSource& source) {
     const std::optional<Choice> choice = request_.rules.choose(source.module, source.role);
     if (!choice) return std::nullopt;
-    if (choice->recipe.activation && choice->recipe.activation->scope == formats::Scope::calibrated)
-      fail(ErrorCode::unsupported, "{}: recipe {} needs activation scales from calibration, which lowp cannot take yet",
-           source.module, choice->recipe.name);
     const std::string wrong = formats::misfit(choice->recipe.weight, source.m, source.k);
     if (!wrong.empty()) {
       if (!request_.allow_skip)
@@ -116,7 +113,21 @@ class Planner {
     }
     Layer layer{source, {}, choice->algorithm, std::nullopt};
     layer.module = {source.module, choice->recipe, source.m, source.k, element_of(source.dtype), std::nullopt};
+    if (choice->recipe.activation && choice->recipe.activation->scope == formats::Scope::calibrated)
+      layer.module.activation_scale = calibrated_scale(source.module, choice->recipe);
     return layer;
+  }
+
+  // The scale that the activation format takes from the calibrated largest magnitude.
+  float calibrated_scale(const std::string& module, const formats::Recipe& recipe) const {
+    const auto at = request_.activation_amax.find(module);
+    if (at == request_.activation_amax.end())
+      fail(ErrorCode::usage, "{}: recipe {} needs the activation's scale from a calibration text that reaches this layer (--calibrate FILE)", module,
+           recipe.name);
+    const formats::BlockFormat& format = recipe.activation->format;
+    if (format.tensor_scale) return formats::nvfp4_tensor_scale(at->second);
+    const formats::GroupStats stats{-at->second, at->second, true, false};
+    return formats::choose_params(format, formats::Elem::bf16, {}, stats, 1).scale;
   }
 
   void keep(const WeightSource& source) {

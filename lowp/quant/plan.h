@@ -46,7 +46,8 @@ struct Plan {
   std::vector<std::string> kept, skipped, unmatched;
 };
 
-/// Throws Error(unsupported) naming the layer that does not fit its recipe (unless allow_skip) or needs calibration. `from` is the dialect of a quantized input or nullptr.
+/// Throws Error(unsupported) naming the layer that does not fit its recipe (unless allow_skip), Error(usage) naming the one
+/// that misses calibration data. `from` is the dialect of a quantized input or nullptr.
 Plan make_plan(const checkpoint::Checkpoint& checkpoint, const checkpoint::Dialect* from, QuantizeRequest& request);
 
 }  // namespace lowp::quant

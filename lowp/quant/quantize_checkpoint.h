@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,7 @@ struct QuantizeRequest {
   bool overwrite = false;
   bool requantize = false;
   bool allow_skip = false;
+  std::map<std::string, float> activation_amax;  // by module, for recipes with calibrated activations
   std::uint64_t shard_bytes = std::uint64_t{5} * 1000 * 1000 * 1000;
   std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> progress;
 };

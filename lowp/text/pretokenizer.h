@@ -3,77 +3,46 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "lowp/base/json.h"
+#include "lowp/text/fields.h"
+#include "lowp/text/regex.h"
 
 namespace lowp::text {
 
-/// Oniguruma's and Rust's \w.
+/// Rust's \w: what `single_word` goes by.
 bool is_word_character(char32_t code);
 
-/// A compiled regular expression; used from any number of threads, each with a RegexScratch of its own.
-class Regex {
- public:
-  /// `pattern` in PCRE2's syntax. Throws Error(unsupported) naming `where` if PCRE2 does not take it.
-  Regex(const std::string& pattern, const std::string& where);
-  ~Regex();
-  Regex(Regex&&) noexcept;
-  Regex& operator=(Regex&&) noexcept;
-
-  struct Match {
-    std::size_t begin, end;
-  };
-  class Scratch {
-   public:
-    Scratch();
-    ~Scratch();
-    Scratch(const Scratch&) = delete;
-    Scratch& operator=(const Scratch&) = delete;
-
-   private:
-    friend class Regex;
-    struct State;
-    std::unique_ptr<State> state_;
-  };
-
-  /// The first match in text[from..]; what is before counts as context. Throws Error(unsupported) if the search exceeds
-  /// its limit of steps. `text` is valid UTF-8.
-  bool find(std::string_view text, std::size_t from, Scratch& scratch, Match& match) const;
-
- private:
-  struct Code;
-  std::string where_;
-  std::unique_ptr<Code> code_;
-};
-
-/// What becomes of the parts that a Split finds.
+/// What becomes of the matches of a split, and of the text between them.
 enum class SplitBehavior : std::uint8_t { removed, isolated, merged_with_previous, merged_with_next, contiguous };
 
-/// The "pre_tokenizer" of a tokenizer.json: splits one after the other, byte-level at the end.
+/// The "pre_tokenizer" of a tokenizer.json: splits, one applied to the parts of the other; byte-level at the end.
 class PreTokenizer {
  public:
   /// Throws Error(bad_input) or Error(unsupported), naming the component.
   static PreTokenizer parse(const Json& pre_tokenizer, const std::string& where);
 
-  /// Called for each word, in order. The view holds only during the call.
+  /// Called for each word in order, with a view that holds during the call.
   using Sink = std::function<void(std::string_view)>;
+  /// `text` is valid UTF-8. Throws what Regex::find does.
   void split(std::string_view text, Regex::Scratch& scratch, const Sink& word) const;
 
  private:
   struct Stage {
-    Regex regex;
+    std::optional<Regex> regex;  // none: no split
     SplitBehavior behavior = SplitBehavior::isolated;
-    bool invert = false;
-    bool add_space = false;  // before a text that does not begin with one
+    bool invert = false;     // matches are what is between the matches
+    bool add_space = false;  // first, before a text that does not begin with one
   };
-  void add_split(const Json* pattern, const std::string& where);
+  void add_component(const std::string& type, Fields& fields);
   void run(std::size_t stage, std::string_view text, Regex::Scratch& scratch, const Sink& word) const;
 
   std::vector<Stage> stages_;
+  bool byte_level_ = false;
 };
 
 }  // namespace lowp::text

@@ -14,8 +14,9 @@ constexpr std::string_view kSpace =
     R"(\t-\r\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
 constexpr std::string_view kNotSpace =
     R"(\x{0}-\x{8}\x{e}-\x{1f}\x{21}-\x{84}\x{86}-\x{9f}\x{a1}-\x{167f}\x{1681}-\x{1fff}\x{200b}-\x{2027}\x{202a}-\x{202e}\x{2030}-\x{205e}\x{2060}-\x{2fff}\x{3001}-\x{d7ff}\x{e000}-\x{10ffff})";
-// PCRE2's \w has no marks and no connectors but '_'.
+// PCRE2's \w has no marks and no connectors but '_'. Outside of brackets Oniguruma has some digits of Latin-1 as well.
 constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+constexpr std::string_view kWordDigits = R"(\x{b2}\x{b3}\x{b9}\x{bc}-\x{be})";
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
@@ -118,13 +119,13 @@ class Translator {
   void escape() {
     switch (peek(1)) {
       case 's':
-        return replace(2, "[" + std::string(kSpace) + "]");
+        return replace(2, fmt::format("[{}]", kSpace));
       case 'S':
-        return replace(2, "[^" + std::string(kSpace) + "]");
+        return replace(2, fmt::format("[^{}]", kSpace));
       case 'w':
-        return replace(2, "[" + std::string(kWord) + "]");
+        return replace(2, fmt::format("[{}{}]", kWord, kWordDigits));
       case 'W':
-        return replace(2, "[^" + std::string(kWord) + "]");
+        return replace(2, fmt::format("[^{}{}]", kWord, kWordDigits));
       case 'A':
       case 'z':
       case 'Z':
@@ -194,6 +195,8 @@ class Translator {
 }  // namespace
 
 std::string translate_regex(std::string_view pattern, const std::string& where) { return Translator(pattern, where).run(); }
+
+std::string_view white_space_class() { return kSpace; }
 
 std::string quote_regex(std::string_view text) {
   std::string out;

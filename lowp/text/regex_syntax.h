@@ -11,6 +11,9 @@ namespace lowp::text {
 /// `where` and the position, never taken for something else.
 std::string translate_regex(std::string_view pattern, const std::string& where);
 
+/// Unicode's White_Space, to stand within brackets.
+std::string_view white_space_class();
+
 /// The expression that matches `text` itself.
 std::string quote_regex(std::string_view text);
 

@@ -51,6 +51,7 @@ from make_casts import (
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchao.float8.inference import Float8MMConfig
 from torchao.prototype.mx_formats.config import ScaleCalculationMode
 from torchao.prototype.mx_formats.mx_tensor import to_dtype, to_mx
@@ -221,6 +222,26 @@ def quantized_linear(recipe, w, dtype):
 # ---------------------------------------------------------------- the model
 
 
+class FastProducts(TorchDispatchMode):
+    """Products of bf16 and int8 matrices by way of f32, for CPUs where torch's own are slow.
+
+    torch sums bf16 products in f32 and rounds once: so does this, in another order. The integer
+    sums are exact, being below 2^24.
+    """
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        aten, kwargs = torch.ops.aten, kwargs or {}
+        if not all(type(x) is torch.Tensor for x in args):
+            return func(*args, **kwargs)
+        a, b = args[:2] if len(args) >= 2 else (None, None)
+        if func in (aten.mm.default, aten.bmm.default) and a.dtype == torch.bfloat16:
+            return func(a.float(), b.float()).bfloat16()
+        if func is aten._int_mm.default:
+            assert a.shape[1] * 128 * 128 <= 2**24
+            return aten.mm.default(a.float(), b.float()).int()
+        return func(*args, **kwargs)
+
+
 class Linear(nn.Module):
     def __init__(self, run):
         super().__init__()
@@ -283,7 +304,8 @@ class Quantizable:
     def nll(self, windows):
         total = 0.0
         for window in windows:
-            logits = self.model(window[None], use_cache=False).logits[0]
+            with FastProducts():
+                logits = self.model(window[None], use_cache=False).logits[0]
             total += token_nll(logits, window).double().sum().item()
         return total / (windows.shape[0] * (windows.shape[1] - 1))
 
@@ -457,6 +479,7 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     with torch.no_grad():
         if args.forward:
             args.text, args.out, *args.models = args.paths

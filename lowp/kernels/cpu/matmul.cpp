@@ -2,11 +2,11 @@
 
 namespace lowp::kernels::cpu {
 
-MatmulKernel matmul_kernel() {
+const MatmulKernels& matmul_kernels() {
 #ifdef LOWP_HAVE_AVX2
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return matmul_avx2;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return kMatmulAvx2;
 #endif
-  return matmul_portable;
+  return kMatmulPortable;
 }
 
 }  // namespace lowp::kernels::cpu

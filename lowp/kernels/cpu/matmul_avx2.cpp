@@ -5,8 +5,6 @@
 
 namespace lowp::kernels::cpu {
 
-void matmul_avx2(const float* x, std::int64_t rows, const float* w, std::int64_t cols, std::int64_t k, float* y, std::int64_t ldy) {
-  avx2::matmul(x, rows, w, cols, k, y, ldy);
-}
+const MatmulKernels kMatmulAvx2 = {"avx2", avx2::matmul, avx2::weighted_sum};
 
 }  // namespace lowp::kernels::cpu

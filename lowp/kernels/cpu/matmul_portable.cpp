@@ -4,8 +4,6 @@
 
 namespace lowp::kernels::cpu {
 
-void matmul_portable(const float* x, std::int64_t rows, const float* w, std::int64_t cols, std::int64_t k, float* y, std::int64_t ldy) {
-  portable::matmul(x, rows, w, cols, k, y, ldy);
-}
+const MatmulKernels kMatmulPortable = {"portable", portable::matmul, portable::weighted_sum};
 
 }  // namespace lowp::kernels::cpu

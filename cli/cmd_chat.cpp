@@ -1,0 +1,220 @@
+#include <fmt/format.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+// readline wants stdio first
+#include <readline/history.h>
+#include <readline/readline.h>
+
+#include "cli/command.h"
+#include "cli/generation.h"
+#include "cli/output.h"
+#include "lowp/base/env.h"
+#include "lowp/base/error.h"
+#include "lowp/base/nearest.h"
+
+namespace lowp::cli {
+namespace {
+
+struct Options {
+  GenerationOptions generation;
+  std::int64_t max_tokens = 256;
+  bool no_history = false;
+};
+
+constexpr const char* kHelp =
+    "/help   this list\n"
+    "/reset  start over with an empty text (also /clear)\n"
+    "/stats  speed and memory of the last answer\n"
+    "/exit   leave (also /bye, /quit, Ctrl-D)\n"
+    "A line that ends in \\ goes on in the next; lines between \"\"\" and \"\"\" are one message. Ctrl-C stops an answer.\n";
+
+// Lines of the user: edited and remembered on a terminal, plain otherwise.
+class Input {
+ public:
+  explicit Input(bool remember) : terminal_(::isatty(STDIN_FILENO) && ::isatty(STDOUT_FILENO)) {
+    if (!terminal_) return;
+    rl_bind_key('\t', rl_insert);
+    rl_signal_event_hook = [] {
+      if (Interrupt::asked()) rl_done = 1;
+      return 0;
+    };
+    const std::string home = env::get("HOME");
+    if (!remember || home.empty()) return;
+    file_ = home + "/.lowp_history";
+    ::read_history(file_.c_str());
+  }
+  ~Input() {
+    if (file_.empty()) return;
+    ::stifle_history(1000);
+    ::write_history(file_.c_str());
+  }
+
+  bool terminal() const { return terminal_; }
+
+  enum class End { line, interrupted, eof };
+  End line(const char* prompt, std::string& out) {
+    out.clear();
+    if (!terminal_) return plain(out);
+    const Interrupt interrupt;
+    char* text = ::readline(prompt);
+    if (Interrupt::asked()) {
+      std::free(text);
+      std::fputs("\n", stdout);
+      return End::interrupted;
+    }
+    if (!text) return End::eof;
+    out = text;
+    std::free(text);
+    if (!out.empty()) ::add_history(out.c_str());
+    return End::line;
+  }
+
+ private:
+  static End plain(std::string& out) {
+    int c;
+    while ((c = std::getchar()) != EOF && c != '\n') out += static_cast<char>(c);
+    return c == EOF && out.empty() ? End::eof : End::line;
+  }
+
+  bool terminal_;
+  std::string file_;
+};
+
+// A message: a line, lines joined by a backslash at their end, or a """ block.
+Input::End read_message(Input& input, std::string& message) {
+  constexpr std::string_view kQuotes = "\"\"\"";
+  Input::End end = input.line("> ", message);
+  const bool block = message.starts_with(kQuotes);
+  if (block) message.erase(0, kQuotes.size());
+  std::string next;
+  while (end == Input::End::line) {
+    if (block && message.ends_with(kQuotes)) {
+      message.resize(message.size() - kQuotes.size());
+      if (message.starts_with('\n')) message.erase(0, 1);
+      if (message.ends_with('\n')) message.pop_back();
+      return end;
+    }
+    if (!block && !message.ends_with('\\')) return end;
+    if (!block) message.pop_back();
+    end = input.line(". ", next);
+    if (end == Input::End::line) message += "\n" + next;
+  }
+  return end == Input::End::eof && !message.empty() ? Input::End::line : end;
+}
+
+class Chat {
+ public:
+  explicit Chat(const Options& options) : options_(options), generator_(options.generation), input_(!options.no_history) {}
+
+  void run() {
+    note(generator_.has_chat_template() ? "The model has a chat template, which lowp does not apply yet: it continues your text."
+                                        : "The model has no chat template: it continues your text.");
+    if (input_.terminal()) note("/help lists the commands.");
+    std::string message;
+    for (;;) {
+      switch (read_message(input_, message)) {
+        case Input::End::eof: return end();
+        case Input::End::interrupted: note("/exit or Ctrl-D leaves."); continue;
+        case Input::End::line: break;
+      }
+      if (message.empty()) continue;
+      if (message.front() != '/') answer(message);
+      else if (!command(message)) return;
+    }
+  }
+
+ private:
+  template <typename... Args>
+  static void note(fmt::format_string<Args...> format, Args&&... args) {
+    fmt::print(stderr, "{}\n", fmt::format(format, std::forward<Args>(args)...));
+  }
+
+  void end() const {
+    if (input_.terminal()) std::fputs("\n", stdout);
+  }
+
+  // False to leave.
+  bool command(const std::string& line) {
+    if (line == "/exit" || line == "/bye" || line == "/quit") return false;
+    if (line == "/help") {
+      std::fputs(kHelp, stderr);
+    } else if (line == "/reset" || line == "/clear") {
+      text_.clear();
+      note("The text is empty again.");
+    } else if (line == "/stats") {
+      stats();
+    } else {
+      const std::vector<std::string> names = {"/help", "/reset", "/stats", "/exit"};
+      note("{}: no such command{}; /help lists them", quote(line), did_you_mean(line, names));
+    }
+    return true;
+  }
+
+  void stats() const {
+    const auto speed = [](std::int64_t tokens, double seconds) { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0; };
+    const auto answered = static_cast<std::int64_t>(last_.tokens.size());
+    rusage usage{};
+    ::getrusage(RUSAGE_SELF, &usage);
+    note("prompt   {} tokens, {:.2f} s, {:.1f} tokens/s", last_.prompt_tokens, last_.prompt_seconds, speed(last_.prompt_tokens, last_.prompt_seconds));
+    note("answer   {} tokens, {:.2f} s, {:.1f} tokens/s", answered, last_.answer_seconds, speed(answered - 1, last_.answer_seconds));
+    note("context  {} of {} tokens", text_.size(), generator_.context());
+    note("memory   {} at most", human_bytes(static_cast<std::uint64_t>(usage.ru_maxrss) * 1024));
+  }
+
+  // Continues the text with the message added to it; a failure is the message's, not the program's.
+  void answer(const std::string& message) try {
+    check_text(message, "message");
+    const auto added = generator_.tokenizer().encode(text_.empty() ? message : "\n" + message, text_.empty());
+    std::vector<std::int32_t> text = text_;
+    text.insert(text.end(), added.begin(), added.end());
+    make_room(text, added.size());
+    const auto show = [](std::string_view part) {
+      std::fwrite(part.data(), 1, part.size(), stdout);
+      std::fflush(stdout);
+    };
+    last_ = generator_.run(text, options_.max_tokens, options_.generation.seed + turns_++, show);
+    std::fputs("\n", stdout);
+    std::fflush(stdout);
+    text_ = std::move(text);
+    text_.insert(text_.end(), last_.tokens.begin(), last_.tokens.end());
+  } catch (const Error& e) {
+    note("error: {}", e.what());
+  }
+
+  // Forgets the oldest of what came before the message if an answer would not fit.
+  void make_room(std::vector<std::int32_t>& text, std::size_t added) const {
+    const auto size = static_cast<std::int64_t>(text.size()), before = size - static_cast<std::int64_t>(added);
+    const std::int64_t excess = std::clamp(size + options_.max_tokens - generator_.context(), std::int64_t{0}, before);
+    if (excess == 0) return;
+    note("(forgetting the first {} tokens: the context has {})", excess, generator_.context());
+    text.erase(text.begin(), text.begin() + excess);
+  }
+
+  Options options_;
+  Generator generator_;
+  Input input_;
+  std::vector<std::int32_t> text_;  // so far, of both
+  Generated last_;
+  std::uint64_t turns_ = 0;
+};
+
+}  // namespace
+
+void add_chat(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand("chat", "Talk to a model: it continues what you type");
+  add_generation_options(*command, options->generation);
+  command->add_option("-n,--max-tokens", options->max_tokens, "most tokens of an answer")->check(CLI::PositiveNumber)->capture_default_str();
+  command->add_flag("--no-history", options->no_history, "do not read or write ~/.lowp_history");
+  command->footer(std::string("Sampling parameters that are not given come from generation_config.json, as for `lowp generate`. The n-th answer\n"
+                              "draws from seed + n. Answers go to standard output, everything else to standard error.\n\n") +
+                  kHelp + "\nExamples:\n  lowp chat models/bookworm-8m\n  lowp chat bookworm-int4 --temperature 0.7 --max-tokens 64\n"
+                          "  printf 'Once upon a time\\n/stats\\n' | lowp chat models/bookworm-8m");
+  command->callback([options] { Chat(*options).run(); });
+}
+
+}  // namespace lowp::cli

@@ -1,0 +1,273 @@
+#include "lowp/engine/engine.h"
+
+#include <algorithm>
+#include <exception>
+#include <new>
+
+#include "lowp/base/error.h"
+
+namespace lowp::engine {
+
+struct Engine::Sequence {
+  Request request;                    // its prompt moved to `tokens`
+  std::vector<std::int32_t> tokens;   // prompt, then output
+  std::size_t prompt = 0;             // tokens of the prompt
+  std::int64_t max_new = 0;
+  std::vector<std::int32_t> stop_ids;
+  std::optional<models::Cache> cache;  // from its first step on
+  std::vector<Score> scores;           // of the prompt, so far
+  std::uint64_t waits_since = 0;
+  bool finished = false;
+
+  std::int64_t seen() const { return cache ? cache->length() : 0; }
+  std::int64_t pending() const { return static_cast<std::int64_t>(tokens.size()) - seen(); }
+  std::span<const std::int32_t> output() const { return std::span(tokens).subspan(prompt); }
+};
+
+// A sequence's part in one step.
+struct Engine::Work {
+  Sequence* sequence = nullptr;
+  std::int64_t first = 0, tokens = 0;  // the tokens [first, first + tokens) of the sequence
+  std::vector<float> logits = {};      // of its last token, if that is the last one known
+  std::vector<Score> scores = {};      // of the prompt tokens that follow those of this step
+  std::string error = {};
+
+  bool complete() const { return first + tokens == static_cast<std::int64_t>(sequence->tokens.size()); }
+  bool samples() const { return complete() && sequence->max_new > 0; }
+};
+
+namespace {
+
+Admit refuse(const char* parameter, std::string message) {
+  return {.status = Admit::Status::bad_parameter, .parameter = parameter, .message = fmt::format("{}: {}", parameter, message)};
+}
+
+// In place: g++ 12 warns of moves of a variant that never happen.
+template <typename What>
+void tell(std::vector<Event>& events, std::uint64_t id, What what) {
+  Event& event = events.emplace_back();
+  event.id = id;
+  event.what.template emplace<What>(std::move(what));
+}
+
+}  // namespace
+
+std::string_view name(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::stop: return "stop";
+    case FinishReason::length: return "length";
+    case FinishReason::cancelled: return "cancelled";
+    case FinishReason::error: return "error";
+  }
+  return "";
+}
+
+std::vector<std::pair<std::string_view, std::uint64_t>> Metrics::fields() const {
+  return {{"waiting", waiting}, {"running", running}, {"cached_tokens", cached_tokens}, {"steps", steps},
+          {"prompt_tokens", prompt_tokens}, {"generated_tokens", generated_tokens}, {"finished_stop", finished_stop},
+          {"finished_length", finished_length}, {"finished_cancelled", finished_cancelled}, {"finished_error", finished_error}};
+}
+
+Engine::Engine(models::Model& model, EngineOptions options) : model_(model), options_(std::move(options)) {
+  const models::Config& config = model.config();
+  const std::int64_t most = config.max_position_embeddings;
+  if (options_.context < 0 || options_.context > most)
+    fail(ErrorCode::usage, "a context of {} tokens: the model has {}", options_.context, most);
+  if (options_.context == 0) options_.context = most;
+  if (options_.vocab_limit <= 0 || options_.vocab_limit > config.vocab_size) options_.vocab_limit = config.vocab_size;
+  options_.eos_ids.insert(options_.eos_ids.end(), config.eos_ids.begin(), config.eos_ids.end());
+}
+
+Engine::~Engine() = default;
+
+Admit Engine::admit(const Request& r) const {
+  const auto same_id = [&](const auto& sequence) { return sequence->request.id == r.id; };
+  if (std::any_of(sequences_.begin(), sequences_.end(), same_id)) return refuse("id", fmt::format("{} is in use", r.id));
+  if (r.prompt.empty()) return refuse("prompt", "is empty");
+  for (const std::int32_t id : r.prompt)
+    if (id < 0 || id >= model_.config().vocab_size)
+      return refuse("prompt", fmt::format("token id {} is not one of the model's {}", id, model_.config().vocab_size));
+  if (r.max_new_tokens < 0) return refuse("max_new_tokens", fmt::format("expected a count, found {}", r.max_new_tokens));
+  if (r.min_tokens < 0 || r.min_tokens > r.max_new_tokens)
+    return refuse("min_tokens", fmt::format("expected up to max_new_tokens ({}), found {}", r.max_new_tokens, r.min_tokens));
+  if (r.logprobs.value_or(0) < 0) return refuse("logprobs", fmt::format("expected a count, found {}", *r.logprobs));
+  if (r.prompt_logprobs.value_or(0) < 0) return refuse("prompt_logprobs", fmt::format("expected a count, found {}", *r.prompt_logprobs));
+  if (const auto bad = check(r.sampling)) return {.status = Admit::Status::bad_parameter, .parameter = bad->name, .message = bad->message};
+
+  const auto length = static_cast<std::int64_t>(r.prompt.size());
+  if (length + (r.max_new_tokens > 0) > options_.context)
+    return {.status = Admit::Status::too_long,
+            .parameter = "prompt",
+            .message = fmt::format("the prompt has {} tokens and the context {}{}", length, options_.context, length == options_.context ? ": no room for another" : ""),
+            .prompt_tokens = length,
+            .context = options_.context};
+  const auto waiting = std::count_if(sequences_.begin(), sequences_.end(), [](const auto& s) { return !s->cache; });
+  if (static_cast<std::size_t>(waiting) >= options_.max_waiting)
+    return {.status = Admit::Status::queue_full, .message = fmt::format("{} requests are waiting already", waiting)};
+  return {.prompt_tokens = length, .context = options_.context};
+}
+
+Admit Engine::submit(Request request) {
+  Admit answer = admit(request);
+  if (!answer) return answer;
+  auto sequence = std::make_unique<Sequence>();
+  sequence->tokens = std::exchange(request.prompt, {});
+  sequence->prompt = sequence->tokens.size();
+  sequence->max_new = std::min(request.max_new_tokens, options_.context - static_cast<std::int64_t>(sequence->prompt));
+  sequence->stop_ids = request.stop_ids;
+  if (!request.ignore_eos) sequence->stop_ids.insert(sequence->stop_ids.end(), options_.eos_ids.begin(), options_.eos_ids.end());
+  sequence->waits_since = counts_.steps;
+  sequence->request = std::move(request);
+  sequences_.push_back(std::move(sequence));
+  return answer;
+}
+
+bool Engine::cancel(std::uint64_t id) {
+  const auto at = std::find_if(sequences_.begin(), sequences_.end(), [&](const auto& s) { return s->request.id == id; });
+  if (at == sequences_.end()) return false;
+  finish(**at, {.reason = FinishReason::cancelled}, told_);
+  sequences_.erase(at);
+  return true;
+}
+
+std::vector<Event> Engine::step(const Budget& budget) {
+  std::vector<Event> events = std::exchange(told_, {});
+  ++counts_.steps;
+  std::vector<Progress> progress;
+  for (const auto& s : sequences_)
+    progress.push_back({.pending = s->pending(), .begun = s->cache.has_value(), .generating = s->tokens.size() > s->prompt, .waits_since = s->waits_since});
+  std::vector<Work> works;
+  for (const Slice& slice : schedule(progress, budget)) {
+    Sequence& sequence = *sequences_[slice.sequence];
+    sequence.waits_since = counts_.steps;
+    works.push_back({.sequence = &sequence, .first = sequence.seen(), .tokens = slice.tokens});
+  }
+  forward(works);
+  for (Work& work : works) advance(work, events);
+  std::erase_if(sequences_, [](const auto& s) { return s->finished; });
+  return events;
+}
+
+// Together; if that fails, each alone, to find whose fault it is.
+void Engine::forward(std::vector<Work>& works) {
+  if (works.empty()) return;
+  if (works.size() > 1) try {
+      return run(works);
+    } catch (const std::exception&) {
+    }
+  for (Work& work : works) try {
+      run({&work, 1});
+    } catch (const std::exception& e) {
+      work.error = e.what();
+    }
+}
+
+void Engine::run(std::span<Work> works) {
+  std::vector<models::Chunk> batch;
+  for (Work& work : works) {
+    Sequence& sequence = *work.sequence;
+    if (!sequence.cache) sequence.cache.emplace(model_.config());
+    sequence.cache->truncate(work.first);  // of what a failed attempt left behind
+    batch.push_back({std::span(sequence.tokens).subspan(static_cast<std::size_t>(work.first), static_cast<std::size_t>(work.tokens)), &*sequence.cache});
+  }
+  const std::vector<float> hidden = model_.forward(batch);
+
+  const auto width = static_cast<std::size_t>(model_.config().hidden_size), vocab = static_cast<std::size_t>(model_.config().vocab_size);
+  std::vector<float> last;
+  std::size_t row = 0;
+  for (Work& work : works) {
+    const auto part = std::span(hidden).subspan(row * width, static_cast<std::size_t>(work.tokens) * width);
+    row += static_cast<std::size_t>(work.tokens);
+    work.scores = prompt_scores(work, part);
+    if (work.samples()) last.insert(last.end(), part.end() - static_cast<std::ptrdiff_t>(width), part.end());
+  }
+  if (last.empty()) return;
+  const std::vector<float> logits = model_.logits(last);
+  auto at = logits.begin();
+  for (Work& work : works)
+    if (work.samples()) {
+      work.logits.assign(at, at + static_cast<std::ptrdiff_t>(vocab));
+      at += static_cast<std::ptrdiff_t>(vocab);
+    }
+}
+
+std::vector<Score> Engine::prompt_scores(const Work& work, std::span<const float> hidden) const {
+  const Sequence& sequence = *work.sequence;
+  std::vector<Score> scores;
+  if (!sequence.request.prompt_logprobs) return scores;
+  constexpr std::int64_t kRows = 32;  // whose logits are in memory at a time
+  const auto width = static_cast<std::size_t>(model_.config().hidden_size), vocab = static_cast<std::size_t>(model_.config().vocab_size);
+  const std::int64_t scored = std::min(work.tokens, static_cast<std::int64_t>(sequence.prompt) - 1 - work.first);
+  for (std::int64_t begin = 0; begin < scored; begin += kRows) {
+    const std::int64_t rows = std::min(kRows, scored - begin);
+    const std::vector<float> logits = model_.logits(hidden.subspan(static_cast<std::size_t>(begin) * width, static_cast<std::size_t>(rows) * width));
+    for (std::int64_t r = 0; r < rows; ++r)
+      scores.push_back(score(std::span(logits).subspan(static_cast<std::size_t>(r) * vocab, vocab),
+                             sequence.tokens[static_cast<std::size_t>(work.first + begin + r + 1)], *sequence.request.prompt_logprobs, options_.vocab_limit));
+  }
+  return scores;
+}
+
+// What the model's answer means for a sequence.
+void Engine::advance(Work& work, std::vector<Event>& events) {
+  Sequence& sequence = *work.sequence;
+  if (!work.error.empty()) return finish(sequence, {.reason = FinishReason::error, .message = work.error}, events);
+  const auto prompt = static_cast<std::int64_t>(sequence.prompt);
+  counts_.prompt_tokens += static_cast<std::uint64_t>(std::clamp(prompt - work.first, std::int64_t{0}, work.tokens));
+  std::move(work.scores.begin(), work.scores.end(), std::back_inserter(sequence.scores));
+  if (!work.complete()) return;
+  if (sequence.request.prompt_logprobs && work.first < prompt) tell(events, sequence.request.id, PromptScores{std::move(sequence.scores)});
+  if (sequence.max_new == 0) return finish(sequence, {.reason = FinishReason::length}, events);
+  try {
+    choose(work, events);
+  } catch (const std::exception& e) {  // of the mask
+    finish(sequence, {.reason = FinishReason::error, .message = e.what()}, events);
+  }
+}
+
+void Engine::choose(Work& work, std::vector<Event>& events) {
+  Sequence& sequence = *work.sequence;
+  const Request& request = sequence.request;
+  History history{.prompt = std::span(sequence.tokens).first(sequence.prompt), .output = sequence.output(), .vocab_limit = options_.vocab_limit};
+  if (static_cast<std::int64_t>(history.output.size()) < request.min_tokens) history.forbidden = sequence.stop_ids;
+  std::vector<std::uint32_t> allowed;
+  if (request.mask) {
+    allowed.resize((static_cast<std::size_t>(options_.vocab_limit) + 31) / 32);
+    request.mask->allowed(allowed);
+    history.allowed = allowed;
+  }
+  const Sample chosen = sample(work.logits, request.sampling, history);
+  if (chosen.error) return finish(sequence, {.reason = FinishReason::error, .message = chosen.error}, events);
+  if (request.mask) request.mask->accept(chosen.token);
+  const auto& stops = sequence.stop_ids;
+  if (std::find(stops.begin(), stops.end(), chosen.token) != stops.end())
+    return finish(sequence, {.reason = FinishReason::stop, .stop_id = chosen.token}, events);
+
+  NewToken token{.token = chosen.token};
+  if (request.logprobs) token.score = score(work.logits, chosen.token, *request.logprobs, options_.vocab_limit);
+  tell(events, request.id, std::move(token));
+  sequence.tokens.push_back(chosen.token);
+  ++counts_.generated_tokens;
+  if (static_cast<std::int64_t>(sequence.output().size()) == sequence.max_new)
+    finish(sequence, {.reason = FinishReason::length}, events);
+}
+
+void Engine::finish(Sequence& sequence, Finished how, std::vector<Event>& events) {
+  sequence.finished = true;
+  ++(how.reason == FinishReason::stop        ? counts_.finished_stop
+     : how.reason == FinishReason::length    ? counts_.finished_length
+     : how.reason == FinishReason::cancelled ? counts_.finished_cancelled
+                                             : counts_.finished_error);
+  tell(events, sequence.request.id, std::move(how));
+}
+
+Metrics Engine::metrics() const {
+  Metrics now = counts_;
+  for (const auto& s : sequences_) {
+    ++(s->cache ? now.running : now.waiting);
+    now.cached_tokens += static_cast<std::uint64_t>(s->seen());
+  }
+  return now;
+}
+
+}  // namespace lowp::engine

@@ -1,0 +1,106 @@
+// Token ids in, token ids out: many sequences through one model, a step at a time. No text, no clock, no threads of its own:
+// one caller drives it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "lowp/engine/request.h"
+#include "lowp/engine/sampler.h"
+#include "lowp/engine/scheduler.h"
+#include "lowp/models/model.h"
+
+namespace lowp::engine {
+
+struct EngineOptions {
+  std::int64_t context = 0;                // most tokens of a sequence, prompt and new; 0: max_position_embeddings
+  std::int64_t vocab_limit = 0;            // the tokenizer's size: ids from here on never come; 0: the model's vocab_size
+  std::size_t max_waiting = 256;           // requests that have not begun
+  std::vector<std::int32_t> eos_ids = {};  // end a sequence, beside those of the model's config.json
+};
+
+/// What submit() says.
+struct Admit {
+  enum class Status { accepted, too_long, queue_full, bad_parameter } status = Status::accepted;
+  std::string parameter = {};  // bad_parameter: its name
+  std::string message = {};    // a sentence, unless accepted
+  std::int64_t prompt_tokens = 0, context = 0;
+  explicit operator bool() const { return status == Status::accepted; }
+};
+
+enum class FinishReason { stop, length, cancelled, error };
+std::string_view name(FinishReason reason);
+
+/// A generated token. An id that stops the request is not one.
+struct NewToken {
+  std::int32_t token = 0;
+  std::optional<Score> score = {};  // if asked for
+};
+/// Once, before the first NewToken, if asked for: scores[i] is of prompt token i + 1.
+struct PromptScores {
+  std::vector<Score> scores;
+};
+/// The last event of every request.
+struct Finished {
+  FinishReason reason = FinishReason::stop;
+  std::optional<std::int32_t> stop_id = {};  // stop: the id that came
+  std::string message = {};                  // error: why
+};
+struct Event {
+  std::uint64_t id = 0;
+  std::variant<NewToken, PromptScores, Finished> what;
+};
+
+/// Counts since the start, and what is there now.
+struct Metrics {
+  std::uint64_t waiting = 0, running = 0, cached_tokens = 0;  // now
+  std::uint64_t steps = 0, prompt_tokens = 0, generated_tokens = 0;
+  std::uint64_t finished_stop = 0, finished_length = 0, finished_cancelled = 0, finished_error = 0;
+  std::vector<std::pair<std::string_view, std::uint64_t>> fields() const;
+};
+
+class Engine {
+ public:
+  /// The model must outlive the engine, which alone uses it while a step runs. Throws Error(usage) for a context that the
+  /// model does not have.
+  Engine(models::Model& model, EngineOptions options);
+  ~Engine();
+
+  /// Queues a request. A prompt must leave room for one token of the context.
+  Admit submit(Request request);
+  /// Ends a request; the next step says so. False if there is none of that id.
+  bool cancel(std::uint64_t id);
+  /// Runs what fits the budget through the model, and samples. Never throws for one request's sake: that one ends with an
+  /// error. What a request gets does not depend on the others nor on the budget (see Model::forward).
+  std::vector<Event> step(const Budget& budget = {});
+  /// Nothing to run and no event to tell.
+  bool idle() const { return sequences_.empty() && told_.empty(); }
+
+  Metrics metrics() const;
+  std::int64_t context() const { return options_.context; }
+
+ private:
+  struct Sequence;
+  struct Work;
+  Admit admit(const Request& request) const;
+  void forward(std::vector<Work>& works);
+  void run(std::span<Work> works);
+  std::vector<Score> prompt_scores(const Work& work, std::span<const float> hidden) const;
+  void advance(Work& work, std::vector<Event>& events);
+  void choose(Work& work, std::vector<Event>& events);
+  void finish(Sequence& sequence, Finished how, std::vector<Event>& events);
+
+  models::Model& model_;
+  EngineOptions options_;
+  std::vector<std::unique_ptr<Sequence>> sequences_;  // in order of arrival
+  std::vector<Event> told_;                           // by the next step
+  Metrics counts_;
+};
+
+}  // namespace lowp::engine

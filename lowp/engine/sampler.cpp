@@ -1,0 +1,170 @@
+#include "lowp/engine/sampler.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <numeric>
+
+namespace lowp::engine {
+namespace {
+
+constexpr float kNever = -std::numeric_limits<float>::infinity();
+
+std::size_t limited(std::size_t count, std::int64_t vocab_limit) {
+  return vocab_limit > 0 ? std::min(count, static_cast<std::size_t>(vocab_limit)) : count;
+}
+
+// Ids of text that is not the model's (a prompt with a higher id than the logits have) are skipped.
+template <typename Visit>
+void for_ids(std::span<const std::int32_t> ids, std::size_t count, Visit visit) {
+  for (const std::int32_t id : ids)
+    if (id >= 0 && static_cast<std::size_t>(id) < count) visit(static_cast<std::size_t>(id));
+}
+
+void penalize(std::span<float> logits, const Sampling& s, const History& history) {
+  if (s.repetition_penalty != 1) {
+    std::vector<bool> seen(logits.size());
+    const auto once = [&](std::size_t id) {
+      if (seen[id]) return;
+      seen[id] = true;
+      const auto penalty = static_cast<float>(s.repetition_penalty);
+      logits[id] = logits[id] > 0 ? logits[id] / penalty : logits[id] * penalty;
+    };
+    for_ids(history.prompt, logits.size(), once);
+    for_ids(history.output, logits.size(), once);
+  }
+  if (s.frequency_penalty == 0 && s.presence_penalty == 0) return;
+  std::map<std::size_t, int> counts;
+  for_ids(history.output, logits.size(), [&](std::size_t id) { ++counts[id]; });
+  for (const auto& [id, count] : counts)
+    logits[id] -= static_cast<float>(s.frequency_penalty * count + s.presence_penalty);
+}
+
+void mask(std::span<float> logits, const History& history) {
+  for_ids(history.forbidden, logits.size(), [&](std::size_t id) { logits[id] = kNever; });
+  if (history.allowed.empty()) return;
+  for (std::size_t id = 0; id < logits.size(); ++id)
+    if (id / 32 >= history.allowed.size() || !(history.allowed[id / 32] >> (id % 32) & 1)) logits[id] = kNever;
+}
+
+struct Candidate {
+  std::int32_t id;
+  double weight;  // proportional to its probability
+};
+
+bool less_likely(const Candidate& a, const Candidate& b) { return a.weight < b.weight || (a.weight == b.weight && a.id > b.id); }
+
+// Keeps the likeliest `k` that together reach `share` of the weight of those `k`, likeliest first.
+void keep_likeliest(std::vector<Candidate>& all, std::size_t k, double share) {
+  if (k < all.size()) {
+    std::nth_element(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(k), all.end(), [](const auto& a, const auto& b) { return less_likely(b, a); });
+    all.resize(k);
+  }
+  if (share >= 1) return;
+  double total = 0, sum = 0;
+  for (const Candidate& c : all) total += c.weight;
+  std::make_heap(all.begin(), all.end(), less_likely);
+  auto end = all.end();
+  while (end != all.begin() && sum < share * total) {
+    std::pop_heap(all.begin(), end, less_likely);
+    sum += (--end)->weight;
+  }
+  all.erase(all.begin(), end);
+}
+
+std::vector<Candidate> candidates(std::span<const float> logits, float largest, const Sampling& s) {
+  std::vector<Candidate> all;
+  for (std::size_t id = 0; id < logits.size(); ++id) {
+    const double weight = std::exp((static_cast<double>(logits[id]) - static_cast<double>(largest)) / s.temperature);
+    if (weight > 0) all.push_back({static_cast<std::int32_t>(id), weight});
+  }
+  keep_likeliest(all, s.top_k > 0 ? static_cast<std::size_t>(s.top_k) : all.size(), s.top_p);
+  if (s.min_p > 0) std::erase_if(all, [&](const Candidate& c) { return c.weight < s.min_p; });  // the likeliest weighs 1
+  std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
+  return all;
+}
+
+std::int32_t draw(const std::vector<Candidate>& from, double u) {
+  double total = 0, sum = 0;
+  for (const Candidate& c : from) total += c.weight;
+  for (const Candidate& c : from)
+    if ((sum += c.weight) > u * total) return c.id;
+  return from.back().id;
+}
+
+}  // namespace
+
+double uniform(std::uint64_t seed, std::uint64_t n) {
+  std::array<std::uint32_t, 4> x = {static_cast<std::uint32_t>(n), static_cast<std::uint32_t>(n >> 32), 0, 0};
+  std::array<std::uint32_t, 2> key = {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)};
+  for (int round = 0; round < 10; ++round) {
+    const std::uint64_t a = std::uint64_t{0xD2511F53} * x[0], b = std::uint64_t{0xCD9E8D57} * x[2];
+    x = {static_cast<std::uint32_t>(b >> 32) ^ x[1] ^ key[0], static_cast<std::uint32_t>(b),
+         static_cast<std::uint32_t>(a >> 32) ^ x[3] ^ key[1], static_cast<std::uint32_t>(a)};
+    key[0] += 0x9E3779B9;
+    key[1] += 0xBB67AE85;
+  }
+  return static_cast<double>((std::uint64_t{x[0]} << 32 | x[1]) >> 11) * 0x1p-53;
+}
+
+std::optional<BadParameter> check(const Sampling& s) {
+  const auto bad = [](const char* name, const char* expected, double found) {
+    return BadParameter{name, fmt::format("{}: expected {}, found {}", name, expected, found)};
+  };
+  const auto within = [](double x, double low, double high) { return x >= low && x <= high; };
+  constexpr double kLarge = std::numeric_limits<double>::max();
+  if (!within(s.temperature, 0, kLarge)) return bad("temperature", "a number of at least 0", s.temperature);
+  if (s.top_k < -1) return bad("top_k", "a count, or 0 or -1 for all", static_cast<double>(s.top_k));
+  if (!within(s.top_p, 0, 1) || s.top_p == 0) return bad("top_p", "a number above 0 and up to 1", s.top_p);
+  if (!within(s.min_p, 0, 1)) return bad("min_p", "a number from 0 to 1", s.min_p);
+  if (!within(s.repetition_penalty, 1e-30, 1e30)) return bad("repetition_penalty", "a number above 0", s.repetition_penalty);
+  if (!within(s.presence_penalty, -2, 2)) return bad("presence_penalty", "a number from -2 to 2", s.presence_penalty);
+  if (!within(s.frequency_penalty, -2, 2)) return bad("frequency_penalty", "a number from -2 to 2", s.frequency_penalty);
+  for (const auto& [id, bias] : s.logit_bias) {
+    if (id < 0) return bad("logit_bias", "token ids of at least 0", id);
+    if (!within(bias, -100, 100)) return bad("logit_bias", "biases from -100 to 100", bias);
+  }
+  return std::nullopt;
+}
+
+Sample sample(std::span<const float> raw, const Sampling& s, const History& history) {
+  std::vector<float> logits(raw.begin(), raw.begin() + static_cast<std::ptrdiff_t>(limited(raw.size(), history.vocab_limit)));
+  if (std::any_of(logits.begin(), logits.end(), [](float x) { return std::isnan(x); })) return {.error = "the model's logits are NaN"};
+  penalize(logits, s, history);
+  for (const auto& [id, bias] : s.logit_bias)
+    if (id >= 0 && static_cast<std::size_t>(id) < logits.size()) logits[static_cast<std::size_t>(id)] += static_cast<float>(bias);
+  mask(logits, history);
+  const auto largest = std::max_element(logits.begin(), logits.end());
+  if (largest == logits.end() || *largest == kNever) return {.error = "no token may come next"};
+  if (*largest == -kNever) return {.error = "a logit is infinite"};
+  if (s.temperature == 0) return {.token = static_cast<std::int32_t>(largest - logits.begin())};
+  return {.token = draw(candidates(logits, *largest, s), uniform(s.seed, history.output.size()))};
+}
+
+Score score(std::span<const float> logits, std::int32_t token, int top, std::int64_t vocab_limit) {
+  const float largest = *std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  for (const float x : logits) sum += std::exp(static_cast<double>(x) - static_cast<double>(largest));
+  const double log_sum = static_cast<double>(largest) + std::log(sum);
+  const auto logprob = [&](std::int32_t id) { return static_cast<float>(static_cast<double>(logits[static_cast<std::size_t>(id)]) - log_sum); };
+
+  Score result{.token = token, .logprob = logprob(token)};
+  const std::span<const float> real = logits.first(limited(logits.size(), vocab_limit));
+  result.rank += std::count_if(real.begin(), real.end(), [&](float x) { return x > logits[static_cast<std::size_t>(token)]; });
+  if (top <= 0) return result;
+  std::vector<std::int32_t> order(real.size());
+  std::iota(order.begin(), order.end(), 0);
+  const auto end = order.begin() + static_cast<std::ptrdiff_t>(std::min(order.size(), static_cast<std::size_t>(top)));
+  std::partial_sort(order.begin(), end, order.end(), [&](std::int32_t a, std::int32_t b) {
+    const float x = real[static_cast<std::size_t>(a)], y = real[static_cast<std::size_t>(b)];
+    return x > y || (x == y && a < b);
+  });
+  for (auto id = order.begin(); id != end; ++id) result.top.emplace_back(*id, logprob(*id));
+  return result;
+}
+
+}  // namespace lowp::engine

@@ -1,0 +1,118 @@
+#include "lowp/engine/scheduler.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <numeric>
+#include <random>
+
+namespace lowp::engine {
+namespace {
+
+std::vector<std::pair<std::size_t, std::int64_t>> plan(const std::vector<Progress>& sequences, const Budget& budget) {
+  std::vector<std::pair<std::size_t, std::int64_t>> out;
+  for (const Slice& s : schedule(sequences, budget)) out.emplace_back(s.sequence, s.tokens);
+  return out;
+}
+
+using Plan = std::vector<std::pair<std::size_t, std::int64_t>>;
+constexpr Progress kGenerating{.pending = 1, .begun = true, .generating = true};
+
+TEST(Schedule, CutsPromptsInOrderOfArrival) {
+  EXPECT_EQ(plan({{.pending = 700}}, {.tokens = 512}), (Plan{{0, 512}}));
+  EXPECT_EQ(plan({{.pending = 300}, {.pending = 300}, {.pending = 300}}, {.tokens = 512}), (Plan{{0, 300}, {1, 212}}));
+  EXPECT_EQ(plan({{.pending = 3}, kGenerating}, {.tokens = 2}), (Plan{{0, 1}, {1, 1}}));
+  EXPECT_EQ(plan({kGenerating, {.pending = 300}, kGenerating}, {.tokens = 100}), (Plan{{0, 1}, {1, 98}, {2, 1}}));
+}
+
+TEST(Schedule, ServesWhoWaitsLongest) {
+  Progress a = kGenerating, b = kGenerating, c = kGenerating;
+  a.waits_since = 5, b.waits_since = 3, c.waits_since = 4;
+  EXPECT_EQ(plan({a, b, c}, {.tokens = 1}), (Plan{{1, 1}}));
+  EXPECT_EQ(plan({a, b, c}, {.tokens = 2}), (Plan{{1, 1}, {2, 1}}));
+}
+
+TEST(Schedule, BeginsNoMoreThanTheBudgetSays) {
+  const Progress fresh{.pending = 4}, begun{.pending = 4, .begun = true};
+  EXPECT_EQ(plan({begun, fresh, fresh}, {.tokens = 100, .sequences = 2}), (Plan{{0, 4}, {1, 4}}));
+  EXPECT_EQ(plan({kGenerating, kGenerating, fresh}, {.tokens = 100, .sequences = 2}), (Plan{{0, 1}, {1, 1}}));
+}
+
+TEST(Schedule, NothingFromNothing) {
+  EXPECT_EQ(plan({}, {}), Plan{});
+  EXPECT_EQ(plan({kGenerating}, {.tokens = 0}), Plan{});
+  EXPECT_EQ(plan({kGenerating}, {.tokens = -5}), Plan{});
+  EXPECT_EQ(plan({{.pending = 9}}, {.sequences = 0}), Plan{});
+}
+
+// A world without a model: requests of random sizes arrive at random times and are run as scheduled.
+struct World {
+  struct Item {
+    int id;
+    std::int64_t prompt, generate, seen = 0;
+    std::uint64_t waits_since, started = 0;
+  };
+  std::mt19937 random;
+  std::vector<Item> items = {};
+  std::uint64_t step = 0;
+  int next_id = 0;
+  std::vector<int> starts = {};  // ids in the order in which they began
+
+  std::int64_t any(std::int64_t low, std::int64_t high) { return std::uniform_int_distribution<std::int64_t>(low, high)(random); }
+
+  void arrive() { items.push_back({.id = next_id++, .prompt = any(1, 200), .generate = any(1, 30), .waits_since = step}); }
+
+  void run(const Budget& budget) {
+    ++step;
+    std::vector<Progress> progress;
+    for (const Item& i : items)
+      progress.push_back({.pending = std::max(i.prompt - i.seen, std::int64_t{1}), .begun = i.seen > 0, .generating = i.seen >= i.prompt, .waits_since = i.waits_since});
+    const std::vector<Slice> slices = schedule(progress, budget);
+    std::int64_t total = 0, begun = 0;
+    std::vector<bool> used(items.size());
+    for (const Slice& s : slices) {
+      ASSERT_LT(s.sequence, items.size());
+      ASSERT_FALSE(used[s.sequence]);
+      used[s.sequence] = true;
+      Item& item = items[s.sequence];
+      ASSERT_GE(s.tokens, 1);
+      ASSERT_LE(s.tokens, progress[s.sequence].pending);
+      if (item.seen == 0) starts.push_back(item.id);
+      item.seen += s.tokens;
+      item.waits_since = step;
+      total += s.tokens;
+    }
+    ASSERT_LE(total, budget.tokens);
+    for (const Item& i : items) {
+      begun += i.seen > 0;
+      if (i.seen >= i.prompt) ASSERT_LE(step - i.waits_since, static_cast<std::uint64_t>(2 * budget.sequences + 2)) << "a generating sequence starves";
+    }
+    ASSERT_LE(begun, budget.sequences);
+    if (!items.empty()) ASSERT_GT(total, 0) << "work, but none done";
+    if (std::any_of(progress.begin(), progress.end(), [](const Progress& p) { return p.pending > 1; }) && begun < budget.sequences)
+      ASSERT_EQ(total, budget.tokens) << "budget left while a prompt waits";
+    std::erase_if(items, [](const Item& i) { return i.seen >= i.prompt + i.generate; });
+  }
+};
+
+TEST(Schedule, RandomTracesKeepTheirPromises) {
+  for (unsigned seed = 0; seed < 300; ++seed) {
+    World world{.random = std::mt19937(seed)};
+    const Budget budget{.tokens = world.any(1, seed % 3 == 0 ? 4 : 300), .sequences = world.any(1, 12)};
+    const std::int64_t rate = world.any(0, 3);
+    for (int t = 0; t < 200 && !HasFatalFailure(); ++t) {
+      for (std::int64_t i = world.any(0, rate); i > 0; --i) world.arrive();
+      if (!world.items.empty() && world.any(0, 20) == 0) world.items.erase(world.items.begin() + world.any(0, static_cast<std::int64_t>(world.items.size()) - 1));
+      world.run(budget);
+    }
+    const std::int64_t work = std::accumulate(world.items.begin(), world.items.end(), std::int64_t{0}, [](std::int64_t sum, const auto& i) { return sum + i.prompt + i.generate - i.seen; });
+    for (std::int64_t t = 0; t < work && !HasFatalFailure(); ++t) world.run(budget);
+    ASSERT_FALSE(HasFatalFailure()) << "seed " << seed;
+    EXPECT_TRUE(world.items.empty()) << "seed " << seed;
+    EXPECT_TRUE(std::is_sorted(world.starts.begin(), world.starts.end())) << "seed " << seed;
+  }
+}
+
+}  // namespace
+}  // namespace lowp::engine
