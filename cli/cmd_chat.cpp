@@ -1,13 +1,14 @@
 #include <fmt/format.h>
+#include <readline/history.h>
+#include <readline/readline.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <cstdio>
-#include <filesystem>
+#include <cstdlib>
 #include <memory>
-// readline wants stdio first
-#include <readline/history.h>
-#include <readline/readline.h>
 
 #include "cli/command.h"
 #include "cli/generation.h"
@@ -30,7 +31,8 @@ constexpr const char* kHelp =
     "/reset  start over with an empty text (also /clear)\n"
     "/stats  speed and memory of the last answer\n"
     "/exit   leave (also /bye, /quit, Ctrl-D)\n"
-    "A line that ends in \\ goes on in the next; lines between \"\"\" and \"\"\" are one message. Ctrl-C stops an answer.\n";
+    "A line that ends in \\ goes on in the next; lines between \"\"\" and \"\"\" are one message. Ctrl-C stops an "
+    "answer.\n";
 
 // Lines of the user: edited and remembered on a terminal, plain otherwise.
 class Input {
@@ -38,10 +40,7 @@ class Input {
   explicit Input(bool remember) : terminal_(::isatty(STDIN_FILENO) && ::isatty(STDOUT_FILENO)) {
     if (!terminal_) return;
     rl_bind_key('\t', rl_insert);
-    rl_signal_event_hook = [] {
-      if (Interrupt::asked()) rl_done = 1;
-      return 0;
-    };
+    rl_getc_function = read_key;
     const std::string home = env::get("HOME");
     if (!remember || home.empty()) return;
     file_ = home + "/.lowp_history";
@@ -74,6 +73,17 @@ class Input {
   }
 
  private:
+  // As readline's own, but Ctrl-C ends the line.
+  static int read_key(std::FILE* file) {
+    for (unsigned char key;;) {
+      const auto count = ::read(::fileno(file), &key, 1);
+      if (count == 1) return key;
+      if (count == 0 || errno != EINTR) return EOF;
+      ::rl_check_signals();
+      if (Interrupt::asked()) return READERR;
+    }
+  }
+
   static End plain(std::string& out) {
     int c;
     while ((c = std::getchar()) != EOF && c != '\n') out += static_cast<char>(c);
@@ -108,22 +118,29 @@ Input::End read_message(Input& input, std::string& message) {
 
 class Chat {
  public:
-  explicit Chat(const Options& options) : options_(options), generator_(options.generation), input_(!options.no_history) {}
+  explicit Chat(const Options& options)
+      : options_(options), generator_(options.generation), input_(!options.no_history) {}
 
   void run() {
-    note(generator_.has_chat_template() ? "The model has a chat template, which lowp does not apply yet: it continues your text."
-                                        : "The model has no chat template: it continues your text.");
+    note("The model has {}: it continues your text.",
+         generator_.has_chat_template() ? "a chat template, which lowp does not apply yet" : "no chat template");
     if (input_.terminal()) note("/help lists the commands.");
     std::string message;
     for (;;) {
       switch (read_message(input_, message)) {
-        case Input::End::eof: return end();
-        case Input::End::interrupted: note("/exit or Ctrl-D leaves."); continue;
-        case Input::End::line: break;
+        case Input::End::eof:
+          return end();
+        case Input::End::interrupted:
+          note("/exit or Ctrl-D leaves.");
+          continue;
+        case Input::End::line:
+          break;
       }
       if (message.empty()) continue;
-      if (message.front() != '/') answer(message);
-      else if (!command(message)) return;
+      if (message.front() != '/')
+        answer(message);
+      else if (!command(message))
+        return;
     }
   }
 
@@ -155,12 +172,16 @@ class Chat {
   }
 
   void stats() const {
-    const auto speed = [](std::int64_t tokens, double seconds) { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0; };
+    const auto speed = [](std::int64_t tokens, double seconds) {
+      return seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0;
+    };
     const auto answered = static_cast<std::int64_t>(last_.tokens.size());
     rusage usage{};
     ::getrusage(RUSAGE_SELF, &usage);
-    note("prompt   {} tokens, {:.2f} s, {:.1f} tokens/s", last_.prompt_tokens, last_.prompt_seconds, speed(last_.prompt_tokens, last_.prompt_seconds));
-    note("answer   {} tokens, {:.2f} s, {:.1f} tokens/s", answered, last_.answer_seconds, speed(answered - 1, last_.answer_seconds));
+    note("prompt   {} tokens, {:.2f} s, {:.1f} tokens/s", last_.prompt_tokens, last_.prompt_seconds,
+         speed(last_.prompt_tokens, last_.prompt_seconds));
+    note("answer   {} tokens, {:.2f} s, {:.1f} tokens/s", answered, last_.answer_seconds,
+         speed(answered - 1, last_.answer_seconds));
     note("context  {} of {} tokens", text_.size(), generator_.context());
     note("memory   {} at most", human_bytes(static_cast<std::uint64_t>(usage.ru_maxrss) * 1024));
   }
@@ -208,12 +229,17 @@ void add_chat(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("chat", "Talk to a model: it continues what you type");
   add_generation_options(*command, options->generation);
-  command->add_option("-n,--max-tokens", options->max_tokens, "most tokens of an answer")->check(CLI::PositiveNumber)->capture_default_str();
+  command->add_option("-n,--max-tokens", options->max_tokens, "most tokens of an answer")
+      ->check(count())
+      ->capture_default_str();
   command->add_flag("--no-history", options->no_history, "do not read or write ~/.lowp_history");
-  command->footer(std::string("Sampling parameters that are not given come from generation_config.json, as for `lowp generate`. The n-th answer\n"
-                              "draws from seed + n. Answers go to standard output, everything else to standard error.\n\n") +
-                  kHelp + "\nExamples:\n  lowp chat models/bookworm-8m\n  lowp chat bookworm-int4 --temperature 0.7 --max-tokens 64\n"
-                          "  printf 'Once upon a time\\n/stats\\n' | lowp chat models/bookworm-8m");
+  command->footer(
+      std::string("Sampling parameters that are not given come from generation_config.json, as for `lowp generate`. "
+                  "The n-th answer\n"
+                  "draws from seed + n. Answers go to standard output, everything else to standard error.\n\n") +
+      kHelp +
+      "\nExamples:\n  lowp chat models/bookworm-8m\n  lowp chat bookworm-int4 --temperature 0.7 --max-tokens 64\n"
+      "  printf 'Once upon a time\\n/stats\\n' | lowp chat models/bookworm-8m");
   command->callback([options] { Chat(*options).run(); });
 }
 

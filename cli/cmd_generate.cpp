@@ -38,7 +38,8 @@ std::string prompt(const Options& options) {
 }
 
 void write(std::string_view text) {
-  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) fail(ErrorCode::io, "cannot write to standard output");
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0)
+    fail(ErrorCode::io, "cannot write to standard output");
 }
 
 void run(const Options& options) {
@@ -48,14 +49,23 @@ void run(const Options& options) {
   bool line_open = false;
   const auto show = [&](std::string_view part) {
     line_open = part.back() != '\n';
-    if (options.json) all += part;
-    else write(part);
+    if (options.json)
+      all += part;
+    else
+      write(part);
   };
-  const Generated result = generator.run(generator.tokenizer().encode(text, true), options.max_tokens, options.generation.seed, show);
+  const Generated result =
+      generator.run(generator.tokenizer().encode(text, true), options.max_tokens, options.generation.seed, show);
   if (options.json) {
-    const double seconds = result.prompt_seconds + result.answer_seconds, count = static_cast<double>(result.tokens.size());
-    fmt::print("{}\n", Json({{"prompt_tokens", result.prompt_tokens}, {"tokens", result.tokens.size()}, {"text", all}, {"finish_reason", result.finish_reason},
-                             {"seconds", seconds}, {"tokens_per_second", seconds > 0 ? count / seconds : 0}}).dump());
+    const double seconds = result.prompt_seconds + result.answer_seconds,
+                 count = static_cast<double>(result.tokens.size());
+    fmt::print("{}\n", Json({{"prompt_tokens", result.prompt_tokens},
+                             {"tokens", result.tokens.size()},
+                             {"text", all},
+                             {"finish_reason", result.finish_reason},
+                             {"seconds", seconds},
+                             {"tokens_per_second", seconds > 0 ? count / seconds : 0}})
+                           .dump());
   } else if (line_open && ::isatty(STDOUT_FILENO)) {
     write("\n");
   }
@@ -71,14 +81,20 @@ void add_generate(CLI::App& app) {
   source->add_option("-p,--prompt", options->prompt, "the text to continue");
   source->add_option("-f,--file", options->file, "a file with the text to continue; - is standard input");
   source->require_option(1);
-  command->add_option("-n,--max-tokens", options->max_tokens, "most tokens to generate; fewer where the context ends")->check(CLI::NonNegativeNumber)->capture_default_str();
+  command->add_option("-n,--max-tokens", options->max_tokens, "most tokens to generate; fewer where the context ends")
+      ->check(count())
+      ->capture_default_str();
   command->add_flag("--json", options->json, "one JSON object on standard output");
   command->footer(
-      "Prints the continuation as it comes, without the prompt. Sampling parameters that are not given come from the model's\n"
-      "generation_config.json (temperature, top_k, top_p, min_p, repetition_penalty; do_sample: false is temperature 0); what\n"
-      "it does not name does not apply: temperature 1, all tokens. Generation ends at an end-of-sequence token of config.json\n"
+      "Prints the continuation as it comes, without the prompt. Sampling parameters that are not given come from the "
+      "model's\n"
+      "generation_config.json (temperature, top_k, top_p, min_p, repetition_penalty; do_sample: false is temperature "
+      "0); what\n"
+      "it does not name does not apply: temperature 1, all tokens. Generation ends at an end-of-sequence token of "
+      "config.json\n"
       "or generation_config.json, at a stop text (which is not printed), at -n tokens, or with Ctrl-C.\n"
-      "--json: prompt_tokens, tokens, text, finish_reason (stop, length, cancelled), seconds, tokens_per_second (all tokens\n"
+      "--json: prompt_tokens, tokens, text, finish_reason (stop, length, cancelled), seconds, tokens_per_second (all "
+      "tokens\n"
       "over all seconds, without loading).\n\nExamples:\n"
       "  lowp generate models/bookworm-8m -p \"It was a dark and stormy\" -n 64\n"
       "  lowp generate models/bookworm-8m -f story.txt --temperature 0 --json\n"

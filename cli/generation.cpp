@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "cli/model_options.h"
 #include "cli/output.h"
 #include "lowp/base/error.h"
 #include "lowp/checkpoint/checkpoint.h"
@@ -16,12 +17,12 @@
 namespace lowp::cli {
 namespace {
 
-volatile std::sig_atomic_t interrupted = 0;
+volatile sig_atomic_t interrupted = 0;
 struct sigaction before;
 
 // The folder of the model, once the options that need no model make sense.
 std::string checked_folder(const GenerationOptions& options) {
-  if (options.device != "auto" && options.device != "cpu") fail(ErrorCode::unsupported, "--device {}: this build has no such device; it has cpu", options.device);
+  check_device(options.device);
   for (const std::string& stop : options.stop) check_text(stop, "--stop");
   engine::Sampling given;
   given.temperature = options.temperature.value_or(given.temperature);
@@ -50,16 +51,32 @@ engine::Sampling merged(const GenerationOptions& options, const engine::Generati
 }  // namespace
 
 void add_generation_options(CLI::App& command, GenerationOptions& options) {
-  command.add_option("model", options.model, "a folder, a safetensors file, or org/name in the local Hugging Face cache")->required();
-  command.add_option("--temperature,--temp", options.temperature, "0: always the likeliest token; 1: the model's own probabilities");
+  command
+      .add_option("model", options.model, "a folder, a safetensors file, or org/name in the local Hugging Face cache")
+      ->required();
+  command.add_option("--temperature,--temp", options.temperature,
+                     "0: always the likeliest token; 1: the model's own probabilities");
   command.add_option("--top-k", options.top_k, "only from the k likeliest tokens; 0: all");
   command.add_option("--top-p", options.top_p, "only from the likeliest tokens that together have this probability");
   command.add_option("--min-p", options.min_p, "only from tokens with this share of the likeliest one's probability");
-  command.add_option("--seed", options.seed, "the same seed gives the same text")->capture_default_str();
-  command.add_option("--stop", options.stop, "end before this text; may be given more than once")->allow_extra_args(false);
+  command.add_option("--seed", options.seed, "the same seed gives the same text")
+      ->check(count())
+      ->capture_default_str();
+  command.add_option("--stop", options.stop, "end before this text; may be given more than once")
+      ->allow_extra_args(false);
   command.add_flag("--ignore-eos", options.ignore_eos, "go on where the model would end");
-  command.add_option("--compute", options.compute, "dtype of the residual stream")->check(CLI::IsMember({"bf16", "f32"}))->capture_default_str();
+  command.add_option("--compute", options.compute, "dtype of the residual stream")
+      ->check(CLI::IsMember({"bf16", "f32"}))
+      ->capture_default_str();
   command.add_option("--device", options.device, "where to compute: auto or cpu")->capture_default_str();
+}
+
+CLI::Validator count() {
+  const auto problem = [](const std::string& text) {
+    const bool digits = !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
+    return digits ? std::string() : fmt::format("expected a count, found {}", quote(text));
+  };
+  return CLI::Validator(problem, "");
 }
 
 Interrupt::Interrupt() {
@@ -96,11 +113,14 @@ Generator::Generator(const GenerationOptions& options)
     : options_(options),
       folder_(checked_folder(options)),
       defaults_(engine::read_generation_config(folder_)),
-      tokenizer_(text::Tokenizer::from_file(folder_ + "/tokenizer.json")),
+      tokenizer_(load_tokenizer(options.model)),
       model_(options.model, {.compute = options.compute == "f32" ? formats::Elem::f32 : formats::Elem::bf16}),
       sampling_(merged(options, defaults_)),
-      engine_(model_, {.vocab_limit = static_cast<std::int64_t>(tokenizer_.vocab_size()), .eos_ids = defaults_.eos_ids}) {
-  if (::isatty(STDERR_FILENO)) fmt::print(stderr, "{}: {} on cpu, {} of weights, {} tokens of context\n", options.model, model_.recipe(), human_bytes(model_.weight_bytes()), context());
+      engine_(model_,
+              {.vocab_limit = static_cast<std::int64_t>(tokenizer_.vocab_size()), .eos_ids = defaults_.eos_ids}) {
+  if (::isatty(STDERR_FILENO))
+    fmt::print(stderr, "{}: {} on cpu, {} of weights, {} tokens of context\n", options.model, model_.recipe(),
+               human_bytes(model_.weight_bytes()), context());
 }
 
 bool Generator::has_chat_template() const {
@@ -109,12 +129,18 @@ bool Generator::has_chat_template() const {
   return std::filesystem::exists(path) && read_json(path).contains("chat_template");
 }
 
-Generated Generator::run(std::vector<std::int32_t> prompt, std::int64_t max_tokens, std::uint64_t seed, const std::function<void(std::string_view)>& show) {
+Generated Generator::run(std::vector<std::int32_t> prompt, std::int64_t max_tokens, std::uint64_t seed,
+                         const std::function<void(std::string_view)>& show) {
   Generated result;
   result.prompt_tokens = static_cast<std::int64_t>(prompt.size());
-  engine::Request request{.id = ++requests_, .prompt = std::move(prompt), .max_new_tokens = max_tokens, .ignore_eos = options_.ignore_eos, .sampling = sampling_};
+  engine::Request request{.id = ++requests_,
+                          .prompt = std::move(prompt),
+                          .max_new_tokens = max_tokens,
+                          .ignore_eos = options_.ignore_eos,
+                          .sampling = sampling_};
   request.sampling.seed = seed;
-  if (const engine::Admit admit = engine_.submit(std::move(request)); !admit) fail(ErrorCode::bad_input, "{}: {}", options_.model, admit.message);
+  if (const engine::Admit admit = engine_.submit(std::move(request)); !admit)
+    fail(ErrorCode::bad_input, "{}: {}", options_.model, admit.message);
 
   const Interrupt interrupt;
   const Stopwatch watch;
@@ -126,7 +152,8 @@ Generated Generator::run(std::vector<std::int32_t> prompt, std::int64_t max_toke
   std::optional<engine::Finished> end;
   while (!engine_.idle()) {
     if (Interrupt::asked()) engine_.cancel(requests_);
-    for (const engine::Event& event : engine_.step({.tokens = 64})) {  // small, so that Ctrl-C is heard during a long prompt
+    for (const engine::Event& event :
+         engine_.step({.tokens = 64})) {  // small, so that Ctrl-C is heard during a long prompt
       if (const auto* finished = std::get_if<engine::Finished>(&event.what)) end = *finished;
       const auto* token = std::get_if<engine::NewToken>(&event.what);
       if (!token || stop.stopped()) continue;

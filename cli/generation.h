@@ -28,6 +28,9 @@ struct GenerationOptions {
 /// The model and the options above, each with its help.
 void add_generation_options(CLI::App& command, GenerationOptions& options);
 
+/// Accepts digits only: a number from 0 on.
+CLI::Validator count();
+
 /// While one lives, Ctrl-C is noted instead of ending the program.
 class Interrupt {
  public:
@@ -57,7 +60,7 @@ class StopText {
 struct Generated {
   std::int64_t prompt_tokens = 0;
   std::vector<std::int32_t> tokens;
-  std::string finish_reason;                   // stop, length, cancelled
+  std::string finish_reason;                      // stop, length, cancelled
   double prompt_seconds = 0, answer_seconds = 0;  // until the first token, from there on
 };
 
@@ -73,7 +76,8 @@ class Generator {
 
   /// Continues a prompt; `show` gets the text as it comes, whole characters at a time. Ctrl-C ends it (see Interrupt).
   /// Throws Error for a prompt that is too long and for a model whose logits are not numbers.
-  Generated run(std::vector<std::int32_t> prompt, std::int64_t max_tokens, std::uint64_t seed, const std::function<void(std::string_view)>& show);
+  Generated run(std::vector<std::int32_t> prompt, std::int64_t max_tokens, std::uint64_t seed,
+                const std::function<void(std::string_view)>& show);
 
  private:
   GenerationOptions options_;

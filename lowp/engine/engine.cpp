@@ -9,9 +9,9 @@
 namespace lowp::engine {
 
 struct Engine::Sequence {
-  Request request;                    // its prompt moved to `tokens`
-  std::vector<std::int32_t> tokens;   // prompt, then output
-  std::size_t prompt = 0;             // tokens of the prompt
+  Request request;                   // its prompt moved to `tokens`
+  std::vector<std::int32_t> tokens;  // prompt, then output
+  std::size_t prompt = 0;            // tokens of the prompt
   std::int64_t max_new = 0;
   std::vector<std::int32_t> stop_ids;
   std::optional<models::Cache> cache;  // from its first step on
@@ -39,7 +39,9 @@ struct Engine::Work {
 namespace {
 
 Admit refuse(const char* parameter, std::string message) {
-  return {.status = Admit::Status::bad_parameter, .parameter = parameter, .message = fmt::format("{}: {}", parameter, message)};
+  return {.status = Admit::Status::bad_parameter,
+          .parameter = parameter,
+          .message = fmt::format("{}: {}", parameter, message)};
 }
 
 // In place: g++ 12 warns of moves of a variant that never happen.
@@ -54,18 +56,29 @@ void tell(std::vector<Event>& events, std::uint64_t id, What what) {
 
 std::string_view name(FinishReason reason) {
   switch (reason) {
-    case FinishReason::stop: return "stop";
-    case FinishReason::length: return "length";
-    case FinishReason::cancelled: return "cancelled";
-    case FinishReason::error: return "error";
+    case FinishReason::stop:
+      return "stop";
+    case FinishReason::length:
+      return "length";
+    case FinishReason::cancelled:
+      return "cancelled";
+    case FinishReason::error:
+      return "error";
   }
   return "";
 }
 
 std::vector<std::pair<std::string_view, std::uint64_t>> Metrics::fields() const {
-  return {{"waiting", waiting}, {"running", running}, {"cached_tokens", cached_tokens}, {"steps", steps},
-          {"prompt_tokens", prompt_tokens}, {"generated_tokens", generated_tokens}, {"finished_stop", finished_stop},
-          {"finished_length", finished_length}, {"finished_cancelled", finished_cancelled}, {"finished_error", finished_error}};
+  return {{"waiting", waiting},
+          {"running", running},
+          {"cached_tokens", cached_tokens},
+          {"steps", steps},
+          {"prompt_tokens", prompt_tokens},
+          {"generated_tokens", generated_tokens},
+          {"finished_stop", finished_stop},
+          {"finished_length", finished_length},
+          {"finished_cancelled", finished_cancelled},
+          {"finished_error", finished_error}};
 }
 
 Engine::Engine(models::Model& model, EngineOptions options) : model_(model), options_(std::move(options)) {
@@ -82,23 +95,29 @@ Engine::~Engine() = default;
 
 Admit Engine::admit(const Request& r) const {
   const auto same_id = [&](const auto& sequence) { return sequence->request.id == r.id; };
-  if (std::any_of(sequences_.begin(), sequences_.end(), same_id)) return refuse("id", fmt::format("{} is in use", r.id));
+  if (std::any_of(sequences_.begin(), sequences_.end(), same_id))
+    return refuse("id", fmt::format("{} is in use", r.id));
   if (r.prompt.empty()) return refuse("prompt", "is empty");
   for (const std::int32_t id : r.prompt)
     if (id < 0 || id >= model_.config().vocab_size)
       return refuse("prompt", fmt::format("token id {} is not one of the model's {}", id, model_.config().vocab_size));
-  if (r.max_new_tokens < 0) return refuse("max_new_tokens", fmt::format("expected a count, found {}", r.max_new_tokens));
+  if (r.max_new_tokens < 0)
+    return refuse("max_new_tokens", fmt::format("expected a count, found {}", r.max_new_tokens));
   if (r.min_tokens < 0 || r.min_tokens > r.max_new_tokens)
-    return refuse("min_tokens", fmt::format("expected up to max_new_tokens ({}), found {}", r.max_new_tokens, r.min_tokens));
+    return refuse("min_tokens",
+                  fmt::format("expected up to max_new_tokens ({}), found {}", r.max_new_tokens, r.min_tokens));
   if (r.logprobs.value_or(0) < 0) return refuse("logprobs", fmt::format("expected a count, found {}", *r.logprobs));
-  if (r.prompt_logprobs.value_or(0) < 0) return refuse("prompt_logprobs", fmt::format("expected a count, found {}", *r.prompt_logprobs));
-  if (const auto bad = check(r.sampling)) return {.status = Admit::Status::bad_parameter, .parameter = bad->name, .message = bad->message};
+  if (r.prompt_logprobs.value_or(0) < 0)
+    return refuse("prompt_logprobs", fmt::format("expected a count, found {}", *r.prompt_logprobs));
+  if (const auto bad = check(r.sampling))
+    return {.status = Admit::Status::bad_parameter, .parameter = bad->name, .message = bad->message};
 
   const auto length = static_cast<std::int64_t>(r.prompt.size());
   if (length + (r.max_new_tokens > 0) > options_.context)
     return {.status = Admit::Status::too_long,
             .parameter = "prompt",
-            .message = fmt::format("the prompt has {} tokens and the context {}{}", length, options_.context, length == options_.context ? ": no room for another" : ""),
+            .message = fmt::format("the prompt has {} tokens and the context {}{}", length, options_.context,
+                                   length == options_.context ? ": no room for another" : ""),
             .prompt_tokens = length,
             .context = options_.context};
   const auto waiting = std::count_if(sequences_.begin(), sequences_.end(), [](const auto& s) { return !s->cache; });
@@ -115,7 +134,8 @@ Admit Engine::submit(Request request) {
   sequence->prompt = sequence->tokens.size();
   sequence->max_new = std::min(request.max_new_tokens, options_.context - static_cast<std::int64_t>(sequence->prompt));
   sequence->stop_ids = request.stop_ids;
-  if (!request.ignore_eos) sequence->stop_ids.insert(sequence->stop_ids.end(), options_.eos_ids.begin(), options_.eos_ids.end());
+  if (!request.ignore_eos)
+    sequence->stop_ids.insert(sequence->stop_ids.end(), options_.eos_ids.begin(), options_.eos_ids.end());
   sequence->waits_since = counts_.steps;
   sequence->request = std::move(request);
   sequences_.push_back(std::move(sequence));
@@ -123,7 +143,8 @@ Admit Engine::submit(Request request) {
 }
 
 bool Engine::cancel(std::uint64_t id) {
-  const auto at = std::find_if(sequences_.begin(), sequences_.end(), [&](const auto& s) { return s->request.id == id; });
+  const auto at =
+      std::find_if(sequences_.begin(), sequences_.end(), [&](const auto& s) { return s->request.id == id; });
   if (at == sequences_.end()) return false;
   finish(**at, {.reason = FinishReason::cancelled}, told_);
   sequences_.erase(at);
@@ -135,7 +156,10 @@ std::vector<Event> Engine::step(const Budget& budget) {
   ++counts_.steps;
   std::vector<Progress> progress;
   for (const auto& s : sequences_)
-    progress.push_back({.pending = s->pending(), .begun = s->cache.has_value(), .generating = s->tokens.size() > s->prompt, .waits_since = s->waits_since});
+    progress.push_back({.pending = s->pending(),
+                        .begun = s->cache.has_value(),
+                        .generating = s->tokens.size() > s->prompt,
+                        .waits_since = s->waits_since});
   std::vector<Work> works;
   for (const Slice& slice : schedule(progress, budget)) {
     Sequence& sequence = *sequences_[slice.sequence];
@@ -168,11 +192,14 @@ void Engine::run(std::span<Work> works) {
     Sequence& sequence = *work.sequence;
     if (!sequence.cache) sequence.cache.emplace(model_.config());
     sequence.cache->truncate(work.first);  // of what a failed attempt left behind
-    batch.push_back({std::span(sequence.tokens).subspan(static_cast<std::size_t>(work.first), static_cast<std::size_t>(work.tokens)), &*sequence.cache});
+    batch.push_back({std::span(sequence.tokens)
+                         .subspan(static_cast<std::size_t>(work.first), static_cast<std::size_t>(work.tokens)),
+                     &*sequence.cache});
   }
   const std::vector<float> hidden = model_.forward(batch);
 
-  const auto width = static_cast<std::size_t>(model_.config().hidden_size), vocab = static_cast<std::size_t>(model_.config().vocab_size);
+  const auto width = static_cast<std::size_t>(model_.config().hidden_size),
+             vocab = static_cast<std::size_t>(model_.config().vocab_size);
   std::vector<float> last;
   std::size_t row = 0;
   for (Work& work : works) {
@@ -196,14 +223,17 @@ std::vector<Score> Engine::prompt_scores(const Work& work, std::span<const float
   std::vector<Score> scores;
   if (!sequence.request.prompt_logprobs) return scores;
   constexpr std::int64_t kRows = 32;  // whose logits are in memory at a time
-  const auto width = static_cast<std::size_t>(model_.config().hidden_size), vocab = static_cast<std::size_t>(model_.config().vocab_size);
+  const auto width = static_cast<std::size_t>(model_.config().hidden_size),
+             vocab = static_cast<std::size_t>(model_.config().vocab_size);
   const std::int64_t scored = std::min(work.tokens, static_cast<std::int64_t>(sequence.prompt) - 1 - work.first);
   for (std::int64_t begin = 0; begin < scored; begin += kRows) {
     const std::int64_t rows = std::min(kRows, scored - begin);
-    const std::vector<float> logits = model_.logits(hidden.subspan(static_cast<std::size_t>(begin) * width, static_cast<std::size_t>(rows) * width));
+    const std::vector<float> logits =
+        model_.logits(hidden.subspan(static_cast<std::size_t>(begin) * width, static_cast<std::size_t>(rows) * width));
     for (std::int64_t r = 0; r < rows; ++r)
       scores.push_back(score(std::span(logits).subspan(static_cast<std::size_t>(r) * vocab, vocab),
-                             sequence.tokens[static_cast<std::size_t>(work.first + begin + r + 1)], *sequence.request.prompt_logprobs, options_.vocab_limit));
+                             sequence.tokens[static_cast<std::size_t>(work.first + begin + r + 1)],
+                             *sequence.request.prompt_logprobs, options_.vocab_limit));
   }
   return scores;
 }
@@ -216,7 +246,8 @@ void Engine::advance(Work& work, std::vector<Event>& events) {
   counts_.prompt_tokens += static_cast<std::uint64_t>(std::clamp(prompt - work.first, std::int64_t{0}, work.tokens));
   std::move(work.scores.begin(), work.scores.end(), std::back_inserter(sequence.scores));
   if (!work.complete()) return;
-  if (sequence.request.prompt_logprobs && work.first < prompt) tell(events, sequence.request.id, PromptScores{std::move(sequence.scores)});
+  if (sequence.request.prompt_logprobs && work.first < prompt)
+    tell(events, sequence.request.id, PromptScores{std::move(sequence.scores)});
   if (sequence.max_new == 0) return finish(sequence, {.reason = FinishReason::length}, events);
   try {
     choose(work, events);
@@ -228,7 +259,9 @@ void Engine::advance(Work& work, std::vector<Event>& events) {
 void Engine::choose(Work& work, std::vector<Event>& events) {
   Sequence& sequence = *work.sequence;
   const Request& request = sequence.request;
-  History history{.prompt = std::span(sequence.tokens).first(sequence.prompt), .output = sequence.output(), .vocab_limit = options_.vocab_limit};
+  History history{.prompt = std::span(sequence.tokens).first(sequence.prompt),
+                  .output = sequence.output(),
+                  .vocab_limit = options_.vocab_limit};
   if (static_cast<std::int64_t>(history.output.size()) < request.min_tokens) history.forbidden = sequence.stop_ids;
   std::vector<std::uint32_t> allowed;
   if (request.mask) {

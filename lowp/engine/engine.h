@@ -1,5 +1,5 @@
-// Token ids in, token ids out: many sequences through one model, a step at a time. No text, no clock, no threads of its own:
-// one caller drives it.
+// Token ids in, token ids out: many sequences through one model, a step at a time. No text, no clock, no threads of its
+// own: one caller drives it.
 #pragma once
 
 #include <cstdint>
@@ -19,9 +19,9 @@
 namespace lowp::engine {
 
 struct EngineOptions {
-  std::int64_t context = 0;                // most tokens of a sequence, prompt and new; 0: max_position_embeddings
-  std::int64_t vocab_limit = 0;            // the tokenizer's size: ids from here on never come; 0: the model's vocab_size
-  std::size_t max_waiting = 256;           // requests that have not begun
+  std::int64_t context = 0;       // most tokens of a sequence, prompt and new; 0: max_position_embeddings
+  std::int64_t vocab_limit = 0;   // the tokenizer's size: ids from here on never come; 0: the model's vocab_size
+  std::size_t max_waiting = 256;  // requests that have not begun
   std::vector<std::int32_t> eos_ids = {};  // end a sequence, beside those of the model's config.json
 };
 
@@ -67,8 +67,8 @@ struct Metrics {
 
 class Engine {
  public:
-  /// The model must outlive the engine, which alone uses it while a step runs. Throws Error(usage) for a context that the
-  /// model does not have.
+  /// The model must outlive the engine, which alone uses it while a step runs. Throws Error(usage) for a context that
+  /// the model does not have.
   Engine(models::Model& model, EngineOptions options);
   ~Engine();
 
@@ -76,8 +76,8 @@ class Engine {
   Admit submit(Request request);
   /// Ends a request; the next step says so. False if there is none of that id.
   bool cancel(std::uint64_t id);
-  /// Runs what fits the budget through the model, and samples. Never throws for one request's sake: that one ends with an
-  /// error. What a request gets does not depend on the others nor on the budget (see Model::forward).
+  /// Runs what fits the budget through the model, and samples. Never throws for one request's sake: that one ends with
+  /// an error. What a request gets does not depend on the others nor on the budget (see Model::forward).
   std::vector<Event> step(const Budget& budget = {});
   /// Nothing to run and no event to tell.
   bool idle() const { return sequences_.empty() && told_.empty(); }

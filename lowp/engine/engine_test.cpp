@@ -41,8 +41,8 @@ struct Result {
   std::vector<std::pair<std::int32_t, float>> top;
   std::optional<Finished> end;
   bool operator==(const Result& other) const {
-    return tokens == other.tokens && logprobs == other.logprobs && prompt_logprobs == other.prompt_logprobs && top == other.top &&
-           end.has_value() == other.end.has_value() && (!end || end->reason == other.end->reason);
+    return tokens == other.tokens && logprobs == other.logprobs && prompt_logprobs == other.prompt_logprobs &&
+           top == other.top && end.has_value() == other.end.has_value() && (!end || end->reason == other.end->reason);
   }
 };
 using Results = std::map<std::uint64_t, Result>;
@@ -110,7 +110,8 @@ TEST(Engine, ABatchChangesNothing) {
     Engine engine(model(), {});
     for (const Request& r : requests) ASSERT_TRUE(engine.submit(r));
     const Results together = drain(engine, budget);
-    for (const Request& r : requests) EXPECT_TRUE(together.at(r.id) == expected.at(r.id)) << "request " << r.id << ", budget " << budget.tokens;
+    for (const Request& r : requests)
+      EXPECT_TRUE(together.at(r.id) == expected.at(r.id)) << "request " << r.id << ", budget " << budget.tokens;
   }
 }
 
@@ -159,7 +160,8 @@ TEST(Engine, StopIdsEndWithoutBeingTokens) {
   r.sampling.temperature = 0;
   const Result free = alone(r);
   const std::int32_t stop = free.tokens[5];
-  const auto first = static_cast<std::size_t>(std::find(free.tokens.begin(), free.tokens.end(), stop) - free.tokens.begin());
+  const auto first =
+      static_cast<std::size_t>(std::find(free.tokens.begin(), free.tokens.end(), stop) - free.tokens.begin());
   r.stop_ids = {stop};
   const Result stopped = alone(r);
   EXPECT_EQ(stopped.end->reason, FinishReason::stop);
@@ -315,8 +317,10 @@ TEST(Engine, AFailureInTheModelEndsOneRequest) {
   ASSERT_TRUE(engine.submit(request(1, 12, 8)));
   ASSERT_TRUE(engine.submit(request(2, 90, 8)));
   // Half way through the layers the model fails on any batch with more than 80 rows.
-  model().set_tap([](const std::string& module, std::span<const float> input, std::int64_t k, std::span<const float>, std::int64_t) {
-    if (module == "model.layers.4.mlp.up_proj" && static_cast<std::int64_t>(input.size()) > 80 * k) throw std::bad_alloc();
+  model().set_tap([](const std::string& module, std::span<const float> input, std::int64_t k, std::span<const float>,
+                     std::int64_t) {
+    if (module == "model.layers.4.mlp.up_proj" && static_cast<std::int64_t>(input.size()) > 80 * k)
+      throw std::bad_alloc();
   });
   const Results results = drain(engine);
   model().set_tap(nullptr);

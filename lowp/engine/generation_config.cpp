@@ -19,14 +19,16 @@ const Json* field(const Json& json, const char* key) {
 std::optional<double> number(const Json& json, const std::string& where, const char* key) {
   const Json* value = field(json, key);
   if (!value) return std::nullopt;
-  if (!value->is_number()) fail(ErrorCode::bad_input, "{}: {}: expected a number, found {}", where, key, value->type_name());
+  if (!value->is_number())
+    fail(ErrorCode::bad_input, "{}: {}: expected a number, found {}", where, key, value->type_name());
   return value->get<double>();
 }
 
 std::optional<std::int64_t> count(const Json& json, const std::string& where, const char* key) {
   const std::optional<double> value = number(json, where, key);
   if (!value) return std::nullopt;
-  if (*value != std::floor(*value) || std::abs(*value) > 1e9) fail(ErrorCode::bad_input, "{}: {}: expected a count, found {}", where, key, *value);
+  if (*value != std::floor(*value) || std::abs(*value) > 1e9)
+    fail(ErrorCode::bad_input, "{}: {}: expected a count, found {}", where, key, *value);
   return static_cast<std::int64_t>(*value);
 }
 
@@ -59,7 +61,8 @@ GenerationConfig parse_generation_config(const Json& json, const std::string& wh
   GenerationConfig config;
   config.eos_ids = token_ids(json, where, "eos_token_id");
   if (const Json* value = field(json, "do_sample")) {
-    if (!value->is_boolean()) fail(ErrorCode::bad_input, "{}: do_sample: expected true or false, found {}", where, value->type_name());
+    if (!value->is_boolean())
+      fail(ErrorCode::bad_input, "{}: do_sample: expected true or false, found {}", where, value->type_name());
     config.do_sample = value->get<bool>();
   }
   config.temperature = number(json, where, "temperature");

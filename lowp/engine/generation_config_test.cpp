@@ -11,7 +11,8 @@ namespace {
 GenerationConfig parse(const char* text) { return parse_generation_config(parse_json(text, "test"), "g.json"); }
 
 TEST(GenerationConfig, ReadsWhatItNames) {
-  const auto config = parse(R"({"eos_token_id": [5, 7], "do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0, "repetition_penalty": 1.05, "other": []})");
+  const auto config = parse(
+      R"({"eos_token_id": [5, 7], "do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0, "repetition_penalty": 1.05, "other": []})");
   EXPECT_EQ(config.eos_ids, (std::vector<std::int32_t>{5, 7}));
   const Sampling s = config.sampling();
   EXPECT_EQ(s.temperature, 0.6);
@@ -28,18 +29,28 @@ TEST(GenerationConfig, AbsentIsNeutral) {
   EXPECT_EQ(config.sampling().top_p, 1);
 }
 
-TEST(GenerationConfig, NotSamplingIsGreedy) { EXPECT_EQ(parse(R"({"do_sample": false, "temperature": 0.6})").sampling().temperature, 0); }
+TEST(GenerationConfig, NotSamplingIsGreedy) {
+  EXPECT_EQ(parse(R"({"do_sample": false, "temperature": 0.6})").sampling().temperature, 0);
+}
 
 TEST(GenerationConfig, BadValuesAreNamed) {
-  for (const auto& [text, word] : {std::pair{R"([])", "object"}, {R"({"temperature": "hot"})", "temperature"}, {R"({"temperature": -1})", "temperature"},
-                                   {R"({"top_p": 2})", "top_p"}, {R"({"top_k": 1.5})", "top_k"}, {R"({"top_k": 1e300})", "top_k"}, {R"({"do_sample": 1})", "do_sample"},
-                                   {R"({"eos_token_id": "x"})", "eos_token_id"}, {R"({"eos_token_id": [1, -2]})", "eos_token_id"}, {R"({"eos_token_id": 1e99})", "eos_token_id"}}) {
+  for (const auto& [text, word] : {std::pair{R"([])", "object"},
+                                   {R"({"temperature": "hot"})", "temperature"},
+                                   {R"({"temperature": -1})", "temperature"},
+                                   {R"({"top_p": 2})", "top_p"},
+                                   {R"({"top_k": 1.5})", "top_k"},
+                                   {R"({"top_k": 1e300})", "top_k"},
+                                   {R"({"do_sample": 1})", "do_sample"},
+                                   {R"({"eos_token_id": "x"})", "eos_token_id"},
+                                   {R"({"eos_token_id": [1, -2]})", "eos_token_id"},
+                                   {R"({"eos_token_id": 1e99})", "eos_token_id"}}) {
     try {
       parse(text);
       ADD_FAILURE() << text;
     } catch (const Error& e) {
       EXPECT_EQ(e.code(), ErrorCode::bad_input);
-      EXPECT_NE(std::string(e.what()).find(std::string("g.json: ") + (*text == '[' ? "" : word)), std::string::npos) << e.what();
+      EXPECT_NE(std::string(e.what()).find(std::string("g.json: ") + (*text == '[' ? "" : word)), std::string::npos)
+          << e.what();
     }
   }
 }

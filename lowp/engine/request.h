@@ -20,7 +20,7 @@ struct Sampling {
   double presence_penalty = 0;    // [-2, 2]; of ids in the output
   double frequency_penalty = 0;   // [-2, 2]; times the count in the output
   std::vector<std::pair<std::int32_t, double>> logit_bias = {};  // [-100, 100] by id
-  std::uint64_t seed = 0;         // the n-th token draws the n-th number of this seed, whatever else runs
+  std::uint64_t seed = 0;  // the n-th token draws the n-th number of this seed, whatever else runs
 };
 
 /// Constrains what a request may say, as a grammar does. Driven by the engine's thread, for one request.

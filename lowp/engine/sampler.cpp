@@ -56,12 +56,15 @@ struct Candidate {
   double weight;  // proportional to its probability
 };
 
-bool less_likely(const Candidate& a, const Candidate& b) { return a.weight < b.weight || (a.weight == b.weight && a.id > b.id); }
+bool less_likely(const Candidate& a, const Candidate& b) {
+  return a.weight < b.weight || (a.weight == b.weight && a.id > b.id);
+}
 
 // Keeps the likeliest `k` that together reach `share` of the weight of those `k`, likeliest first.
 void keep_likeliest(std::vector<Candidate>& all, std::size_t k, double share) {
   if (k < all.size()) {
-    std::nth_element(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(k), all.end(), [](const auto& a, const auto& b) { return less_likely(b, a); });
+    std::nth_element(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(k), all.end(),
+                     [](const auto& a, const auto& b) { return less_likely(b, a); });
     all.resize(k);
   }
   if (share >= 1) return;
@@ -83,7 +86,8 @@ std::vector<Candidate> candidates(std::span<const float> logits, float largest, 
     if (weight > 0) all.push_back({static_cast<std::int32_t>(id), weight});
   }
   keep_likeliest(all, s.top_k > 0 ? static_cast<std::size_t>(s.top_k) : all.size(), s.top_p);
-  if (s.min_p > 0) std::erase_if(all, [&](const Candidate& c) { return c.weight < s.min_p; });  // the likeliest weighs 1
+  if (s.min_p > 0)
+    std::erase_if(all, [&](const Candidate& c) { return c.weight < s.min_p; });  // the likeliest weighs 1
   std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
   return all;
 }
@@ -121,9 +125,11 @@ std::optional<BadParameter> check(const Sampling& s) {
   if (s.top_k < -1) return bad("top_k", "a count, or 0 or -1 for all", static_cast<double>(s.top_k));
   if (!within(s.top_p, 0, 1) || s.top_p == 0) return bad("top_p", "a number above 0 and up to 1", s.top_p);
   if (!within(s.min_p, 0, 1)) return bad("min_p", "a number from 0 to 1", s.min_p);
-  if (!within(s.repetition_penalty, 1e-30, 1e30)) return bad("repetition_penalty", "a number above 0", s.repetition_penalty);
+  if (!within(s.repetition_penalty, 1e-30, 1e30))
+    return bad("repetition_penalty", "a number above 0", s.repetition_penalty);
   if (!within(s.presence_penalty, -2, 2)) return bad("presence_penalty", "a number from -2 to 2", s.presence_penalty);
-  if (!within(s.frequency_penalty, -2, 2)) return bad("frequency_penalty", "a number from -2 to 2", s.frequency_penalty);
+  if (!within(s.frequency_penalty, -2, 2))
+    return bad("frequency_penalty", "a number from -2 to 2", s.frequency_penalty);
   for (const auto& [id, bias] : s.logit_bias) {
     if (id < 0) return bad("logit_bias", "token ids of at least 0", id);
     if (!within(bias, -100, 100)) return bad("logit_bias", "biases from -100 to 100", bias);
@@ -132,11 +138,14 @@ std::optional<BadParameter> check(const Sampling& s) {
 }
 
 Sample sample(std::span<const float> raw, const Sampling& s, const History& history) {
-  std::vector<float> logits(raw.begin(), raw.begin() + static_cast<std::ptrdiff_t>(limited(raw.size(), history.vocab_limit)));
-  if (std::any_of(logits.begin(), logits.end(), [](float x) { return std::isnan(x); })) return {.error = "the model's logits are NaN"};
+  std::vector<float> logits(raw.begin(),
+                            raw.begin() + static_cast<std::ptrdiff_t>(limited(raw.size(), history.vocab_limit)));
+  if (std::any_of(logits.begin(), logits.end(), [](float x) { return std::isnan(x); }))
+    return {.error = "the model's logits are NaN"};
   penalize(logits, s, history);
   for (const auto& [id, bias] : s.logit_bias)
-    if (id >= 0 && static_cast<std::size_t>(id) < logits.size()) logits[static_cast<std::size_t>(id)] += static_cast<float>(bias);
+    if (id >= 0 && static_cast<std::size_t>(id) < logits.size())
+      logits[static_cast<std::size_t>(id)] += static_cast<float>(bias);
   mask(logits, history);
   const auto largest = std::max_element(logits.begin(), logits.end());
   if (largest == logits.end() || *largest == kNever) return {.error = "no token may come next"};
@@ -150,11 +159,14 @@ Score score(std::span<const float> logits, std::int32_t token, int top, std::int
   double sum = 0;
   for (const float x : logits) sum += std::exp(static_cast<double>(x) - static_cast<double>(largest));
   const double log_sum = static_cast<double>(largest) + std::log(sum);
-  const auto logprob = [&](std::int32_t id) { return static_cast<float>(static_cast<double>(logits[static_cast<std::size_t>(id)]) - log_sum); };
+  const auto logprob = [&](std::int32_t id) {
+    return static_cast<float>(static_cast<double>(logits[static_cast<std::size_t>(id)]) - log_sum);
+  };
 
   Score result{.token = token, .logprob = logprob(token)};
   const std::span<const float> real = logits.first(limited(logits.size(), vocab_limit));
-  result.rank += std::count_if(real.begin(), real.end(), [&](float x) { return x > logits[static_cast<std::size_t>(token)]; });
+  result.rank +=
+      std::count_if(real.begin(), real.end(), [&](float x) { return x > logits[static_cast<std::size_t>(token)]; });
   if (top <= 0) return result;
   std::vector<std::int32_t> order(real.size());
   std::iota(order.begin(), order.end(), 0);

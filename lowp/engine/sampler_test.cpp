@@ -92,8 +92,9 @@ TEST(Sample, TopKThenTopPThenMinP) {
 }
 
 TEST(Sample, ExtremeTemperaturesAreLimits) {
-  EXPECT_EQ(shares({1, 2, 1.999f}, {.temperature = 1e-300}).at(1), 1);
-  for (const auto& [id, share] : shares({1, 2000, -3000}, {.temperature = 1e300})) EXPECT_NEAR(share, 1.0 / 3, 0.015) << id;
+  EXPECT_EQ(shares({1, 2, 1.999f}, {.temperature = 1e-300}).size(), 1u);
+  for (const auto& [id, share] : shares({1, 2000, -3000}, {.temperature = 1e300}))
+    EXPECT_NEAR(share, 1.0 / 3, 0.015) << id;
 }
 
 TEST(Sample, SeedsReproduceAndDiffer) {
@@ -151,12 +152,21 @@ TEST(Sample, WhatCannotBeSampledIsSaid) {
 TEST(Check, NamesTheParameter) {
   const auto name = [](const Sampling& s) { return check(s) ? check(s)->name : std::string(); };
   EXPECT_EQ(name({}), "");
-  EXPECT_EQ(name({.temperature = 0, .top_k = -1, .top_p = 1e-9, .min_p = 1, .repetition_penalty = 1.3, .presence_penalty = -2, .frequency_penalty = 2, .logit_bias = {{3, -100}}}), "");
+  EXPECT_EQ(name({.temperature = 0,
+                  .top_k = -1,
+                  .top_p = 1e-9,
+                  .min_p = 1,
+                  .repetition_penalty = 1.3,
+                  .presence_penalty = -2,
+                  .frequency_penalty = 2,
+                  .logit_bias = {{3, -100}}}),
+            "");
   for (const double x : {-0.1, kNan, HUGE_VAL}) EXPECT_EQ(name({.temperature = x}), "temperature") << x;
   EXPECT_EQ(name({.top_k = -2}), "top_k");
   for (const double x : {-0.1, 0.0, 1.1, kNan}) EXPECT_EQ(name({.top_p = x}), "top_p") << x;
   for (const double x : {-0.1, 1.1, kNan}) EXPECT_EQ(name({.min_p = x}), "min_p") << x;
-  for (const double x : {-1.0, 0.0, kNan, HUGE_VAL}) EXPECT_EQ(name({.repetition_penalty = x}), "repetition_penalty") << x;
+  for (const double x : {-1.0, 0.0, kNan, HUGE_VAL})
+    EXPECT_EQ(name({.repetition_penalty = x}), "repetition_penalty") << x;
   for (const double x : {-2.1, 2.1, kNan}) EXPECT_EQ(name({.presence_penalty = x}), "presence_penalty") << x;
   for (const double x : {-2.1, 2.1, kNan}) EXPECT_EQ(name({.frequency_penalty = x}), "frequency_penalty") << x;
   EXPECT_EQ(name({.logit_bias = {{1, kNan}}}), "logit_bias");

@@ -16,9 +16,9 @@ struct Budget {
 
 /// A sequence as the scheduler sees it.
 struct Progress {
-  std::int64_t pending = 0;    // known tokens that the model has not seen: 1 while generating
-  bool begun = false;          // has seen some
-  bool generating = false;     // the whole prompt has been seen
+  std::int64_t pending = 0;       // known tokens that the model has not seen: 1 while generating
+  bool begun = false;             // has seen some
+  bool generating = false;        // the whole prompt has been seen
   std::uint64_t waits_since = 0;  // the step that ran it last, or that of its arrival
 };
 
@@ -27,9 +27,10 @@ struct Slice {
   std::int64_t tokens = 0;
 };
 
-/// `sequences` in the order of their arrival. Every generating sequence and the first of those with prompt left to see get a
-/// token, those that wait longest first; what is left of the budget goes to prompts in the order of arrival, and prompts are
-/// cut where it ends. So prompts never stop the generating ones, nor these the prompts, however small the budget.
+/// `sequences` in the order of their arrival. Every generating sequence and the first of those with prompt left to see
+/// get a token, those that wait longest first; what is left of the budget goes to prompts in the order of arrival, and
+/// prompts are cut where it ends. So prompts never stop the generating ones, nor these the prompts, however small the
+/// budget.
 std::vector<Slice> schedule(std::span<const Progress> sequences, const Budget& budget);
 
 }  // namespace lowp::engine

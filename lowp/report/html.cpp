@@ -12,11 +12,12 @@ constexpr std::string_view kStyle = R"(
   --c: #1a7f4b; --d: #8a3ffc; --e: #b3261e; }
 @media (prefers-color-scheme: dark) { :root { --bg: #14171b; --fg: #e4e8ec; --muted: #9aa4ae; --line: #363d45; --band: #1c2127; --a: #6cb0ff;
   --b: #ffa257; --c: #57cf8f; --d: #c49bff; --e: #ff8f87; } }
-body { background: var(--bg); color: var(--fg); font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; margin: 2em auto; padding: 0 1.5em; max-width: 72em; }
+body { background: var(--bg); color: var(--fg); font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; margin: 2em auto; padding: 0 1.5em; max-width: 86em; }
+a { color: var(--a); text-decoration: none; }
 h1 { font-size: 1.5em; margin-bottom: 0.2em; } h2 { font-size: 1.15em; margin-top: 2em; }
 .about, .notes { color: var(--muted); font-size: 0.9em; } .notes dt { float: left; min-width: 1.8em; } .notes dd { margin: 0 0 0.4em 2em; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.87em; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.25em 0.7em; text-align: left; white-space: nowrap; border-bottom: 1px solid var(--line); } th { border-bottom: 2px solid var(--muted); vertical-align: bottom; }
+th, td { padding: 0.25em 0.6em; text-align: left; white-space: nowrap; border-bottom: 1px solid var(--line); } th { border-bottom: 2px solid var(--muted); vertical-align: bottom; }
 th.sortable { cursor: pointer; } th[aria-sort=ascending]::after { content: " \2191"; } th[aria-sort=descending]::after { content: " \2193"; }
 td.n, th.n { text-align: right; } tbody tr:nth-child(even) { background: var(--band); }
 td.long { white-space: normal; min-width: 18em; }

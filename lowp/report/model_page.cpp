@@ -13,6 +13,10 @@ namespace {
 // Footnotes, in this order; those without a column are left out.
 enum NoteId : std::size_t { kBits, kGigabytes, kSqnr, kPerplexity, kKl, kTask, kDecode, kPrefill, kBandwidth, kMemory, kSpeedUp };
 
+constexpr const char* kPplPattern = "{:.6g}";
+constexpr double kSteady = 0.1;  // change of the original's speed within a report that is no cause for a warning
+constexpr double kPlotted = 2;   // recipes whose perplexity is beyond this multiple of the original's are not plotted
+
 // A column of numbers: what it is called, which note explains it, and its value in a row (nullopt: "-").
 struct Metric {
   std::string title, pattern;
@@ -23,12 +27,12 @@ struct Metric {
 std::vector<Metric> accuracy_metrics(const ModelReport& report) {
   std::vector<Metric> metrics = {
       {"bits/weight", "{:.3f}", kBits, [](const ModelRow& r) { return r.bits_per_weight; }},
-      {"checkpoint GB", "{:.4g}", kGigabytes, [](const ModelRow& r) { return static_cast<double>(r.file_bytes) / 1e9; }},
+      {"checkpoint GB", "{:#.4g}", kGigabytes, [](const ModelRow& r) { return static_cast<double>(r.file_bytes) / 1e9; }},
       {"weight SQNR dB", "{:.2f}", kSqnr, [](const ModelRow& r) { return r.sqnr; }}};
   for (std::size_t i = 0; i < report.methods.size(); ++i) {
-    metrics.push_back({fmt::format("ppl {}", name(report.methods[i])), "{:.4f}", kPerplexity, [i](const ModelRow& r) { return r.perplexity[i].perplexity; }});
+    metrics.push_back({fmt::format("ppl {}", name(report.methods[i])), kPplPattern, kPerplexity, [i](const ModelRow& r) { return r.perplexity[i].perplexity; }});
     if (report.methods[i] == eval::Method::rolling)
-      metrics.push_back({"word ppl", "{:.4f}", kPerplexity, [i](const ModelRow& r) { return r.perplexity[i].word_perplexity; }});
+      metrics.push_back({"word ppl", kPplPattern, kPerplexity, [i](const ModelRow& r) { return r.perplexity[i].word_perplexity; }});
   }
   if (!report.methods.empty()) {
     metrics.push_back({"KL", "{:.5f}", kKl, [](const ModelRow& r) { return r.perplexity[0].kl ? std::optional(r.perplexity[0].kl->mean) : std::nullopt; }});
@@ -69,6 +73,14 @@ std::string perplexity_words(const ModelReport& report) {
   return words;
 }
 
+// Whether the original, timed again at the end, ran as fast as at the beginning.
+std::string drift(const ModelReport& report) {
+  if (!report.again) return "";
+  const double first = report.rows.front().speed->decode_rate(), last = report.again->decode_rate(), change = last / first - 1;
+  return fmt::format(" Timed again at the end, it decoded {:.1f} tokens/s, {:+.0f} % against the beginning.{}", last, 100 * change,
+                     std::abs(change) > kSteady ? " WARNING: the machine was busy with other work; the speeds of this report cannot be compared." : "");
+}
+
 std::vector<NumberedNote> numbered_notes(const ModelReport& report) {
   const ModelRow& original = report.rows.front();
   const Speed& speed = *original.speed;
@@ -85,7 +97,7 @@ std::vector<NumberedNote> numbered_notes(const ModelReport& report) {
   all.push_back({kPrefill, {"prefill tokens/s", fmt::format("the prompt of {} tokens in one call, logits of its last token; same runs.", speed.prefill_tokens)}});
   all.push_back({kBandwidth, {"bandwidth", "model bandwidth: weight bytes without the embedding (a tied head counts; of a mixture, all experts) times decode tokens/s, 10^9 bytes a second."}});
   all.push_back({kMemory, {"peak memory", "largest resident set (VmHWM) of a process that loads the checkpoint and does these runs, pages of the mapped file included; 10^6 bytes."}});
-  all.push_back({kSpeedUp, {"speed-up", "over the first row, the model as it was."}});
+  all.push_back({kSpeedUp, {"speed-up", "over the first row, the model as it was." + drift(report)}});
   return all;
 }
 
@@ -135,11 +147,23 @@ Json row_json(const ModelReport& report, const ModelRow& row) {
   return json;
 }
 
+// Whether a recipe is so far off that it would squash a plot.
+bool off_the_plot(const ModelReport& report, const ModelRow& row) {
+  return !row.perplexity.empty() && row.perplexity[0].perplexity > kPlotted * report.rows.front().perplexity[0].perplexity;
+}
+
+std::string off_the_plot(const ModelReport& report) {
+  std::string list;
+  for (const ModelRow& row : report.rows)
+    if (off_the_plot(report, row)) list += fmt::format("{}{} ({:.4g})", list.empty() ? "" : ", ", row.recipe, row.perplexity[0].perplexity);
+  return list.empty() ? "" : fmt::format("<p class=\"about\">Not plotted, perplexity beyond {} times the original's: {}.</p>\n", kPlotted, escape(list));
+}
+
 // Points of a metric over bits a weight; recipes only, not the original.
 ScatterPlot scatter(const ModelReport& report, const std::string& title, Axis y, const std::function<std::optional<double>(const ModelRow&)>& value) {
   ScatterPlot plot{.title = title, .x = {"bits a weight", true}, .y = std::move(y), .series = {"weights only", "weights and activations"}, .points = {}, .reference = {}, .reference_label = ""};
   for (const ModelRow& row : report.rows) {
-    if (&row == &report.rows.front() || !row.refusal.empty()) continue;
+    if (&row == &report.rows.front() || !row.refusal.empty() || off_the_plot(report, row)) continue;
     const auto v = value(row);
     if (v && std::isfinite(*v) && (*v > 0 || !plot.y.logarithmic)) plot.points.push_back({row.bits_per_weight, *v, row.recipe, row.activation == "bf16" ? 0u : 1u});
   }
@@ -156,7 +180,7 @@ std::string accuracy_plots(const ModelReport& report) {
                                    [](const ModelRow& r) { return std::optional(r.perplexity[0].perplexity); });
   perplexity.reference = report.rows.front().perplexity[0].perplexity;
   perplexity.reference_label = fmt::format("the original: {:.4f}", *perplexity.reference);
-  return kl + svg(perplexity);
+  return off_the_plot(report) + kl + svg(perplexity);
 }
 
 std::string speed_bars(const ModelReport& report, const std::string& title, double (Speed::*rate)() const) {
@@ -212,6 +236,7 @@ Json to_json(const ModelReport& report) {
   const auto path = [](const std::string& p) { return p.empty() ? Json(nullptr) : Json(p); };
   return {{"report", "model"}, {"model", report.model}, {"text", path(report.text_path)}, {"task", path(report.task_path)}, {"compute", report.compute}, {"device", "cpu"},
           {"measured_on", report.machine.cpu}, {"threads", report.machine.threads}, {"date", report.machine.date}, {"version", report.machine.version},
+          {"original_again", report.again ? Json{{"decode_tokens_per_second", report.again->decode_rate()}, {"prefill_tokens_per_second", report.again->prefill_rate()}} : Json(nullptr)},
           {"rows", rows}, {"notes", explained}, {"seconds", report.seconds}};
 }
 

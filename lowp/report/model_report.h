@@ -56,6 +56,7 @@ struct ModelReport {
   std::string model, compute, text_path, task_path;
   std::vector<eval::Method> methods;
   std::vector<ModelRow> rows;  // the first is the unquantized model
+  std::optional<Speed> again;  // of the unquantized model, after all others: did the machine stay as fast as it was?
   double seconds = 0;
 };
 

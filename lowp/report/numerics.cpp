@@ -108,7 +108,8 @@ NumericsReport measure_numerics(const Machine& machine, const std::function<void
       for (const int exponent : report.exponents) {
         const Tensor tensor = numerics_tensor(data, dtype, exponent);
         for (std::size_t f = 0; f < report.formats.size(); ++f) {
-          const ops::CastOptions options{.name = report.formats[f].name};
+          ops::CastOptions options;
+          options.name = report.formats[f].name;
           const QuantizedMatrix q = quant::quantize(tensor.view(), report.formats[f], quant::Algorithm::absmax, options);
           panel.sqnr[f].push_back(ops::sqnr(tensor.view(), q, options));
           progress(++done / total);

@@ -46,13 +46,14 @@ bool leader_crosses(double x, double y, const Box& label, const Box& other) {
   return false;
 }
 
-// Places to try for one label: right, left, above, below and the diagonals, ever further away.
+// Places to try for one label: right, left, above, below and the diagonals, then in between, ever further away.
 std::vector<Box> candidates(double x, double y, double width) {
-  constexpr std::array<std::pair<int, int>, 8> kDirections = {{{1, 0}, {-1, 0}, {1, -1}, {1, 1}, {-1, -1}, {-1, 1}, {0, -1}, {0, 1}}};
+  constexpr std::array<std::pair<double, double>, 16> kDirections = {{{1, 0}, {-1, 0}, {1, -1}, {1, 1}, {-1, -1}, {-1, 1}, {0, -1}, {0, 1},
+                                                                       {1, -0.5}, {1, 0.5}, {-1, -0.5}, {-1, 0.5}, {0.5, -1}, {0.5, 1}, {-0.5, -1}, {-0.5, 1}}};
   std::vector<Box> boxes;
-  for (const double reach : {8.0, 14.0, 22.0, 32.0, 44.0, 58.0, 74.0, 92.0, 112.0, 134.0, 158.0})
+  for (const double reach : {8.0, 14.0, 22.0, 32.0, 44.0, 58.0, 74.0, 92.0, 112.0, 134.0, 158.0, 184.0, 212.0})
     for (const auto& [dx, dy] : kDirections) {
-      const double cx = dx == 0 ? x - width / 2 : dx > 0 ? x + reach : x - reach - width;
+      const double cx = dx == 0 ? x - width / 2 : dx > 0 ? x + dx * reach : x + dx * reach - width;
       const double cy = y + dy * reach - kLabelHeight / 2;
       boxes.push_back({cx, cy, cx + width, cy + kLabelHeight});
     }
@@ -71,7 +72,7 @@ std::vector<double> ticks(double low, double high, bool logarithmic, int count) 
   if (!logarithmic) return multiples(low, high, count);
   std::vector<double> marks = powers(low, high, true);
   if (marks.size() > 2 * static_cast<std::size_t>(count)) marks = powers(low, high, false);
-  return marks.size() >= 3 ? marks : multiples(low, high, count);
+  return marks.size() >= 4 ? marks : multiples(low, high, count);
 }
 
 std::string tick_text(double value) {
@@ -79,28 +80,29 @@ std::string tick_text(double value) {
   return fmt::format("{:.5g}", value);
 }
 
-double text_width(const std::string& text) { return 6.3 * static_cast<double>(text.size()); }
+double text_width(const std::string& text) { return 6.9 * static_cast<double>(text.size()); }
 
 std::vector<std::optional<Box>> place_labels(const std::vector<std::pair<double, double>>& points, const std::vector<std::string>& labels, const Box& area) {
   std::vector<std::optional<Box>> placed(points.size());
-  const auto free = [&](std::size_t at, const Box& box) {
+  const auto free = [&](std::size_t at, const Box& box, bool over_points) {
     const auto [x, y] = points[at];
     if (!area.contains(box)) return false;
     for (std::size_t i = 0; i < points.size(); ++i) {
       const Box point = square(points[i].first, points[i].second, kPointRadius);
-      if (box.overlaps(point) || (i != at && leader_crosses(x, y, box, point))) return false;
+      if (box.overlaps(point) || (i != at && !over_points && leader_crosses(x, y, box, point))) return false;
       if (!placed[i]) continue;
       if (box.overlaps(*placed[i]) || leader_crosses(x, y, box, *placed[i])) return false;
       if (leader_crosses(points[i].first, points[i].second, *placed[i], box)) return false;
     }
     return true;
   };
-  for (std::size_t i = 0; i < points.size(); ++i)
-    for (const Box& box : candidates(points[i].first, points[i].second, text_width(labels[i])))
-      if (free(i, box)) {
-        placed[i] = box;
-        break;
-      }
+  for (const bool over_points : {false, true})  // a leader over a neighbour's point is better than no label
+    for (std::size_t i = 0; i < points.size(); ++i) {
+      if (placed[i]) continue;
+      const auto boxes = candidates(points[i].first, points[i].second, text_width(labels[i]));
+      const auto at = std::find_if(boxes.begin(), boxes.end(), [&](const Box& box) { return free(i, box, over_points); });
+      if (at != boxes.end()) placed[i] = *at;
+    }
   return placed;
 }
 

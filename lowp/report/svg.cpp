@@ -140,7 +140,9 @@ std::string svg(const ScatterPlot& plot) {
   for (std::size_t i = 0; i < boxes.size(); ++i) {
     const Point& point = plot.points[i];
     out += marker(places[i].first, places[i].second, point.series, fmt::format("{}: {} {}, {} {}", point.label, plot.x.label, tick_text(point.x), plot.y.label, tick_text(point.y)));
-    if (boxes[i]) out += text(boxes[i]->left, boxes[i]->bottom - 3, point.label);
+    if (!boxes[i]) continue;
+    const bool left = boxes[i]->right < places[i].first;  // of its point: the text ends there, however wide the reader's font is
+    out += text(left ? boxes[i]->right : boxes[i]->left, boxes[i]->bottom - 3, point.label, left ? "text-anchor=\"end\"" : "");
   }
   return out + "</svg>\n";
 }

@@ -20,7 +20,8 @@ std::size_t last_character(std::string_view text, std::size_t end) {
 bool is_word_at(std::string_view text, std::size_t at) { return is_word_character(next_utf8(text, at).code); }
 
 bool stands_alone(std::string_view text, std::size_t begin, std::size_t end) {
-  return (begin == 0 || !is_word_at(text, last_character(text, begin))) && (end == text.size() || !is_word_at(text, end));
+  return (begin == 0 || !is_word_at(text, last_character(text, begin))) &&
+         (end == text.size() || !is_word_at(text, end));
 }
 
 // Where the white space before `begin` starts, not before `floor`.
@@ -69,7 +70,8 @@ void AddedTokenFinder::add(const AddedToken& token, std::string_view content) {
   may_start_[static_cast<unsigned char>(content[0])] = true;
   int node = 0;
   for (const char c : content) {
-    const auto [at, is_new] = nodes_[static_cast<std::size_t>(node)].next.try_emplace(c, static_cast<int>(nodes_.size()));
+    const auto [at, is_new] =
+        nodes_[static_cast<std::size_t>(node)].next.try_emplace(c, static_cast<int>(nodes_.size()));
     node = at->second;
     if (is_new) nodes_.emplace_back();
   }

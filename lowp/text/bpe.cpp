@@ -37,7 +37,8 @@ std::pair<std::string_view, std::string_view> read_merge(const Json& merge, cons
   if (merge.is_string()) {
     const std::string_view text = merge.get_ref<const std::string&>();
     const auto space = text.find(' ');
-    if (space != text.npos && text.find(' ', space + 1) == text.npos) return {text.substr(0, space), text.substr(space + 1)};
+    if (space != text.npos && text.find(' ', space + 1) == text.npos)
+      return {text.substr(0, space), text.substr(space + 1)};
   } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
     return {merge[0].get_ref<const std::string&>(), merge[1].get_ref<const std::string&>()};
   }
@@ -66,7 +67,8 @@ MergeTable read_merges(Fields& model, const Vocabulary& vocabulary) {
       if (const auto id = vocabulary.find(token)) return *id;
       fail(ErrorCode::bad_input, "{}: the vocabulary has no token {}", where(), quote(token));
     };
-    merges.insert(id_of(left), id_of(right), {.rank = rank, .id = id_of(merged)});
+    const std::int32_t left_id = id_of(left), right_id = id_of(right);
+    merges.insert(left_id, right_id, {.rank = rank, .id = id_of(merged)});
     ++rank;
   }
   return merges;

@@ -86,7 +86,7 @@ class Bpe {
   Vocabulary vocabulary_;
   MergeTable merges_;
   std::array<std::int32_t, 256> byte_ids_;  // -1: the vocabulary lacks it
-  bool words_first_ = false;  // ignore_merges: a word that is a token is not merged from its bytes
+  bool words_first_ = false;                // ignore_merges: a word that is a token is not merged from its bytes
   std::unordered_map<std::string, std::int32_t, StringHash, std::equal_to<>> words_;
 };
 

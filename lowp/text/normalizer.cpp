@@ -63,7 +63,8 @@ std::string_view Normalizer::apply(std::string_view text, std::string& buffer) c
                                                static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
   LOWP_CHECK(length >= 0, "composition of {} characters", codes.size());
   buffer.clear();
-  for (utf8proc_ssize_t i = 0; i < length; ++i) append_utf8(buffer, static_cast<char32_t>(codes[static_cast<std::size_t>(i)]));
+  for (utf8proc_ssize_t i = 0; i < length; ++i)
+    append_utf8(buffer, static_cast<char32_t>(codes[static_cast<std::size_t>(i)]));
   return buffer;
 }
 

@@ -31,7 +31,8 @@ SpecialTokens read_special_tokens(Fields& fields, const Vocabulary& vocabulary) 
 }
 
 // One of {"SpecialToken": {"id": "<s>"}} and {"Sequence": {"id": "A"}}.
-void read_piece(const Json& json, const std::string& where, const SpecialTokens& tokens, bool& has_text, PostProcessor& out) {
+void read_piece(const Json& json, const std::string& where, const SpecialTokens& tokens, bool& has_text,
+                PostProcessor& out) {
   Fields piece(json, where);
   const bool is_text = piece.find("Sequence") != nullptr;
   Fields content(piece.required(is_text ? "Sequence" : "SpecialToken"), where);
@@ -68,7 +69,8 @@ PostProcessor PostProcessor::parse(const Json& json, const std::string& where, c
   visit_components(json, where, "processors", [&](const std::string& type, Fields& fields) {
     if (type == "ByteLevel") return read_byte_level(fields);
     if (type != "TemplateProcessing" || has_template)
-      fail(ErrorCode::unsupported, "{}: {} is not supported{}", fields.where(), quote(type), has_template ? " here" : "");
+      fail(ErrorCode::unsupported, "{}: {} is not supported{}", fields.where(), quote(type),
+           has_template ? " here" : "");
     has_template = true;
     read_template(fields, vocabulary, result);
   });

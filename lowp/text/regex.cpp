@@ -74,8 +74,8 @@ Regex::Regex(const std::string& pattern, const std::string& where) : where_(wher
   code_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), kOptions, &error, &position,
                               context.get());
   if (!code_->code)
-    fail(ErrorCode::unsupported, "{}: not a regular expression that PCRE2 takes: {} at {} of {}", where_, message_of(error),
-         position, quote(pattern));
+    fail(ErrorCode::unsupported, "{}: not a regular expression that PCRE2 takes: {} at {} of {}", where_,
+         message_of(error), position, quote(pattern));
   pcre2_jit_compile(code_->code, PCRE2_JIT_COMPLETE);  // without it matching is slower, and the same
 }
 
@@ -86,14 +86,14 @@ Regex& Regex::operator=(Regex&&) noexcept = default;
 bool Regex::find(std::string_view text, std::size_t from, Scratch& scratch, Match& match) const {
   const auto& state = *scratch.state_;
   const std::size_t steps = kSteps + kStepsPerByte * (text.size() - from);
-  pcre2_set_match_limit(state.context,
-                        static_cast<std::uint32_t>(std::min<std::size_t>(steps, std::numeric_limits<std::uint32_t>::max())));
+  pcre2_set_match_limit(state.context, static_cast<std::uint32_t>(
+                                           std::min<std::size_t>(steps, std::numeric_limits<std::uint32_t>::max())));
   const int result = pcre2_match(code_->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), from,
                                  PCRE2_NO_UTF_CHECK, state.data, state.context);
   if (result == PCRE2_ERROR_NOMATCH) return false;
   if (result < 0)
-    fail(ErrorCode::unsupported, "{}: the regular expression is too expensive for the text at byte {} of {}: {}", where_,
-         from, text.size(), message_of(result));
+    fail(ErrorCode::unsupported, "{}: the regular expression is too expensive for the text at byte {} of {}: {}",
+         where_, from, text.size(), message_of(result));
   const std::size_t* ends = pcre2_get_ovector_pointer(state.data);
   match = {ends[0], ends[1]};
   return true;

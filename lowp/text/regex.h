@@ -11,8 +11,8 @@ namespace lowp::text {
 /// A compiled expression; used from any number of threads, each with a Scratch of its own.
 class Regex {
  public:
-  /// `pattern` in PCRE2's syntax (regex_syntax.h has Oniguruma's). Throws Error(unsupported) naming `where` if PCRE2 does
-  /// not take it.
+  /// `pattern` in PCRE2's syntax (regex_syntax.h has Oniguruma's). Throws Error(unsupported) naming `where` if PCRE2
+  /// does not take it.
   Regex(const std::string& pattern, const std::string& where);
   ~Regex();
   Regex(Regex&&) noexcept;
@@ -36,8 +36,8 @@ class Regex {
   };
 
   /// The first match in text[from..]; what comes before is seen by assertions. `text` is valid UTF-8. Throws
-  /// Error(unsupported) if the search exceeds its limit of steps, which grows with the text: expressions that go back over
-  /// the text a few times pass, exponential ones do not.
+  /// Error(unsupported) if the search exceeds its limit of steps, which grows with the text: expressions that go back
+  /// over the text a few times pass, exponential ones do not.
   bool find(std::string_view text, std::size_t from, Scratch& scratch, Match& match) const;
 
  private:

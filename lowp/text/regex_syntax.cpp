@@ -85,7 +85,8 @@ class Translator {
       const auto inside = end == std::string_view::npos ? std::string_view() : pattern_.substr(at_ + 1, end - 1);
       const auto comma = std::min(inside.find(','), inside.size());
       const auto digits = [](std::string_view text) { return std::all_of(text.begin(), text.end(), is_digit); };
-      if (inside.empty() || !digits(inside.substr(0, comma)) || !digits(inside.substr(std::min(comma + 1, inside.size()))))
+      if (inside.empty() || !digits(inside.substr(0, comma)) ||
+          !digits(inside.substr(std::min(comma + 1, inside.size()))))
         return copy(1);  // an ordinary character to both
       length = end + 1;
     }
@@ -158,14 +159,16 @@ class Translator {
     copy(2);  // an escaped punctuation mark, or the first byte of a character that needs no escape
   }
 
-  // \p{L}, \p{^L}, \p{Han}. A name that is not a general category is taken for a script; PCRE2 refuses it if it is none.
+  // \p{L}, \p{^L}, \p{Han}. A name that is not a general category is taken for a script; PCRE2 refuses it if it is
+  // none.
   void property() {
     const std::size_t end = pattern_.find('}', at_);
     if (peek(2) != '{' || end == std::string_view::npos) refuse("a property without braces");
     std::string name(pattern_.substr(at_ + 3, end - at_ - 3));
     const bool inverse = name.starts_with('^');
     if (inverse) name.erase(0, 1);
-    const bool is_name = std::all_of(name.begin(), name.end(), [](char c) { return std::isalpha(static_cast<unsigned char>(c)) || c == '_'; });
+    const bool is_name = std::all_of(name.begin(), name.end(),
+                                     [](char c) { return std::isalpha(static_cast<unsigned char>(c)) || c == '_'; });
     if (name.empty() || !is_name) refuse("this property");
     out_ += inverse == (peek(1) == 'p') ? "\\P{" : "\\p{";
     out_ += (name.size() <= 2 ? name : "sc:" + name) + "}";
@@ -177,9 +180,11 @@ class Translator {
     const bool braces = peek(2) == '{';
     const std::size_t begin = at_ + 2 + braces, limit = braces ? 6 : peek(1) == 'u' ? 4 : 2;
     std::size_t end = begin;
-    while (end < pattern_.size() && end - begin < limit && std::isxdigit(static_cast<unsigned char>(pattern_[end]))) ++end;
+    while (end < pattern_.size() && end - begin < limit && std::isxdigit(static_cast<unsigned char>(pattern_[end])))
+      ++end;
     const std::string digits(pattern_.substr(begin, end - begin));
-    const bool whole = braces ? peek(1) == 'x' && !digits.empty() && pattern_.substr(end).starts_with('}') : digits.size() == limit;
+    const bool whole =
+        braces ? peek(1) == 'x' && !digits.empty() && pattern_.substr(end).starts_with('}') : digits.size() == limit;
     // Two digits are a byte, which above 7F is not a character.
     if (!whole || (limit == 2 && digits[0] >= '8')) refuse("this character code");
     out_ += "\\x{" + digits + "}";
@@ -194,7 +199,9 @@ class Translator {
 
 }  // namespace
 
-std::string translate_regex(std::string_view pattern, const std::string& where) { return Translator(pattern, where).run(); }
+std::string translate_regex(std::string_view pattern, const std::string& where) {
+  return Translator(pattern, where).run();
+}
 
 std::string_view white_space_class() { return kSpace; }
 
@@ -202,8 +209,10 @@ std::string quote_regex(std::string_view text) {
   std::string out;
   for (const char c : text) {
     if (std::ispunct(static_cast<unsigned char>(c))) out += '\\';
-    if (c == '\0') out += "\\x{0}";
-    else out += c;
+    if (c == '\0')
+      out += "\\x{0}";
+    else
+      out += c;
   }
   return out;
 }

@@ -29,7 +29,7 @@ TEST(RegexSyntax, SpellsOutWhatDiffers) {
   EXPECT_EQ(matches(R"([\u4e00-\u9fa5\x41])", "A\u4e2db"), "|A|\u4e2d|");
   EXPECT_EQ(matches(R"((?i:'s)|\v)", "'S'\u017f\vs"), "|'S|'\u017f|\v|");
   EXPECT_EQ(matches(R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~])", "a-]\\"), "|-|]|\\|");
-  EXPECT_EQ(matches("a{2}|b{,|{", "aab{,{"), "|");
+  EXPECT_EQ(matches("a{2}|b{x|{", "aaab{x{,"), "|aa|b{x|{|") << "a brace alone is a character";
 }
 
 struct Refused {
@@ -50,16 +50,36 @@ TEST_P(RegexSyntaxRefuses, Pattern) {
 
 INSTANTIATE_TEST_SUITE_P(All, RegexSyntaxRefuses,
                          testing::ValuesIn(std::vector<Refused>{
-                             {"intersection", R"([\w&&\d])"}, {"nested_class", "[a[b]]"}, {"posix_class", "[[:alpha:]]"},
-                             {"open_class", "[a"}, {"empty_class", "[]a]"}, {"range_from_set", R"([\s-a])"},
-                             {"range_to_set", R"([a-\s])"}, {"hex_digit", R"(\h)"}, {"boundary", R"(\bx)"},
-                             {"back_reference", R"((a)\1)"}, {"quoting", R"(\Qa\E)"}, {"end_of_pattern", "\\"},
-                             {"named_group", "(?<n>a)"}, {"multi_line", "(?m:.)"}, {"comment", "(?#a)"},
-                             {"option_inside", "a(?i)b"}, {"verb", "(*UTF)a"}, {"possessive_braces", "a{1,2}+"},
-                             {"lazy_braces", "a{2}?"}, {"no_lower_bound", "a{,2}"}, {"doubled", "a+*"},
-                             {"byte_code", R"(\xff)"}, {"short_code", R"(\u00e)"}, {"binary_property", R"(\p{Emoji})"},
-                             {"no_such_property", R"(\p{Nope})"}, {"open_property", R"(\p{L)"}, {"one_letter", R"(\pL)"},
-                             {"open_group", "(?:a"}, {"nothing_to_repeat", "*a"}, {"lookbehind", "(?<=a+)b"},
+                             {"intersection", R"([\w&&\d])"},
+                             {"nested_class", "[a[b]]"},
+                             {"posix_class", "[[:alpha:]]"},
+                             {"open_class", "[a"},
+                             {"empty_class", "[]a]"},
+                             {"range_from_set", R"([\s-a])"},
+                             {"range_to_set", R"([a-\s])"},
+                             {"hex_digit", R"(\h)"},
+                             {"boundary", R"(\bx)"},
+                             {"back_reference", R"((a)\1)"},
+                             {"quoting", R"(\Qa\E)"},
+                             {"end_of_pattern", "\\"},
+                             {"named_group", "(?<n>a)"},
+                             {"multi_line", "(?m:.)"},
+                             {"comment", "(?#a)"},
+                             {"option_inside", "a(?i)b"},
+                             {"verb", "(*UTF)a"},
+                             {"possessive_braces", "a{1,2}+"},
+                             {"lazy_braces", "a{2}?"},
+                             {"no_lower_bound", "a{,2}"},
+                             {"doubled", "a+*"},
+                             {"byte_code", R"(\xff)"},
+                             {"short_code", R"(\u00e)"},
+                             {"binary_property", R"(\p{Emoji})"},
+                             {"no_such_property", R"(\p{Nope})"},
+                             {"open_property", R"(\p{L)"},
+                             {"one_letter", R"(\pL)"},
+                             {"open_group", "(?:a"},
+                             {"nothing_to_repeat", "*a"},
+                             {"lookbehind", "(?<=a+)b"},
                          }),
                          [](const auto& info) { return info.param.name; });
 
@@ -75,8 +95,8 @@ TEST(RegexSyntax, QuotesEverything) {
 }
 
 TEST(Regex, BoundsTheEffort) {
-  EXPECT_THROW(matches("(?:a+)+b", std::string(5000, 'a')), Error);
-  EXPECT_THROW(matches("(?:(?:ab)*)*c", std::string(1'000'000, 'a')), Error);
+  EXPECT_THROW(matches("(?:a+)+[bc]", std::string(5000, 'a')), Error);
+  EXPECT_THROW(matches("(?:a|ab|b)*[cd]", std::string(1'000'000, 'a')), Error);
 }
 
 TEST(Regex, GoesBackOverLongRuns) {

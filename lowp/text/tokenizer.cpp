@@ -61,7 +61,8 @@ Tokenizer::Impl::Impl(Fields& file)
       normalizer_(Normalizer::parse(or_null(file.find("normalizer")), file.path("normalizer"))),
       pre_tokenizer_(PreTokenizer::parse(or_null(file.find("pre_tokenizer")), file.path("pre_tokenizer"))) {
   if (file.find("added_tokens")) read_added_tokens(file.array("added_tokens"), file.path("added_tokens"));
-  post_processor_ = PostProcessor::parse(or_null(file.find("post_processor")), file.path("post_processor"), vocabulary());
+  post_processor_ =
+      PostProcessor::parse(or_null(file.find("post_processor")), file.path("post_processor"), vocabulary());
   check_decoder(or_null(file.find("decoder")), file.path("decoder"));
   file.find("truncation"), file.find("padding");
   if (file.find("version") && file.string("version") != "1.0")
@@ -72,8 +73,10 @@ Tokenizer::Impl::Impl(Fields& file)
 void Tokenizer::Impl::read_added_tokens(const Json& list, const std::string& where) {
   for (const AddedToken& token : parse_added_tokens(list, where, bpe_.vocabulary())) {
     std::string buffer;
-    if (token.normalized) normalized_tokens_.add(token, normalizer_.apply(token.content, buffer));
-    else raw_tokens_.add(token, token.content);
+    if (token.normalized)
+      normalized_tokens_.add(token, normalizer_.apply(token.content, buffer));
+    else
+      raw_tokens_.add(token, token.content);
     if (token.special) special_.push_back(token.id);
   }
   std::sort(special_.begin(), special_.end());
@@ -104,8 +107,10 @@ void Tokenizer::Impl::encode(std::string_view text, Scratch& scratch, std::vecto
     }
     normalized_tokens_.split(normalizer_.apply(raw.text, scratch.normalized), scratch.parts);
     for (const auto& part : scratch.parts) {
-      if (part.id >= 0) out.push_back(part.id);
-      else pre_tokenizer_.split(part.text, scratch.regex, encode_word);
+      if (part.id >= 0)
+        out.push_back(part.id);
+      else
+        pre_tokenizer_.split(part.text, scratch.regex, encode_word);
     }
   }
 }
@@ -127,7 +132,8 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view utf8, bool add_spec
   if (utf8.size() > kMaxText)
     fail(ErrorCode::unsupported, "text of {} bytes, at most {} can be encoded at once", utf8.size(), kMaxText);
   if (const auto at = find_invalid_utf8(utf8); at != utf8.npos)
-    fail(ErrorCode::bad_input, "text is not UTF-8: byte {:#04x} at offset {}", static_cast<unsigned char>(utf8[at]), at);
+    fail(ErrorCode::bad_input, "text is not UTF-8: byte {:#04x} at offset {}", static_cast<unsigned char>(utf8[at]),
+         at);
   std::vector<std::int32_t> ids;
   ids.reserve(utf8.size() / 4 + 8);
   if (add_special_tokens) ids.assign(prefix().begin(), prefix().end());
@@ -149,8 +155,7 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids, bool skip_speci
 }
 
 const std::string& Tokenizer::bytes(std::int32_t id) const {
-  if (!token(id))
-    fail(ErrorCode::usage, "no token has the id {}; the tokenizer has ids below {}", id, vocab_size());
+  if (!token(id)) fail(ErrorCode::usage, "no token has the id {}; the tokenizer has ids below {}", id, vocab_size());
   return impl_->vocabulary().bytes(id);
 }
 

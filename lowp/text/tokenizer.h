@@ -11,13 +11,13 @@
 
 namespace lowp::text {
 
-/// A tokenizer.json: byte-level BPE as in GPT-2, Llama 3, Qwen and gpt-oss. The pipeline: split by added tokens, normalize,
-/// split into words, merge the bytes of each word, put tokens such as BOS around. "truncation" and "padding" are not
-/// applied. May be used from any number of threads at once.
+/// A tokenizer.json: byte-level BPE as in GPT-2, Llama 3, Qwen and gpt-oss. The pipeline: split by added tokens,
+/// normalize, split into words, merge the bytes of each word, put tokens such as BOS around. "truncation" and "padding"
+/// are not applied. May be used from any number of threads at once.
 class Tokenizer {
  public:
-  /// Throws Error(io), Error(bad_input) for a file that is not what it claims to be, and Error(unsupported) for a pipeline
-  /// with a part that lowp does not have: it is named, never left out.
+  /// Throws Error(io), Error(bad_input) for a file that is not what it claims to be, and Error(unsupported) for a
+  /// pipeline with a part that lowp does not have: it is named, never left out.
   static Tokenizer from_file(const std::string& path);
   /// The same from the file's text; `where` names the source in messages.
   static Tokenizer from_json(std::string_view text, const std::string& where);
@@ -26,8 +26,8 @@ class Tokenizer {
   Tokenizer& operator=(Tokenizer&&) noexcept;
 
   /// The ids of a text. `add_special_tokens` puts what the post-processor asks for around it, such as BOS. Throws
-  /// Error(bad_input) with the offset if the text is not UTF-8, Error(unsupported) if it has a byte without a token or is
-  /// beyond the effort that the file's regular expressions may take.
+  /// Error(bad_input) with the offset if the text is not UTF-8, Error(unsupported) if it has a byte without a token or
+  /// is beyond the effort that the file's regular expressions may take.
   std::vector<std::int32_t> encode(std::string_view utf8, bool add_special_tokens = false) const;
 
   /// The text of ids, with U+FFFD in place of what is not UTF-8. Throws Error(usage) for an id without a token.

@@ -1,9 +1,11 @@
-// The ids that the tokenizers package gives: tests/golden/tokenizer_cases.jsonl, made by tools/golden/make_tokenizer.py.
+// The ids that the tokenizers package gives: tests/golden/tokenizer_cases.jsonl, made by
+// tools/golden/make_tokenizer.py.
 #include <gtest/gtest.h>
 
 #include <map>
 #include <sstream>
 
+#include "lowp/base/error.h"
 #include "lowp/base/file.h"
 #include "lowp/base/json.h"
 #include "lowp/text/stream_decoder.h"
@@ -17,12 +19,14 @@ using Ids = std::vector<std::int32_t>;
 std::string hash(const Ids& ids) {
   std::uint32_t value = 0x811C9DC5;
   for (const std::int32_t id : ids)
-    for (int shift = 0; shift < 32; shift += 8) value = (value ^ (static_cast<std::uint32_t>(id) >> shift & 0xFF)) * 0x01000193;
+    for (int shift = 0; shift < 32; shift += 8)
+      value = (value ^ (static_cast<std::uint32_t>(id) >> shift & 0xFF)) * 0x01000193;
   return fmt::format("{:08x}", value);
 }
 
 std::string path_of(const std::string& name) {
-  return LOWP_SOURCE_DIR + (name == "bookworm" ? "/models/bookworm-8m/tokenizer.json" : "/tests/golden/tokenizer_" + name + ".json");
+  return LOWP_SOURCE_DIR +
+         (name == "bookworm" ? "/models/bookworm-8m/tokenizer.json" : "/tests/golden/tokenizer_" + name + ".json");
 }
 
 std::vector<Json> lines() {

@@ -1,5 +1,6 @@
 #include "lowp/text/tokenizer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <thread>
 
@@ -12,17 +13,18 @@ namespace {
 
 using Ids = std::vector<std::int32_t>;
 
-Json added(int id, const char* content, Json options = Json::object()) {
+// `options`: the flags that are set.
+Json added(int id, const char* content, const std::vector<std::string>& options = {}) {
   Json token = {{"id", id}, {"content", content}};
   for (const char* option : {"single_word", "lstrip", "rstrip", "normalized", "special"})
-    token[option] = options.value(option, false);
+    token[option] = std::find(options.begin(), options.end(), option) != options.end();
   return token;
 }
 
 // The sample with these added tokens, which have the ids 259, 260, ...
-Tokenizer with_added(const std::vector<std::pair<const char*, Json>>& tokens) {
+Tokenizer with_added(const std::vector<std::pair<const char*, std::vector<std::string>>>& tokens) {
   Json json = sample_tokenizer();
-  json["added_tokens"] = Json::array({added(259, "<s>", {{"special", true}})});
+  json["added_tokens"] = Json::array({added(259, "<s>", {"special"})});
   for (const auto& [content, options] : tokens)
     json["added_tokens"].push_back(added(259 + static_cast<int>(json["added_tokens"].size()), content, options));
   return make(json);
@@ -83,16 +85,18 @@ TEST(AddedTokens, TheLongestWins) {
 }
 
 TEST(AddedTokens, TakeWhiteSpaceAround) {
-  const Tokenizer tokenizer = with_added({{"[L]", {{"lstrip", true}}}, {"[R]", {{"rstrip", true}}}});
+  const Tokenizer tokenizer = with_added({{"[L]", {"lstrip"}}, {"[R]", {"rstrip"}}});
   EXPECT_EQ(tokenizer.encode("a \t\u3000[L] b"), (Ids{'a', 260, ' ', 'b'}));
   EXPECT_EQ(tokenizer.encode("a [R] \n b"), (Ids{'a', ' ', 261, 'b'}));
   EXPECT_EQ(tokenizer.encode("[R] [L]"), (Ids{261, 260}));
 }
 
 TEST(AddedTokens, StandAloneIfAsked) {
-  const Tokenizer tokenizer = with_added({{"he", {{"single_word", true}}}});
-  EXPECT_EQ(tokenizer.id("he"), 256);
-  EXPECT_EQ(tokenizer.encode("he"), Ids{256});
+  const Tokenizer tokenizer = with_added({{"xx", {"single_word"}}, {"-y", {"single_word"}}});
+  EXPECT_EQ(tokenizer.encode("xx (xx)"), (Ids{260, ' ', '(', 260, ')'}));
+  EXPECT_EQ(tokenizer.encode("axx xx_"), (Ids{'a', 'x', 'x', ' ', 'x', 'x', '_'}));
+  EXPECT_EQ(tokenizer.encode("\u4e2dxx"), (Ids{0xE4, 0xB8, 0xAD, 'x', 'x'}));
+  EXPECT_EQ(tokenizer.encode("-y-y"), (Ids{261, '-', 'y'})) << "the second comes after a letter";
 }
 
 TEST(AddedTokens, MayHaveAnyContent) {
@@ -105,7 +109,7 @@ TEST(AddedTokens, MayHaveAnyContent) {
 TEST(AddedTokens, AreFoundInTheirNormalForm) {
   Json json = sample_tokenizer();
   json["normalizer"] = {{"type", "NFC"}};
-  json["added_tokens"].push_back(added(260, "e\u0301", {{"normalized", true}}));
+  json["added_tokens"].push_back(added(260, "e\u0301", {"normalized"}));
   json["added_tokens"].push_back(added(261, "a\u0301"));
   EXPECT_EQ(make(json).encode("\u00e9 e\u0301 a\u0301 \u00e1"), (Ids{260, ' ', 260, ' ', 261, ' ', 0xC3, 0xA1}));
 }
@@ -121,7 +125,7 @@ TEST(Normalizer, ComposesAndOrders) {
   EXPECT_EQ(normal("\u212b"), "\u00c5");
   std::string marks = "a";
   for (int i = 0; i < 200'000; ++i) marks += "\u0301\u0323";
-  EXPECT_EQ(normal(marks).size(), marks.size() - 1) << "a dot below, composed; the rest in order, not in quadratic time";
+  EXPECT_EQ(normal(marks).substr(0, 7), "\u1ea1\u0323\u0323") << "in order, and not in quadratic time";
 }
 
 TEST(Decode, SkipsSpecialTokens) {
@@ -138,10 +142,11 @@ TEST(StreamDecoder, GivesWholeCharacters) {
   const Tokenizer tokenizer = make(sample_tokenizer());
   StreamDecoder decoder(tokenizer);
   std::vector<std::string> parts;
-  for (const int id : {'a', 0xE2, 0x82, 0xAC, 258, 0xF0, 0x9F, 'b', 0xFF, 0xC3}) parts.push_back(decoder.push(id));
+  for (const int id : Ids{'a', 0xE2, 0x82, 0xAC, 258, 0xF0, 0x9F, 'b', 0xFF, 0xC3}) parts.push_back(decoder.push(id));
   parts.push_back(decoder.flush());
   parts.push_back(decoder.flush());
-  EXPECT_EQ(parts, (std::vector<std::string>{"a", "", "", "\u20ac", " the", "", "", "\uFFFDb", "\uFFFD", "", "\uFFFD", ""}));
+  EXPECT_EQ(parts,
+            (std::vector<std::string>{"a", "", "", "\u20ac", " the", "", "", "\uFFFDb", "\uFFFD", "", "\uFFFD", ""}));
 }
 
 TEST(StreamDecoder, GivesWhatDecodeGives) {
@@ -248,6 +253,7 @@ TEST(Load, TakesAMillionMerges) {
     append_byte_character(letter, static_cast<unsigned char>(byte));
     if (letter != "\"" && letter != "\\") letters.push_back(letter);
   }
+  json.erase("added_tokens"), json.erase("post_processor");
   int id = 1000;
   const auto add = [&](const std::string& left, const std::string& right) {
     if (left + right != "the" && left + right != "he") vocab += fmt::format(",\"{}{}\":{}", left, right, id++);
@@ -265,7 +271,7 @@ TEST(Load, TakesAMillionMerges) {
   const auto start = std::chrono::steady_clock::now();
   const Tokenizer tokenizer = Tokenizer::from_json(text, "big");
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  EXPECT_EQ(tokenizer.encode("theabc").size(), 2u);
+  EXPECT_EQ(*tokenizer.token(tokenizer.encode("abc").at(0)), "abc");
   EXPECT_LT(seconds.count(), 60) << "seconds, and that is with a sanitizer";
 }
 

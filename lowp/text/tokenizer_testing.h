@@ -23,7 +23,8 @@ inline Json sample_tokenizer() {
       "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
       "special_tokens": {"<s>": {"id": "<s>", "ids": [259], "tokens": ["<s>"]}}},
     "decoder": {"type": "ByteLevel"},
-    "model": {"type": "BPE", "vocab": {}, "merges": ["h e", "t he", "Ġ the"]}})", "sample");
+    "model": {"type": "BPE", "vocab": {}, "merges": ["h e", "t he", "Ġ the"]}})",
+                         "sample");
   auto& vocab = json["model"]["vocab"];
   for (int byte = 0; byte < 256; ++byte) {
     std::string token;

@@ -37,7 +37,9 @@ TEST(Utf8, NamesTheFirstInvalidByte) {
 
 // As Unicode recommends and Rust and Python do: one U+FFFD for each maximal part of a sequence.
 TEST(Utf8, ReplacesWhatIsInvalid) {
-  EXPECT_EQ(lossy("a\xF0\x9F" "b"), "a\uFFFDb");
+  EXPECT_EQ(lossy("a\xF0\x9F"
+                  "b"),
+            "a\uFFFDb");
   EXPECT_EQ(lossy("\xC0\x80"), "\uFFFD\uFFFD");
   EXPECT_EQ(lossy("\xED\xA0\x80"), "\uFFFD\uFFFD\uFFFD");
   EXPECT_EQ(lossy("\xE2\x28\xA1"), "\uFFFD(\uFFFD");

@@ -1,5 +1,5 @@
-// Tokenizer::from_json refuses any text with Error, or returns a tokenizer that takes any text and gives it back as far as
-// its pipeline promises. The input is a tokenizer.json, a NUL, and the text.
+// Tokenizer::from_json refuses any text with Error, or returns a tokenizer that takes any text and gives it back as far
+// as its pipeline promises. The input is a tokenizer.json, a NUL, and the text.
 #include <cstdint>
 #include <cstdlib>
 #include <string>
@@ -42,9 +42,12 @@ std::vector<std::string> fuzz_seeds() {
       seed(R"({"type":"NFC"})", bytes, "e\xCC\x81 \xC3\xA9 abababababababababababababababababababababab"),
       seed("null", split(R"([^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+)", "Isolated", ""),
            "ab  a\n 111"),
-      seed("null", split(R"((?i:'s)|[a-b\\x61]+?|\\w*)", "MergedWithNext", R"({"type":"Punctuation"},{"type":"Digits","individual_digits":true},)"),
-           "a'S b1' 11"),
-      seed("null", split(R"((?:a+)+b)", "Contiguous", R"({"type":"WhitespaceSplit"},)"), "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa ab"),
+      seed("null",
+           split(R"((?i:'s)|[a-b\\x61]+?|\\w*)", "MergedWithNext",
+                 R"({"type":"Punctuation"},{"type":"Digits","individual_digits":true},)"),
+           "a's b1' 11"),
+      seed("null", split(R"((?:a+)+b)", "Contiguous", R"({"type":"WhitespaceSplit"},)"),
+           "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa ab"),
   };
 }
 
@@ -56,7 +59,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const auto tokenizer = text::Tokenizer::from_json(input.substr(0, end), "fuzz");
     const std::string_view words = input.substr(std::min(end + 1, size));
     for (std::size_t id = 0; id < tokenizer.vocab_size(); ++id)
-      if (const std::string* token = tokenizer.token(static_cast<std::int32_t>(id)); token && tokenizer.id(*token) != id)
+      if (const std::string* token = tokenizer.token(static_cast<std::int32_t>(id));
+          token && tokenizer.id(*token) != id)
         std::abort();
     const auto ids = tokenizer.encode(words, true);
     const std::string decoded = tokenizer.decode(ids);
