@@ -21,13 +21,15 @@ void print(const Options& options, const quant::CastFileReport& report, double s
   if (options.json) {
     Json tensors = Json::array();
     for (const auto& t : report.tensors) {
-      Json row = {{"name", t.name}, {"shape", t.shape}, {"bytes", t.bytes}};
-      if (t.sqnr) row["sqnr"] = json_number(*t.sqnr);
-      tensors.push_back(row);
+      tensors.push_back({{"name", t.name},
+                         {"shape", t.shape},
+                         {"bytes", t.bytes},
+                         {"sqnr", t.sqnr ? json_number(*t.sqnr) : Json(nullptr)}});
     }
-    const Json all = {{"format", report.format}, {"scaling", options.scaling}, {"axis", options.axis}, {"scale_layout", options.layout},
-                      {"device", options.device}, {"tensors", tensors}, {"skipped", report.skipped}, {"seconds", seconds}};
-    fmt::print("{}\n", all.dump());
+    const Json all = {{"format", report.format},        {"scaling", options.scaling}, {"axis", options.axis},
+                      {"scale_layout", options.layout}, {"device", options.device},   {"tensors", tensors},
+                      {"skipped", report.skipped},      {"seconds", seconds}};
+    fmt::print("{}", json_line(all));
     return;
   }
   Table table({"tensor", "shape", "format", "bytes", "SQNR dB"});
@@ -44,10 +46,12 @@ void run(Options& options) {
   if (!options.decode && options.request.format.empty()) fail(ErrorCode::usage, "--format is required");
   options.request.scaling = *formats::find_scaling(options.scaling);
   options.request.layout = *formats::find_scale_layout(options.layout);
-  options.request.axis = options.axis == "k" ? quant::Axis::k : options.axis == "n" ? quant::Axis::n : quant::Axis::both;
-  const quant::CastFileReport report = options.decode
-                                           ? quant::decode_file(options.request, options.dtype == "f32" ? DType::f32 : DType::bf16)
-                                           : quant::cast_file(options.request);
+  options.request.axis = options.axis == "k"   ? quant::Axis::k
+                         : options.axis == "n" ? quant::Axis::n
+                                               : quant::Axis::both;
+  const quant::CastFileReport report =
+      options.decode ? quant::decode_file(options.request, options.dtype == "f32" ? DType::f32 : DType::bf16)
+                     : quant::cast_file(options.request);
   print(options, report, watch.seconds());
 }
 
@@ -59,17 +63,29 @@ void add_cast(CLI::App& app) {
   command->add_option("input", options->request.input, "a safetensors file")->required();
   command->add_option("--format", options->request.format, "format name, see `lowp recipes --formats`");
   command->add_option("-o,--output", options->request.output, "the file to write")->required();
-  command->add_option("--scaling", options->scaling, "how MX scales are rounded")->check(CLI::IsMember(formats::scaling_names()))->capture_default_str();
-  command->add_option("--axis", options->axis, "blocks along the last dimension (k), the second to last (n, stored transposed) or both")
-      ->check(CLI::IsMember({"k", "n", "both"}))->capture_default_str();
-  command->add_option("--scale-layout", options->layout, "layout of one-byte scales")->check(CLI::IsMember(formats::scale_layout_names()))->capture_default_str();
-  command->add_option("--group-ends", options->request.group_ends, "tensor of the input with the exclusive group ends: rows (m groups) or elements along the block axis (k groups)");
+  command->add_option("--scaling", options->scaling, "how MX scales are rounded")
+      ->check(CLI::IsMember(formats::scaling_names()))
+      ->capture_default_str();
+  command
+      ->add_option("--axis", options->axis,
+                   "blocks along the last dimension (k), the second to last (n, stored transposed) or both")
+      ->check(CLI::IsMember({"k", "n", "both"}))
+      ->capture_default_str();
+  command->add_option("--scale-layout", options->layout, "layout of one-byte scales")
+      ->check(CLI::IsMember(formats::scale_layout_names()))
+      ->capture_default_str();
+  command->add_option(
+      "--group-ends", options->request.group_ends,
+      "tensor of the input with the exclusive group ends: rows (m groups) or elements along the block axis (k groups)");
   command->add_flag("--decode", options->decode, "turn a cast file back into floats");
-  command->add_option("--dtype", options->dtype, "type of decoded tensors")->check(CLI::IsMember({"bf16", "f32"}))->capture_default_str();
+  command->add_option("--dtype", options->dtype, "type of decoded tensors")
+      ->check(CLI::IsMember({"bf16", "f32"}))
+      ->capture_default_str();
   command->add_option("--device", options->device, "where to compute")->capture_default_str();
   command->add_flag("--json", options->json, "one JSON object on standard output");
   command->footer(
-      "Writes T.data, T.scale and, where the format has them, T.tensor_scale, T.zero_point, T.codebook for every floating\n"
+      "Writes T.data, T.scale and, where the format has them, T.tensor_scale, T.zero_point, T.codebook for every "
+      "floating\n"
       "2-D or 3-D tensor T.\n\nExamples:\n"
       "  lowp cast w.safetensors --format mxfp8 --scaling rceil -o w-mxfp8.safetensors\n"
       "  lowp cast experts.safetensors --format mxfp8 --axis n --scale-layout tiled_per_expert -o cast.safetensors\n"

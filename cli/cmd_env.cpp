@@ -25,7 +25,8 @@ std::string cpu_line(const std::string& key) {
 std::vector<std::string> instruction_sets() {
   const std::string flags = " " + cpu_line("flags") + " ";
   std::vector<std::string> found;
-  for (const char* set : {"avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_vbmi", "amx_int8", "amx_bf16"})
+  for (const char* set : {"avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_vbmi",
+                          "amx_int8", "amx_bf16"})
     if (flags.find(fmt::format(" {} ", set)) != std::string::npos) found.emplace_back(set);
   return found;
 }
@@ -33,7 +34,8 @@ std::vector<std::string> instruction_sets() {
 void run(bool json) {
   utsname system{};
   ::uname(&system);
-  const auto memory = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  const auto memory =
+      static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
 #ifdef __clang__
   const std::string compiler = __VERSION__;  // names itself
 #else
@@ -42,13 +44,23 @@ void run(bool json) {
   if (json) {
     Json variables = Json::object();
     for (const env::Variable& v : env::variables()) variables[std::string(v.name)] = env::get(v.name);
-    fmt::print("{}\n", Json({{"version", LOWP_VERSION}, {"compiler", compiler}, {"system", system.sysname + std::string(" ") + system.release},
-                             {"cpu", cpu_line("model name")}, {"instruction_sets", instruction_sets()}, {"threads", thread_count()},
-                             {"memory_bytes", memory}, {"devices", {"cpu"}}, {"variables", variables}}).dump());
+    fmt::print("{}\n", Json({{"version", LOWP_VERSION},
+                             {"compiler", compiler},
+                             {"system", system.sysname + std::string(" ") + system.release},
+                             {"cpu", cpu_line("model name")},
+                             {"instruction_sets", instruction_sets()},
+                             {"threads", thread_count()},
+                             {"memory_bytes", memory},
+                             {"devices", {"cpu"}},
+                             {"variables", variables}})
+                           .dump());
     return;
   }
-  fmt::print("lowp      {}\ncompiler  {}\nsystem    {} {}\ncpu       {}\n          {}\nthreads   {}\nmemory    {}\ndevices   cpu (cuda: not in this build)\n\n",
-             LOWP_VERSION, compiler, system.sysname, system.release, cpu_line("model name"), fmt::join(instruction_sets(), " "), thread_count(), human_bytes(memory));
+  fmt::print(
+      "lowp      {}\ncompiler  {}\nsystem    {} {}\ncpu       {}\n          {}\nthreads   {}\nmemory    {}\ndevices   "
+      "cpu (cuda: not in this build)\n\n",
+      LOWP_VERSION, compiler, system.sysname, system.release, cpu_line("model name"),
+      fmt::join(instruction_sets(), " "), thread_count(), human_bytes(memory));
   Table table({"variable", "value", "default", "meaning"});
   for (const env::Variable& v : env::variables()) {
     const std::string value = env::get(v.name);

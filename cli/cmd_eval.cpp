@@ -22,8 +22,15 @@ struct Options {
 };
 
 Json to_json(const eval::Divergence& d) {
-  return {{"mean", d.mean}, {"median", d.median}, {"p99", d.p99}, {"max", d.max}, {"stderr", d.stderr_}, {"top1", d.top1},
-          {"top1_stderr", d.top1_stderr}, {"dp_mean", d.dp_mean}, {"dp_rms", d.dp_rms}};
+  return {{"mean", d.mean},
+          {"median", d.median},
+          {"p99", d.p99},
+          {"max", d.max},
+          {"stderr", d.stderr_},
+          {"top1", d.top1},
+          {"top1_stderr", d.top1_stderr},
+          {"dp_mean", d.dp_mean},
+          {"dp_rms", d.dp_rms}};
 }
 
 template <typename T>
@@ -31,27 +38,47 @@ Json or_null(const std::optional<T>& value) {
   return value ? Json(*value) : Json(nullptr);
 }
 
-void print_perplexity(const Options& options, const models::Model& model, const eval::PerplexityResult& r, double seconds) {
+void print_perplexity(const Options& options, const models::Model& model, const eval::PerplexityResult& r,
+                      double seconds) {
   if (options.json) {
-    Json all = {{"model", options.model}, {"recipe", model.recipe()}, {"method", options.method}, {"context", r.context}, {"compute", options.compute},
-                {"device", "cpu"}, {"tokens", r.tokens}, {"scored", r.scored}, {"nll", r.nll}, {"nll_stderr", r.nll_stderr}, {"perplexity", r.perplexity},
-                {"word_perplexity", or_null(r.word_perplexity)}, {"byte_perplexity", or_null(r.byte_perplexity)}, {"bits_per_byte", or_null(r.bits_per_byte)},
+    Json all = {{"model", options.model},
+                {"recipe", model.recipe()},
+                {"method", options.method},
+                {"context", r.context},
+                {"compute", options.compute},
+                {"device", "cpu"},
+                {"tokens", r.tokens},
+                {"scored", r.scored},
+                {"nll", r.nll},
+                {"nll_stderr", r.nll_stderr},
+                {"perplexity", r.perplexity},
+                {"word_perplexity", or_null(r.word_perplexity)},
+                {"byte_perplexity", or_null(r.byte_perplexity)},
+                {"bits_per_byte", or_null(r.bits_per_byte)},
                 {"kl", r.kl ? to_json(*r.kl) : Json(nullptr)}};
     if (options.layers) {
       Json layers = Json::array();
-      for (const eval::LayerSqnr& layer : r.layers) layers.push_back({{"module", layer.module}, {"sqnr", json_number(layer.sqnr)}});
+      for (const eval::LayerSqnr& layer : r.layers)
+        layers.push_back({{"module", layer.module}, {"sqnr", json_number(layer.sqnr)}});
       all["layers"] = layers;
     }
     all["seconds"] = seconds;
     fmt::print("{}\n", all.dump());
     return;
   }
-  fmt::print("{} ({}), {} windows of {} tokens, compute {}\n", options.model, model.recipe(), options.method, r.context, options.compute);
-  fmt::print("scored        {} of {} tokens\nNLL           {:.5f} +- {:.5f} nats a token\nperplexity    {:.4f}\n", r.scored, r.tokens, r.nll, r.nll_stderr, r.perplexity);
-  if (r.word_perplexity) fmt::print("by word       {:.4f}\nby byte       {:.4f} ({:.4f} bits)\n", *r.word_perplexity, *r.byte_perplexity, *r.bits_per_byte);
+  fmt::print("{} ({}), {} windows of {} tokens, compute {}\n", options.model, model.recipe(), options.method, r.context,
+             options.compute);
+  fmt::print("scored        {} of {} tokens\nNLL           {:.5f} +- {:.5f} nats a token\nperplexity    {:.4f}\n",
+             r.scored, r.tokens, r.nll, r.nll_stderr, r.perplexity);
+  if (r.word_perplexity)
+    fmt::print("by word       {:.4f}\nby byte       {:.4f} ({:.4f} bits)\n", *r.word_perplexity, *r.byte_perplexity,
+               *r.bits_per_byte);
   if (r.kl)
-    fmt::print("KL            {:.6f} +- {:.6f} nats (median {:.6f}, 99 % {:.6f}, max {:.6f})\nsame top-1    {:.2f} +- {:.2f} %\ndelta p       mean {:+.4f} %, rms {:.4f} %\n",
-               r.kl->mean, r.kl->stderr_, r.kl->median, r.kl->p99, r.kl->max, 100 * r.kl->top1, 100 * r.kl->top1_stderr, 100 * r.kl->dp_mean, 100 * r.kl->dp_rms);
+    fmt::print(
+        "KL            {:.6f} +- {:.6f} nats (median {:.6f}, 99 % {:.6f}, max {:.6f})\nsame top-1    {:.2f} +- {:.2f} "
+        "%\ndelta p       mean {:+.4f} %, rms {:.4f} %\n",
+        r.kl->mean, r.kl->stderr_, r.kl->median, r.kl->p99, r.kl->max, 100 * r.kl->top1, 100 * r.kl->top1_stderr,
+        100 * r.kl->dp_mean, 100 * r.kl->dp_rms);
   if (!r.layers.empty()) {
     Table table({"layer", "output SQNR dB"});
     for (const eval::LayerSqnr& layer : r.layers) table.add({layer.module, decibel(layer.sqnr)});
@@ -60,21 +87,34 @@ void print_perplexity(const Options& options, const models::Model& model, const 
   fmt::print("{:.1f} s\n", seconds);
 }
 
-void print_task(const Options& options, const models::Model& model, const eval::MultipleChoiceResult& r, double seconds) {
+void print_task(const Options& options, const models::Model& model, const eval::MultipleChoiceResult& r,
+                double seconds) {
   if (options.json) {
-    fmt::print("{}\n", Json({{"model", options.model}, {"recipe", model.recipe()}, {"task", options.task}, {"compute", options.compute}, {"device", "cpu"},
-                             {"questions", r.questions}, {"acc", r.acc}, {"acc_stderr", r.acc_stderr}, {"acc_norm", r.acc_norm},
-                             {"acc_norm_stderr", r.acc_norm_stderr}, {"seconds", seconds}}).dump());
+    fmt::print("{}\n", Json({{"model", options.model},
+                             {"recipe", model.recipe()},
+                             {"task", options.task},
+                             {"compute", options.compute},
+                             {"device", "cpu"},
+                             {"questions", r.questions},
+                             {"acc", r.acc},
+                             {"acc_stderr", r.acc_stderr},
+                             {"acc_norm", r.acc_norm},
+                             {"acc_norm_stderr", r.acc_norm_stderr},
+                             {"seconds", seconds}})
+                           .dump());
     return;
   }
-  fmt::print("{} ({}): {} questions\nacc       {:.2f} +- {:.2f} %\nacc_norm  {:.2f} +- {:.2f} %\n{:.1f} s\n", options.model, model.recipe(), r.questions, 100 * r.acc,
-             100 * r.acc_stderr, 100 * r.acc_norm, 100 * r.acc_norm_stderr, seconds);
+  fmt::print("{} ({}): {} questions\nacc       {:.2f} +- {:.2f} %\nacc_norm  {:.2f} +- {:.2f} %\n{:.1f} s\n",
+             options.model, model.recipe(), r.questions, 100 * r.acc, 100 * r.acc_stderr, 100 * r.acc_norm,
+             100 * r.acc_norm_stderr, seconds);
 }
 
 void run(const Options& options) {
   check_device(options.device);
-  if (options.text.empty() == options.task.empty()) fail(ErrorCode::usage, "one of --text FILE and --task FILE is required");
-  if (!options.documents.empty() && options.method != "rolling") fail(ErrorCode::usage, "--documents goes with --method rolling");
+  if (options.text.empty() == options.task.empty())
+    fail(ErrorCode::usage, "one of --text FILE and --task FILE is required");
+  if (!options.documents.empty() && options.method != "rolling")
+    fail(ErrorCode::usage, "--documents goes with --method rolling");
   if (options.layers && options.against.empty()) fail(ErrorCode::usage, "--layers goes with --against");
   const Stopwatch watch;
   const models::LoadOptions load{options.compute == "f32" ? formats::Elem::f32 : formats::Elem::bf16};
@@ -84,13 +124,16 @@ void run(const Options& options) {
   const text::Tokenizer tokenizer = load_tokenizer(options.model);
   if (!options.task.empty()) {
     Progress progress("evaluating");
-    const auto result = eval::multiple_choice(model, tokenizer, eval::read_questions(options.task), [&](auto done, auto total) { progress.update(done, total); });
+    const auto result = eval::multiple_choice(model, tokenizer, eval::read_questions(options.task),
+                                              [&](auto done, auto total) { progress.update(done, total); });
     return print_task(options, model, result, watch.seconds());
   }
   std::unique_ptr<models::Model> other;
   if (!options.against.empty()) other = std::make_unique<models::Model>(options.against, load);
   eval::PerplexityOptions how;
-  how.method = options.method == "half" ? eval::Method::half : options.method == "rolling" ? eval::Method::rolling : eval::Method::disjoint;
+  how.method = options.method == "half"      ? eval::Method::half
+               : options.method == "rolling" ? eval::Method::rolling
+                                             : eval::Method::disjoint;
   how.context = options.context;
   how.wikitext_documents = !options.documents.empty();
   eval::PerplexityResult result;
@@ -111,12 +154,24 @@ void add_eval(CLI::App& app) {
   command->add_option("--text", options->text, "a UTF-8 text file: perplexity");
   command->add_option("--task", options->task, "a .jsonl file of multiple-choice questions: accuracy");
   command->add_option("--against", options->against, "a reference model: KL divergence, top-1 agreement");
-  command->add_option("--method", options->method, "disjoint: windows scored whole; half: llama.cpp's, second half of each; rolling: lm-eval's, every token once")
-      ->check(CLI::IsMember({"disjoint", "half", "rolling"}))->capture_default_str();
-  command->add_option("--context", options->context, "tokens a window (default 512; rolling: the model's context)")->check(CLI::PositiveNumber);
-  command->add_option("--documents", options->documents, "rolling: split a raw WikiText file at its titles and detokenize it")->check(CLI::IsMember({"wikitext"}));
-  command->add_flag("--layers", options->layers, "with --against: output SQNR of each Linear, fed by the reference's input");
-  command->add_option("--compute", options->compute, "dtype of the residual stream and of what activation quantizers see")->check(CLI::IsMember({"bf16", "f32"}))->capture_default_str();
+  command
+      ->add_option("--method", options->method,
+                   "disjoint: windows scored whole; half: llama.cpp's, second half of each; rolling: lm-eval's, every "
+                   "token once")
+      ->check(CLI::IsMember({"disjoint", "half", "rolling"}))
+      ->capture_default_str();
+  command->add_option("--context", options->context, "tokens a window (default 512; rolling: the model's context)")
+      ->check(CLI::PositiveNumber);
+  command
+      ->add_option("--documents", options->documents,
+                   "rolling: split a raw WikiText file at its titles and detokenize it")
+      ->check(CLI::IsMember({"wikitext"}));
+  command->add_flag("--layers", options->layers,
+                    "with --against: output SQNR of each Linear, fed by the reference's input");
+  command
+      ->add_option("--compute", options->compute, "dtype of the residual stream and of what activation quantizers see")
+      ->check(CLI::IsMember({"bf16", "f32"}))
+      ->capture_default_str();
   command->add_option("--device", options->device, "where to compute")->capture_default_str();
   command->add_flag("--json", options->json, "one JSON object on standard output");
   command->footer(

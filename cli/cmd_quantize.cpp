@@ -43,39 +43,60 @@ std::pair<double, double> sqnr_summary(const quant::QuantizeReport& report) {
 void print_json(const Options& options, const quant::QuantizeReport& report, double seconds) {
   Json layers = Json::array();
   for (const auto& l : report.layers)
-    layers.push_back({{"module", l.module}, {"recipe", l.recipe}, {"shape", {l.m, l.k}}, {"bytes", l.bytes},
-                      {"bits_per_weight", l.bits_per_weight}, {"sqnr", json_number(l.sqnr)}});
+    layers.push_back({{"module", l.module},
+                      {"recipe", l.recipe},
+                      {"shape", {l.m, l.k}},
+                      {"bytes", l.bytes},
+                      {"bits_per_weight", l.bits_per_weight},
+                      {"sqnr", json_number(l.sqnr)}});
   const auto [least, mean] = sqnr_summary(report);
-  const Json all = {{"model", options.model}, {"recipe", options.recipe}, {"output", options.output}, {"dialect", report.dialect},
-                    {"scales", options.scales}, {"quantized_weights", report.quantized_weights},
-                    {"bits_per_weight", report.bits_per_weight()}, {"file_bytes", report.file_bytes},
-                    {"sqnr_min", json_number(least)}, {"sqnr_mean", json_number(mean)}, {"layers", layers},
-                    {"kept", report.kept}, {"skipped", report.skipped}, {"unmatched_rules", report.unmatched},
-                    {"warnings", report.warnings}, {"seconds", seconds}};
-  fmt::print("{}\n", all.dump());
+  const Json all = {{"model", options.model},
+                    {"recipe", options.recipe},
+                    {"output", options.output},
+                    {"dialect", report.dialect},
+                    {"scales", options.scales},
+                    {"quantized_weights", report.quantized_weights},
+                    {"bits_per_weight", report.bits_per_weight()},
+                    {"file_bytes", report.file_bytes},
+                    {"sqnr_min", json_number(least)},
+                    {"sqnr_mean", json_number(mean)},
+                    {"layers", layers},
+                    {"kept", report.kept},
+                    {"skipped", report.skipped},
+                    {"unmatched_rules", report.unmatched},
+                    {"warnings", report.warnings},
+                    {"seconds", seconds}};
+  fmt::print("{}", json_line(all));
 }
 
 void print_text(const Options& options, const quant::QuantizeReport& report, double seconds) {
   Table table({"layer", "recipe", "shape", "bytes", "bits/weight", "SQNR dB"});
   for (const auto& l : report.layers)
-    table.add({l.module, l.recipe, fmt::format("[{}, {}]", l.m, l.k), std::to_string(l.bytes), fmt::format("{:.3f}", l.bits_per_weight),
-               decibel(l.sqnr)});
+    table.add({l.module, l.recipe, fmt::format("[{}, {}]", l.m, l.k), std::to_string(l.bytes),
+               fmt::format("{:.3f}", l.bits_per_weight), decibel(l.sqnr)});
   fmt::print("{}", table.text());
   if (!report.kept.empty()) fmt::print("kept in high precision: {}\n", fmt::join(report.kept, ", "));
   for (const std::string& text : report.skipped) fmt::print("skipped: {}\n", text);
   for (const std::string& text : report.unmatched) fmt::print("warning: no layer matches '{}'\n", text);
   for (const std::string& text : report.warnings) fmt::print("warning: {}\n", text);
+  if (report.layers.empty()) {
+    fmt::print("no layer quantized, {} on disk, {:.1f} s -> {}\n", human_bytes(report.file_bytes), seconds,
+               options.output);
+    return;
+  }
   const auto [least, mean] = sqnr_summary(report);
-  fmt::print("{} layers, {:.3f} bits a weight, {} on disk ({}), SQNR {} dB at least, {} dB on average, {:.1f} s -> {}\n",
-             report.layers.size(), report.bits_per_weight(), human_bytes(report.file_bytes), report.dialect, decibel(least),
-             decibel(mean), seconds, options.output);
+  fmt::print(
+      "{} layers, {:.3f} bits a weight, {} on disk ({}), SQNR {} dB at least, {} dB on average, {:.1f} s -> {}\n",
+      report.layers.size(), report.bits_per_weight(), human_bytes(report.file_bytes), report.dialect, decibel(least),
+      decibel(mean), seconds, options.output);
 }
 
 std::map<std::string, float> calibrate(const Options& options) {
   const std::string text = read_text(options.calibrate);
   models::Model model(options.model, {});
   Progress progress("calibrating");
-  return eval::input_amax(model, load_tokenizer(options.model), text, options.calibrate_tokens, [&](auto done, auto total) { progress.update(done, total); });
+  return eval::input_amax(model, load_tokenizer(options.model), text, options.calibrate_tokens,
+                          [&](auto done, auto total) { progress.update(done, total); });
 }
 
 void run(const Options& options) {
@@ -93,8 +114,10 @@ void run(const Options& options) {
   Progress progress("quantizing");
   request.progress = [&](std::uint64_t done, std::uint64_t total) { progress.update(done, total); };
   const quant::QuantizeReport report = quant::quantize_checkpoint(std::move(request));
-  if (options.json) print_json(options, report, watch.seconds());
-  else print_text(options, report, watch.seconds());
+  if (options.json)
+    print_json(options, report, watch.seconds());
+  else
+    print_text(options, report, watch.seconds());
 }
 
 }  // namespace
@@ -102,14 +125,24 @@ void run(const Options& options) {
 void add_quantize(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("quantize", "Quantize a checkpoint");
-  command->add_option("model", options->model, "a folder, a safetensors file, or org/name in the local Hugging Face cache")->required();
-  command->add_option("--recipe", options->recipe, "recipe name (see `lowp recipes`) or a JSON file of rules")->required();
+  command
+      ->add_option("model", options->model, "a folder, a safetensors file, or org/name in the local Hugging Face cache")
+      ->required();
+  command->add_option("--recipe", options->recipe, "recipe name (see `lowp recipes`) or a JSON file of rules")
+      ->required();
   command->add_option("-o,--output", options->output, "the folder to write")->required();
-  command->add_option("--dialect", options->dialect, "compressed-tensors, torchao or lowp; by default the first that can hold the recipe");
-  command->add_option("--scales", options->scales, "tensor-level scales: shared over q/k/v and gate/up, or one per matrix as torchao")
-      ->check(CLI::IsMember({"fused", "per-matrix"}))->capture_default_str();
-  command->add_option("--calibrate", options->calibrate, "a text file: activation scales of *_static recipes come from the model's inputs on it");
-  command->add_option("--calibrate-tokens", options->calibrate_tokens, "how many of its tokens")->check(CLI::PositiveNumber)->capture_default_str();
+  command->add_option("--dialect", options->dialect,
+                      "compressed-tensors, torchao or lowp; by default the first that can hold the recipe");
+  command
+      ->add_option("--scales", options->scales,
+                   "tensor-level scales: shared over q/k/v and gate/up, or one per matrix as torchao")
+      ->check(CLI::IsMember({"fused", "per-matrix"}))
+      ->capture_default_str();
+  command->add_option("--calibrate", options->calibrate,
+                      "a text file: activation scales of *_static recipes come from the model's inputs on it");
+  command->add_option("--calibrate-tokens", options->calibrate_tokens, "how many of its tokens")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   command->add_flag("--overwrite", options->overwrite, "replace an existing model folder");
   command->add_flag("--requantize", options->requantize, "accept a model that is quantized already");
   command->add_flag("--allow-skip", options->allow_skip, "keep layers that do not fit the recipe, and list them");
@@ -121,8 +154,10 @@ void add_quantize(CLI::App& app) {
       "  lowp quantize models/bookworm-8m --recipe int8-int8_static --calibrate book.txt -o static\n"
       "  lowp quantize models/bookworm-8m --recipe rules.json -o mixed\n\n"
       "rules.json is an ordered list, first match wins:\n"
-      "  [{\"match\": \"*.down_proj\", \"recipe\": \"fp8\"}, {\"match\": \"re:.*layers\\\\.[01]\\\\..*\", \"recipe\": null},\n"
-      "   {\"match\": \"lm_head\", \"recipe\": \"int8-bf16\"}, {\"match\": \"*\", \"recipe\": \"int4_g64_float-bf16\", \"algorithm\": \"hqq\"}]");
+      "  [{\"match\": \"*.down_proj\", \"recipe\": \"fp8\"}, {\"match\": \"re:.*layers\\\\.[01]\\\\..*\", \"recipe\": "
+      "null},\n"
+      "   {\"match\": \"lm_head\", \"recipe\": \"int8-bf16\"}, {\"match\": \"*\", \"recipe\": \"int4_g64_float-bf16\", "
+      "\"algorithm\": \"hqq\"}]");
   command->callback([options] { run(*options); });
 }
 

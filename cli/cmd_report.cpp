@@ -26,12 +26,14 @@ namespace lowp::cli {
 namespace {
 
 struct Options {
-  std::string model, recipes, text, task, methods = "disjoint", documents, calibrate, compute = "bf16", device = "auto", output, speed_of;
+  std::string model, recipes, text, task, methods = "disjoint", documents, calibrate, compute = "bf16", device = "auto",
+                                          output, speed_of;
   std::int64_t context = 0, calibrate_tokens = 8192;
   bool json = false;
 };
 
-// ---- interruption: a signal is noticed at the next progress report, unwinds (which removes files) and then ends the process.
+// ---- interruption: a signal is noticed at the next progress report, unwinds (which removes files) and then ends the
+// process.
 
 volatile std::sig_atomic_t interrupted = 0;
 
@@ -123,7 +125,8 @@ class Child {
 report::Speed speed_in_child(const std::string& model, const std::string& compute) {
   Child child({"lowp", "report", "--speed-of", model, "--compute", compute});
   const std::string text = child.read();
-  if (!child.succeeded()) fail(ErrorCode::io, "{}: the process that times it failed", model);  // its own message stands on standard error
+  if (!child.succeeded())
+    fail(ErrorCode::io, "{}: the process that times it failed", model);  // its own message stands on standard error
   return report::parse_speed(parse_json(text, "timing process"));
 }
 
@@ -132,9 +135,11 @@ report::Speed speed_in_child(const std::string& model, const std::string& comput
 // The file that -o names, opened before the work so that a wrong name costs nothing.
 std::unique_ptr<OutputFile> open_output(const std::string& path) {
   if (path.empty()) return nullptr;
-  if (std::filesystem::is_directory(path)) fail(ErrorCode::usage, "{}: is a folder; -o names the HTML file to write", path);
+  if (std::filesystem::is_directory(path))
+    fail(ErrorCode::usage, "{}: is a folder; -o names the HTML file to write", path);
   const auto parent = std::filesystem::path(path).parent_path();
-  if (!parent.empty() && !std::filesystem::is_directory(parent)) fail(ErrorCode::io, "{}: the folder {} does not exist", path, parent.string());
+  if (!parent.empty() && !std::filesystem::is_directory(parent))
+    fail(ErrorCode::io, "{}: the folder {} does not exist", path, parent.string());
   return std::make_unique<OutputFile>(path);
 }
 
@@ -170,7 +175,9 @@ void deliver(const Options& options, const Report& result, OutputFile* file) {
 
 // ---- the two reports
 
-models::LoadOptions load_options(const Options& options) { return {options.compute == "f32" ? formats::Elem::f32 : formats::Elem::bf16}; }
+models::LoadOptions load_options(const Options& options) {
+  return {options.compute == "f32" ? formats::Elem::f32 : formats::Elem::bf16};
+}
 
 std::string read_if_named(const std::string& path) {
   if (path.empty()) return "";
@@ -181,7 +188,8 @@ std::string read_if_named(const std::string& path) {
 
 void check_usage(const Options& options) {
   check_device(options.device);
-  if (options.model.empty()) fail(ErrorCode::usage, "MODEL is required (or `lowp report numerics`); see lowp report --help");
+  if (options.model.empty())
+    fail(ErrorCode::usage, "MODEL is required (or `lowp report numerics`); see lowp report --help");
   if (options.recipes.empty()) fail(ErrorCode::usage, "--recipes LIST is required; see lowp report --help");
 }
 
@@ -192,7 +200,8 @@ void model_report(const Options& options) {
   request.model = options.model;
   request.recipes = report::parse_recipes(options.recipes);
   request.methods = report::parse_methods(options.methods);
-  if (!options.documents.empty() && std::find(request.methods.begin(), request.methods.end(), eval::Method::rolling) == request.methods.end())
+  if (!options.documents.empty() &&
+      std::find(request.methods.begin(), request.methods.end(), eval::Method::rolling) == request.methods.end())
     fail(ErrorCode::usage, "--documents goes with --methods rolling");
   const auto file = open_output(options.output);
   request.text = read_if_named(options.text);
@@ -209,7 +218,8 @@ void model_report(const Options& options) {
   };
   request.measure_speed = [&](const std::string& model) { return speed_in_child(model, options.compute); };
   std::optional<text::Tokenizer> tokenizer;
-  if (!request.text.empty() || !request.questions.empty() || !request.calibration.empty()) tokenizer = load_tokenizer(options.model);
+  if (!request.text.empty() || !request.questions.empty() || !request.calibration.empty())
+    tokenizer = load_tokenizer(options.model);
   report::ModelReport result = report::measure_model(request, tokenizer ? &*tokenizer : nullptr);
   result.machine = report::this_machine(LOWP_VERSION);
   result.compute = options.compute;
@@ -222,10 +232,13 @@ void model_report(const Options& options) {
 void numerics_report(const Options& options) {
   const auto file = open_output(options.output);
   Progress progress("casting");
-  deliver(options, report::measure_numerics(report::this_machine(LOWP_VERSION), [&](double share) {
-    check_interrupted();
-    progress.update(static_cast<std::uint64_t>(share * 1e6), 1000000);
-  }), file.get());
+  deliver(options,
+          report::measure_numerics(report::this_machine(LOWP_VERSION),
+                                   [&](double share) {
+                                     check_interrupted();
+                                     progress.update(static_cast<std::uint64_t>(share * 1e6), 1000000);
+                                   }),
+          file.get());
 }
 
 void run(const Options& options, void (*make)(const Options&)) {
@@ -238,7 +251,8 @@ void run(const Options& options, void (*make)(const Options&)) {
 }
 
 void add_numerics(CLI::App& report, const std::shared_ptr<Options>& options) {
-  CLI::App* numerics = report.add_subcommand("numerics", "SQNR of every format over tensors of every magnitude; needs no model");
+  CLI::App* numerics =
+      report.add_subcommand("numerics", "SQNR of every format over tensors of every magnitude; needs no model");
   numerics->add_option("-o,--output", options->output, "an HTML file to write: heat maps and tables");
   numerics->add_flag("--json", options->json, "one JSON object on standard output");
   numerics->footer("Examples:\n  lowp report numerics\n  lowp report numerics -o numerics.html");
@@ -248,17 +262,33 @@ void add_numerics(CLI::App& report, const std::shared_ptr<Options>& options) {
 
 void add_report(CLI::App& app) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("report", "Compare recipes: accuracy, size and speed of a model, or the numerics of formats");
-  command->add_option("model", options->model, "a model folder that is not quantized; a folder named numerics is ./numerics");
-  command->add_option("--recipes", options->recipes, "comma-separated recipe names, or demo: those of `lowp recipes --demo`");
+  CLI::App* command =
+      app.add_subcommand("report", "Compare recipes: accuracy, size and speed of a model, or the numerics of formats");
+  command->add_option("model", options->model,
+                      "a model folder that is not quantized; a folder named numerics is ./numerics");
+  command->add_option("--recipes", options->recipes,
+                      "comma-separated recipe names, or demo: those of `lowp recipes --demo`");
   command->add_option("--text", options->text, "a UTF-8 text file: perplexity, KL divergence, top-1 agreement");
   command->add_option("--task", options->task, "a .jsonl file of multiple-choice questions: accuracy");
-  command->add_option("--methods", options->methods, "comma-separated: disjoint, half, rolling (see `lowp eval --help`); KL is taken with the first")->capture_default_str();
-  command->add_option("--context", options->context, "tokens a window (default 512; rolling: the model's context)")->check(CLI::PositiveNumber);
-  command->add_option("--documents", options->documents, "rolling: split a raw WikiText file at its titles and detokenize it")->check(CLI::IsMember({"wikitext"}));
-  command->add_option("--calibrate", options->calibrate, "a text file: activation scales of *_static recipes come from the model's inputs on it");
-  command->add_option("--calibrate-tokens", options->calibrate_tokens, "how many of its tokens")->check(CLI::PositiveNumber)->capture_default_str();
-  command->add_option("--compute", options->compute, "dtype of the residual stream and of what activation quantizers see")->check(CLI::IsMember({"bf16", "f32"}))->capture_default_str();
+  command
+      ->add_option("--methods", options->methods,
+                   "comma-separated: disjoint, half, rolling (see `lowp eval --help`); KL is taken with the first")
+      ->capture_default_str();
+  command->add_option("--context", options->context, "tokens a window (default 512; rolling: the model's context)")
+      ->check(CLI::PositiveNumber);
+  command
+      ->add_option("--documents", options->documents,
+                   "rolling: split a raw WikiText file at its titles and detokenize it")
+      ->check(CLI::IsMember({"wikitext"}));
+  command->add_option("--calibrate", options->calibrate,
+                      "a text file: activation scales of *_static recipes come from the model's inputs on it");
+  command->add_option("--calibrate-tokens", options->calibrate_tokens, "how many of its tokens")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command
+      ->add_option("--compute", options->compute, "dtype of the residual stream and of what activation quantizers see")
+      ->check(CLI::IsMember({"bf16", "f32"}))
+      ->capture_default_str();
   command->add_option("--device", options->device, "where to compute")->capture_default_str();
   command->add_option("-o,--output", options->output, "an HTML file to write: tables and plots");
   command->add_flag("--json", options->json, "one JSON object on standard output");
@@ -272,7 +302,9 @@ void add_report(CLI::App& app) {
       "  lowp report models/bookworm-8m --recipes int8-int8_static --calibrate book.txt --task choices.jsonl\n"
       "  lowp report numerics -o numerics.html");
   command->callback([options, command] {
-    if (!options->speed_of.empty()) return void(fmt::print("{}\n", report::to_json(report::measure_speed(options->speed_of, load_options(*options))).dump()));
+    if (!options->speed_of.empty())
+      return void(
+          fmt::print("{}\n", report::to_json(report::measure_speed(options->speed_of, load_options(*options))).dump()));
     run(*options, command->got_subcommand("numerics") ? numerics_report : model_report);
   });
 }

@@ -1,5 +1,6 @@
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -20,6 +21,13 @@ int report(const char* message, int code) {
   return code;
 }
 
+// Checkpoints are mapped: a file that shrinks or cannot be read shows as a signal in the middle of anything.
+void on_bus_error(int) {
+  constexpr char message[] = "lowp: error: cannot read a mapped file: it was cut short, or the disk failed\n";
+  [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, message, sizeof message - 1);
+  ::_exit(kFailed);
+}
+
 // CLI11 does not suggest; a mistyped command should.
 std::string unknown_command(const CLI::App& app, int argc, char** argv) {
   if (argc < 2 || argv[1][0] == '-') return "";
@@ -34,18 +42,25 @@ std::string unknown_command(const CLI::App& app, int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app{"lowp: low-precision inference. Quantizes LLM checkpoints with numerics bit-identical to torchao.", "lowp"};
+  std::signal(SIGBUS, on_bus_error);
+  std::signal(SIGXFSZ, SIG_IGN);  // a write beyond the file-size limit then fails as one on a full disk does
+  CLI::App app{"lowp: low-precision inference. Quantizes LLM checkpoints with numerics bit-identical to torchao.",
+               "lowp"};
   app.set_version_flag("--version", "lowp " LOWP_VERSION);
   app.require_subcommand(1);
   app.get_formatter()->column_width(34);
   lowp::cli::add_quantize(app);
   lowp::cli::add_eval(app);
+  lowp::cli::add_generate(app);
+  lowp::cli::add_chat(app);
+  lowp::cli::add_report(app);
   lowp::cli::add_cast(app);
   lowp::cli::add_inspect(app);
   lowp::cli::add_recipes(app);
   lowp::cli::add_env(app);
   try {
-    if (const std::string wrong = unknown_command(app, argc, argv); !wrong.empty()) return report(wrong.c_str(), kBadUsage);
+    if (const std::string wrong = unknown_command(app, argc, argv); !wrong.empty())
+      return report(wrong.c_str(), kBadUsage);
     app.parse(argc, argv);
     if (std::fflush(stdout) != 0) return report("cannot write to standard output", kFailed);
     return 0;

@@ -9,7 +9,8 @@ namespace lowp::cli {
 namespace fs = std::filesystem;
 
 void check_device(const std::string& device) {
-  if (device != "cpu" && device != "auto") fail(ErrorCode::unsupported, "device '{}': this build has no such device; it has cpu", device);
+  if (device != "cpu" && device != "auto")
+    fail(ErrorCode::unsupported, "device '{}': this build has no such device; it has cpu", device);
 }
 
 text::Tokenizer load_tokenizer(const std::string& model) {

@@ -11,7 +11,8 @@ namespace lowp::cli {
 namespace {
 
 bool numeric(const std::string& cell) {
-  return cell.empty() || cell == "exact" || cell == "-" || cell.find_first_not_of("0123456789.-+e%") == std::string::npos;
+  return cell.empty() || cell == "exact" || cell == "-" ||
+         cell.find_first_not_of("0123456789.-+e%") == std::string::npos;
 }
 
 }  // namespace
@@ -72,8 +73,13 @@ std::string decibel(double value) {
 
 Json json_number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
 
+std::string json_line(const Json& value) { return value.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"; }
+
 Progress::Progress(std::string what)
-    : what_(std::move(what)), terminal_(::isatty(STDERR_FILENO)), start_(std::chrono::steady_clock::now()), last_(start_) {}
+    : what_(std::move(what)),
+      terminal_(::isatty(STDERR_FILENO)),
+      start_(std::chrono::steady_clock::now()),
+      last_(start_) {}
 
 Progress::~Progress() {
   if (drawn_) std::fputs("\r\033[K", stderr);

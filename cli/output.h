@@ -31,6 +31,9 @@ std::string decibel(double value);
 /// A number for JSON: null where JSON has no spelling (infinities).
 Json json_number(double value);
 
+/// A value as one line; bytes that are not UTF-8 (of a path, say) become U+FFFD.
+std::string json_line(const Json& value);
+
 /// A bar on standard error, on a terminal only, from the first second on.
 class Progress {
  public:

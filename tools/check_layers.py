@@ -19,7 +19,8 @@ TEXT = BASE + ["text"]
 MODELS = sorted({*OPS, *CHECKPOINT, "models"})
 ENGINE = MODELS + ["engine"]
 EVAL = sorted({*ENGINE, *TEXT, "eval"})
-PUBLIC = sorted({*QUANT, *EVAL})
+REPORT = sorted({*QUANT, *EVAL, "report"})
+PUBLIC = REPORT
 LAYERS = {
     "lowp/base": BASE,
     "lowp/formats": FORMATS,
@@ -32,6 +33,7 @@ LAYERS = {
     "lowp/models": MODELS,
     "lowp/engine": ENGINE,
     "lowp/eval": EVAL,
+    "lowp/report": REPORT,
     "cli": PUBLIC + ["cli"],
     "tests": PUBLIC + ["tests"],
 }

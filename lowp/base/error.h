@@ -38,7 +38,7 @@ template <typename... Args>
 }  // namespace lowp
 
 /// A promise of ours: always on, aborts with the values. Never reachable by user input.
-#define LOWP_CHECK(condition, ...)                                                           \
-  do {                                                                                       \
+#define LOWP_CHECK(condition, ...)                                                                    \
+  do {                                                                                                \
     if (!(condition)) ::lowp::check_failed(#condition, __FILE__, __LINE__, fmt::format(__VA_ARGS__)); \
   } while (false)

@@ -26,8 +26,8 @@ NamePattern::NamePattern(const std::string& pattern, const std::string& where, A
   std::size_t position = 0;
   regex_ = std::make_unique<Regex>();
   const std::uint32_t options = PCRE2_UTF | PCRE2_ANCHORED | (anchor == Anchor::full ? PCRE2_ENDANCHORED : 0u);
-  regex_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data() + 3), pattern.size() - 3, options, &error, &position,
-                               nullptr);
+  regex_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data() + 3), pattern.size() - 3, options, &error,
+                               &position, nullptr);
   if (!regex_->code) {
     PCRE2_UCHAR message[128];
     pcre2_get_error_message(error, message, sizeof message);
@@ -45,7 +45,8 @@ NamePattern& NamePattern::operator=(NamePattern&&) noexcept = default;
 bool NamePattern::matches(const std::string& name) const {
   if (!regex_) return glob_ ? ::fnmatch(text_.c_str(), name.c_str(), 0) == 0 : text_ == name;
   pcre2_match_data* data = pcre2_match_data_create_from_pattern(regex_->code, nullptr);
-  const int result = pcre2_match(regex_->code, reinterpret_cast<PCRE2_SPTR>(name.data()), name.size(), 0, 0, data, regex_->context);
+  const int result =
+      pcre2_match(regex_->code, reinterpret_cast<PCRE2_SPTR>(name.data()), name.size(), 0, 0, data, regex_->context);
   pcre2_match_data_free(data);
   if (result < 0 && result != PCRE2_ERROR_NOMATCH)
     fail(ErrorCode::usage, "regular expression '{}' is too expensive to match", text_.substr(3));

@@ -6,8 +6,8 @@
 
 namespace lowp {
 
-/// A compiled pattern: "re:<PCRE2>" matches the full name (or, anchored left only, a prefix: Python's re.match), a pattern
-/// with * or ? is a glob over the full name, anything else must be equal.
+/// A compiled pattern: "re:<PCRE2>" matches the full name (or, anchored left only, a prefix: Python's re.match), a
+/// pattern with * or ? is a glob over the full name, anything else must be equal.
 class NamePattern {
  public:
   enum class Anchor { full, left };

@@ -11,7 +11,8 @@
 
 namespace lowp::checkpoint {
 
-/// Resolves MODEL: a folder, a .safetensors file, or org/name in the local Hugging Face cache (HF_HUB_CACHE, HF_HOME/hub,
+/// Resolves MODEL: a folder, a .safetensors file, or org/name in the local Hugging Face cache (HF_HUB_CACHE,
+/// HF_HOME/hub,
 /// ~/.cache/huggingface/hub; the snapshot that refs/main names). Throws Error(io) saying where it looked.
 std::string resolve_model(const std::string& model);
 
@@ -23,9 +24,9 @@ struct StoredTensor {
   TensorView view() const { return file->view(entry); }
 };
 
-/// Opens all files of a model. With model.safetensors.index.json the weight_map decides (names validated, missing files and
-/// tensors are errors, unlisted tensors are reported in warnings()); else model.safetensors; else every *.safetensors but
-/// consolidated*, adapter_model*, optimizer*. Throws Error(io) or Error(bad_input).
+/// Opens all files of a model. With model.safetensors.index.json the weight_map decides (names validated, missing files
+/// and tensors are errors, unlisted tensors are reported in warnings()); else model.safetensors; else every
+/// *.safetensors but consolidated*, adapter_model*, optimizer*. Throws Error(io) or Error(bad_input).
 class Checkpoint {
  public:
   explicit Checkpoint(const std::string& path);  // a folder or a file, already resolved

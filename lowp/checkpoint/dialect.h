@@ -1,4 +1,5 @@
-// A dialect: how quantized weights are spelled on disk. One file per dialect; the list is in dialects.cpp.  <- ADD A DIALECT
+// A dialect: how quantized weights are spelled on disk. One file per dialect; the list is in dialects.cpp.  <- ADD A
+// DIALECT
 #pragma once
 
 #include <map>
@@ -43,16 +44,16 @@ class Dialect {
   /// config.json's "quantization_config". `kept` are the Linears left in high precision.
   virtual Json config(std::span<const QuantizedModule> modules, std::span<const std::string> kept) const = 0;
 
-  /// What goes into "__metadata__" of the file(s) that hold these modules, beside "format": "pt". `plain` are the names of
-  /// the unquantized tensors of the file.
+  /// What goes into "__metadata__" of the file(s) that hold these modules, beside "format": "pt". `plain` are the names
+  /// of the unquantized tensors of the file.
   virtual std::map<std::string, std::string> metadata(std::span<const QuantizedModule> modules,
                                                       std::span<const std::string> plain) const = 0;
 
   /// Whether a checkpoint is in this dialect, by its config and its tensors.
   virtual bool recognizes(const Checkpoint& checkpoint) const = 0;
 
-  /// The quantized modules of a checkpoint in this dialect. Throws Error(bad_input) where tensors and declared scheme differ,
-  /// naming both; Error(unsupported) for a scheme that lowp has no format for.
+  /// The quantized modules of a checkpoint in this dialect. Throws Error(bad_input) where tensors and declared scheme
+  /// differ, naming both; Error(unsupported) for a scheme that lowp has no format for.
   virtual std::vector<QuantizedModule> modules(const Checkpoint& checkpoint) const = 0;
 
   /// The weight of a module that modules() returned.
@@ -65,12 +66,12 @@ std::span<const Dialect* const> dialects();
 /// By name; throws Error(usage) naming the nearest.
 const Dialect& find_dialect(const std::string& name);
 
-/// The dialect of a checkpoint, or nullptr if it is not quantized. Throws Error(unsupported) naming the quant_method if the
-/// config declares a quantization that no dialect recognizes.
+/// The dialect of a checkpoint, or nullptr if it is not quantized. Throws Error(unsupported) naming the quant_method if
+/// the config declares a quantization that no dialect recognizes.
 const Dialect* detect_dialect(const Checkpoint& checkpoint);
 
-/// The one that `lowp quantize` takes when none is asked for: the first of compressed-tensors, torchao and lowp that can hold
-/// all recipes.
+/// The one that `lowp quantize` takes when none is asked for: the first of compressed-tensors, torchao and lowp that
+/// can hold all recipes.
 const Dialect& default_dialect(std::span<const formats::Recipe> recipes);
 
 const Dialect& compressed_tensors_dialect();

@@ -12,8 +12,8 @@ namespace {
 struct Architecture {
   std::string_view name;
   bool tied_by_default;
-  bool head_norms;                // q_norm and k_norm
-  std::string_view experts_field; // "" for a dense model
+  bool head_norms;                 // q_norm and k_norm
+  std::string_view experts_field;  // "" for a dense model
   std::string_view moe_size_field;
   std::string_view moe_block, router, gate, up, down;
 };
@@ -22,8 +22,10 @@ constexpr Architecture kArchitectures[] = {
     {"MistralForCausalLM", false, false, "", "", "", "", "", "", ""},
     {"Qwen2ForCausalLM", false, false, "", "", "", "", "", "", ""},
     {"Qwen3ForCausalLM", false, true, "", "", "", "", "", "", ""},
-    {"Qwen3MoeForCausalLM", false, true, "num_experts", "moe_intermediate_size", "mlp", "gate", "gate_proj", "up_proj", "down_proj"},
-    {"MixtralForCausalLM", false, false, "num_local_experts", "intermediate_size", "block_sparse_moe", "gate", "w1", "w3", "w2"},
+    {"Qwen3MoeForCausalLM", false, true, "num_experts", "moe_intermediate_size", "mlp", "gate", "gate_proj", "up_proj",
+     "down_proj"},
+    {"MixtralForCausalLM", false, false, "num_local_experts", "intermediate_size", "block_sparse_moe", "gate", "w1",
+     "w3", "w2"},
 };
 
 const Architecture* find_architecture(const std::string& name) {
@@ -37,7 +39,8 @@ constexpr std::int64_t kLargest = std::int64_t{1} << 31;
 std::optional<std::int64_t> size_field(const Json& config, const std::string& where, const std::string& key) {
   const auto at = config.find(key);
   if (at == config.end() || at->is_null()) return std::nullopt;
-  if (!at->is_number_integer()) fail(ErrorCode::bad_input, "{}: {}: expected a whole number, found {}", where, key, at->dump());
+  if (!at->is_number_integer())
+    fail(ErrorCode::bad_input, "{}: {}: expected a whole number, found {}", where, key, at->dump());
   const auto value = at->get<std::int64_t>();
   if (value < 1 || value > kLargest)
     fail(ErrorCode::bad_input, "{}: {}: expected a number from 1 to {}, found {}", where, key, kLargest, at->dump());
@@ -71,7 +74,8 @@ void check(const Checkpoint& checkpoint, const std::string& name, const std::vec
     expected.push_back(dim.size);
   }
   if (!tensor)
-    fail(ErrorCode::bad_input, "{}: tensor '{}' is missing; config.json promises {}", checkpoint.path(), name, to_string(expected));
+    fail(ErrorCode::bad_input, "{}: tensor '{}' is missing; config.json promises {}", checkpoint.path(), name,
+         to_string(expected));
   if (tensor->entry.shape != expected)
     fail(ErrorCode::bad_input, "{}: tensor '{}': config.json says {} [{}], found {}", tensor->file->path(), name,
          to_string(expected), fmt::join(why, ", "), to_string(tensor->entry.shape));
@@ -101,7 +105,8 @@ std::optional<ModelConfig> read_model_config(const Json& config, const std::stri
     result.head_dim = *head_dim;
   } else {
     if (result.hidden_size % result.num_attention_heads != 0)
-      fail(ErrorCode::bad_input, "{}: hidden_size {} is not a multiple of num_attention_heads {} and head_dim is missing", where,
+      fail(ErrorCode::bad_input,
+           "{}: hidden_size {} is not a multiple of num_attention_heads {} and head_dim is missing", where,
            result.hidden_size, result.num_attention_heads);
     result.head_dim = result.hidden_size / result.num_attention_heads;
   }
@@ -144,14 +149,16 @@ void check_shapes(const ModelConfig& c, const Checkpoint& checkpoint) {
       check(checkpoint, attention + "q_norm.weight", {head});
       check(checkpoint, attention + "k_norm.weight", {head});
     }
-    const bool dense_layer = std::find(c.mlp_only_layers.begin(), c.mlp_only_layers.end(), i) != c.mlp_only_layers.end();
+    const bool dense_layer =
+        std::find(c.mlp_only_layers.begin(), c.mlp_only_layers.end(), i) != c.mlp_only_layers.end();
     if (c.num_experts == 0 || dense_layer || (i + 1) % c.decoder_sparse_step != 0) {
       check(checkpoint, layer + "mlp.gate_proj.weight", {inner, hidden});
       check(checkpoint, layer + "mlp.up_proj.weight", {inner, hidden});
       check(checkpoint, layer + "mlp.down_proj.weight", {hidden, inner});
       continue;
     }
-    const Dim experts{c.num_experts, std::string(a.experts_field)}, small{c.moe_intermediate_size, std::string(a.moe_size_field)};
+    const Dim experts{c.num_experts, std::string(a.experts_field)},
+        small{c.moe_intermediate_size, std::string(a.moe_size_field)};
     const std::string block = fmt::format("{}{}.", layer, a.moe_block);
     check(checkpoint, fmt::format("{}{}.weight", block, a.router), {experts, hidden});
     if (checkpoint.find(block + "experts.gate_up_proj")) {

@@ -24,13 +24,13 @@ struct ModelConfig {
 /// Whether the tensors of this architecture are known, so that check_shapes() can compare them.
 bool is_known_architecture(const std::string& architecture);
 
-/// Reads the fields; nullopt if the architecture is not a known one. Throws Error(bad_input) naming file, field, expected and
-/// found for a missing field, a wrong type or a size that is not positive.
+/// Reads the fields; nullopt if the architecture is not a known one. Throws Error(bad_input) naming file, field,
+/// expected and found for a missing field, a wrong type or a size that is not positive.
 std::optional<ModelConfig> read_model_config(const Json& config, const std::string& where);
 
 /// Every tensor that the config promises must be there in its shape (a missing lm_head means tied). Fused experts
-/// [experts, ...] are accepted in place of one tensor per expert. Throws Error(bad_input) naming tensor, expected (with the
-/// fields it follows from) and found.
+/// [experts, ...] are accepted in place of one tensor per expert. Throws Error(bad_input) naming tensor, expected (with
+/// the fields it follows from) and found.
 void check_shapes(const ModelConfig& config, const Checkpoint& checkpoint);
 
 }  // namespace lowp::checkpoint

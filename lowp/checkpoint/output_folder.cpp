@@ -60,7 +60,8 @@ OutputFolder::OutputFolder(const std::string& path, bool overwrite) {
   if (fs::exists(status)) {
     if (!overwrite) fail(ErrorCode::io, "{}: exists already; --overwrite replaces it", path_);
     if (!fs::is_directory(status)) fail(ErrorCode::io, "{}: exists and is not a folder", path_);
-    if (!looks_like_model(target)) fail(ErrorCode::io, "{}: is not a model folder, so --overwrite does not remove it", path_);
+    if (!looks_like_model(target))
+      fail(ErrorCode::io, "{}: is not a model folder, so --overwrite does not remove it", path_);
   }
   const fs::path parent = target.has_parent_path() ? target.parent_path() : fs::path(".");
   if (!fs::is_directory(parent, error)) fail(ErrorCode::io, "{}: the folder {} does not exist", path_, parent.string());

@@ -5,8 +5,8 @@
 
 namespace lowp::checkpoint {
 
-/// Collects files in NAME.partial-<pid>; commit() renames. The destructor removes what was not committed, and the constructor
-/// what killed processes left beside NAME.
+/// Collects files in NAME.partial-<pid>; commit() renames. The destructor removes what was not committed, and the
+/// constructor what killed processes left beside NAME.
 class OutputFolder {
  public:
   /// Throws Error(io) if `path` exists (and overwrite is not set) or its parent is not writable.

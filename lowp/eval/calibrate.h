@@ -11,9 +11,11 @@
 
 namespace lowp::eval {
 
-/// Largest magnitude of the input of every Linear over the first `tokens` tokens of a text, in windows of 512 (or the model's
-/// context): the running absolute maximum that torchao's observers keep. Throws Error(bad_input) for a text without tokens.
-std::map<std::string, float> input_amax(models::Model& model, const text::Tokenizer& tokenizer, const std::string& text, std::int64_t tokens,
+/// Largest magnitude of the input of every Linear over the first `tokens` tokens of a text, in windows of 512 (or the
+/// model's context): the running absolute maximum that torchao's observers keep. Throws Error(bad_input) for a text
+/// without tokens.
+std::map<std::string, float> input_amax(models::Model& model, const text::Tokenizer& tokenizer, const std::string& text,
+                                        std::int64_t tokens,
                                         const std::function<void(std::uint64_t, std::uint64_t)>& progress);
 
 }  // namespace lowp::eval

@@ -16,8 +16,8 @@ std::string text_field(const Json& json, const std::string& where, const char* k
   return at->get<std::string>();
 }
 
-// Tokens of context and continuation together, and how many of them are the continuation's. Trailing blanks of the context
-// belong to the continuation, so that a word keeps its leading blank.
+// Tokens of context and continuation together, and how many of them are the continuation's. Trailing blanks of the
+// context belong to the continuation, so that a word keeps its leading blank.
 struct Pair {
   std::vector<std::int32_t> ids;
   std::size_t scored = 0;
@@ -32,21 +32,25 @@ Pair encode_pair(const text::Tokenizer& tokenizer, std::string context, std::str
   return pair;
 }
 
-double log_likelihood(models::Model& model, const text::Tokenizer& tokenizer, const Question::Choice& choice, const std::string& where) {
+double log_likelihood(models::Model& model, const text::Tokenizer& tokenizer, const Question::Choice& choice,
+                      const std::string& where) {
   Pair pair = encode_pair(tokenizer, choice.context, choice.continuation);
   if (pair.scored == pair.ids.size()) {  // no context: the sequence starts at BOS or EOS
     const auto& c = model.config();
-    if (!c.bos_id && c.eos_ids.empty()) fail(ErrorCode::bad_input, "{}: an empty context needs a BOS or EOS token", where);
+    if (!c.bos_id && c.eos_ids.empty())
+      fail(ErrorCode::bad_input, "{}: an empty context needs a BOS or EOS token", where);
     pair.ids.insert(pair.ids.begin(), c.bos_id ? *c.bos_id : c.eos_ids.front());
   }
   const auto length = static_cast<std::int64_t>(pair.ids.size()) - 1;  // the last token is only predicted
   if (length > model.config().max_position_embeddings)
-    fail(ErrorCode::bad_input, "{}: {} tokens, the model's context is {}", where, length, model.config().max_position_embeddings);
+    fail(ErrorCode::bad_input, "{}: {} tokens, the model's context is {}", where, length,
+         model.config().max_position_embeddings);
   models::Cache cache(model.config());
   const models::Chunk chunk{std::span(pair.ids).first(static_cast<std::size_t>(length)), &cache};
   const std::vector<float> hidden = model.forward({&chunk, 1});
   const auto width = static_cast<std::size_t>(model.config().hidden_size);
-  std::vector<float> logits = model.logits(std::span(hidden).subspan((static_cast<std::size_t>(length) - pair.scored) * width));
+  std::vector<float> logits =
+      model.logits(std::span(hidden).subspan((static_cast<std::size_t>(length) - pair.scored) * width));
   const std::size_t vocab = logits.size() / pair.scored;
   double sum = 0;
   for (std::size_t i = 0; i < pair.scored; ++i) {
@@ -71,15 +75,18 @@ Question parse_question(const Json& json, const std::string& where) {
     for (const char* option : {"option1", "option2"})
       question.choices.push_back({sentence.substr(0, blank) + text_field(json, where, option), " " + rest});
     const std::string answer = text_field(json, where, "answer");
-    if (answer != "1" && answer != "2") fail(ErrorCode::bad_input, "{}: answer: expected \"1\" or \"2\", found \"{}\"", where, answer);
+    if (answer != "1" && answer != "2")
+      fail(ErrorCode::bad_input, "{}: answer: expected \"1\" or \"2\", found \"{}\"", where, answer);
     question.answer = answer == "2";
     return question;
   }
   const std::string context = text_field(json, where, "context");
   const auto choices = json.find("choices");
-  if (choices == json.end() || !choices->is_array() || choices->size() < 2) fail(ErrorCode::bad_input, "{}: choices: expected a list of two or more", where);
+  if (choices == json.end() || !choices->is_array() || choices->size() < 2)
+    fail(ErrorCode::bad_input, "{}: choices: expected a list of two or more", where);
   for (const Json& choice : *choices) {
-    if (!choice.is_string() || choice.get<std::string>().empty()) fail(ErrorCode::bad_input, "{}: choices: expected strings that are not empty", where);
+    if (!choice.is_string() || choice.get<std::string>().empty())
+      fail(ErrorCode::bad_input, "{}: choices: expected strings that are not empty", where);
     question.choices.push_back({context, " " + choice.get<std::string>()});
   }
   const auto answer = json.find("answer");
@@ -97,14 +104,16 @@ std::vector<Question> read_questions(const std::string& path) {
     const std::size_t end = std::min(text.find('\n', at), text.size());
     const std::string line = text.substr(at, end - at);
     const std::string where = fmt::format("{}: line {}", path, ++number);
-    if (line.find_first_not_of(" \t\r") != std::string::npos) questions.push_back(parse_question(parse_json(line, where, {8, 1 << 20}), where));
+    if (line.find_first_not_of(" \t\r") != std::string::npos)
+      questions.push_back(parse_question(parse_json(line, where, {8, 1 << 20}), where));
     at = end + 1;
   }
   if (questions.empty()) fail(ErrorCode::bad_input, "{}: holds no questions", path);
   return questions;
 }
 
-MultipleChoiceResult multiple_choice(models::Model& model, const text::Tokenizer& tokenizer, const std::vector<Question>& questions,
+MultipleChoiceResult multiple_choice(models::Model& model, const text::Tokenizer& tokenizer,
+                                     const std::vector<Question>& questions,
                                      const std::function<void(std::uint64_t, std::uint64_t)>& progress) {
   MultipleChoiceResult result;
   double right = 0, right_norm = 0;
@@ -115,7 +124,9 @@ MultipleChoiceResult multiple_choice(models::Model& model, const text::Tokenizer
       // The leading blank is the task's delimiter, not part of the choice.
       normalised.push_back(sums.back() / static_cast<double>(std::max<std::size_t>(choice.continuation.size() - 1, 1)));
     }
-    const auto best = [](const std::vector<double>& v) { return static_cast<std::size_t>(std::max_element(v.begin(), v.end()) - v.begin()); };
+    const auto best = [](const std::vector<double>& v) {
+      return static_cast<std::size_t>(std::max_element(v.begin(), v.end()) - v.begin());
+    };
     right += best(sums) == question.answer;
     right_norm += best(normalised) == question.answer;
     ++result.questions;

@@ -21,8 +21,8 @@ struct Question {
 };
 
 /// Parses a line of a task file: {"context": C, "choices": [...], "answer": i} scores " " + choice after C;
-/// {"sentence": "... _ ...", "option1": A, "option2": B, "answer": "1" | "2"} scores what follows the blank after the sentence
-/// up to it with each option filled in. Throws Error(bad_input) naming `where`.
+/// {"sentence": "... _ ...", "option1": A, "option2": B, "answer": "1" | "2"} scores what follows the blank after the
+/// sentence up to it with each option filled in. Throws Error(bad_input) naming `where`.
 Question parse_question(const Json& json, const std::string& where);
 
 /// Reads a .jsonl file; blank lines are skipped. Throws Error(bad_input) if it holds no question.
@@ -35,7 +35,8 @@ struct MultipleChoiceResult {
 };
 
 /// Throws Error(bad_input) naming the question whose choice is longer than the model's context.
-MultipleChoiceResult multiple_choice(models::Model& model, const text::Tokenizer& tokenizer, const std::vector<Question>& questions,
+MultipleChoiceResult multiple_choice(models::Model& model, const text::Tokenizer& tokenizer,
+                                     const std::vector<Question>& questions,
                                      const std::function<void(std::uint64_t, std::uint64_t)>& progress);
 
 }  // namespace lowp::eval

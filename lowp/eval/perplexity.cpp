@@ -70,10 +70,12 @@ Position compare(std::span<float> model, std::span<float> other, std::int32_t to
   if (other.empty()) return p;
   log_softmax(other);
   double kl = 0;
-  for (std::size_t i = 0; i < other.size(); ++i) kl += std::exp(static_cast<double>(other[i])) * (static_cast<double>(other[i]) - static_cast<double>(model[i]));
+  for (std::size_t i = 0; i < other.size(); ++i)
+    kl += std::exp(static_cast<double>(other[i])) * (static_cast<double>(other[i]) - static_cast<double>(model[i]));
   p.kl = std::max(kl, 0.0);  // rounding may leave it a hair below
   p.dp = std::exp(-p.nll) - std::exp(static_cast<double>(other[static_cast<std::size_t>(token)]));
-  p.same_top = std::max_element(model.begin(), model.end()) - model.begin() == std::max_element(other.begin(), other.end()) - other.begin();
+  p.same_top = std::max_element(model.begin(), model.end()) - model.begin() ==
+               std::max_element(other.begin(), other.end()) - other.begin();
   return p;
 }
 
@@ -81,7 +83,8 @@ Position compare(std::span<float> model, std::span<float> other, std::int32_t to
 class LayerMeter {
  public:
   LayerMeter(models::Model& model, models::Model& other) : model_(model), other_(other) {
-    other_.set_tap([this](const std::string& module, std::span<const float> x, std::int64_t k, std::span<const float> y, std::int64_t n) {
+    other_.set_tap([this](const std::string& module, std::span<const float> x, std::int64_t k, std::span<const float> y,
+                          std::int64_t n) {
       const ops::Linear* linear = model_.find_linear(module);
       if (!linear || linear->k() != k || linear->n() != n) return;
       std::vector<float> mine(y.size());
@@ -121,7 +124,8 @@ void score(const Window& window, models::Model& model, models::Model* other, std
     return m.forward({&chunk, 1});
   };
   const std::vector<float> hidden = hidden_of(model), reference = other ? hidden_of(*other) : std::vector<float>();
-  std::vector<std::int32_t> targets(window.tokens.begin() + static_cast<std::ptrdiff_t>(window.first), window.tokens.end());
+  std::vector<std::int32_t> targets(window.tokens.begin() + static_cast<std::ptrdiff_t>(window.first),
+                                    window.tokens.end());
   if (window.last) targets.push_back(*window.last);
   const std::size_t begin = window.first - 1;  // row that predicts the first target
   const auto slice = [](const models::Model& m, const std::vector<float>& rows, std::size_t from, std::size_t count) {
@@ -137,8 +141,9 @@ void score(const Window& window, models::Model& model, models::Model* other, std
     positions.resize(first + count);
     parallel_for(static_cast<std::int64_t>(count), 8, [&](std::int64_t from, std::int64_t to) {
       for (auto i = static_cast<std::size_t>(from); i < static_cast<std::size_t>(to); ++i)
-        positions[first + i] = compare(std::span(logits).subspan(i * vocab, vocab),
-                                       other ? std::span(others).subspan(i * vocab, vocab) : std::span<float>(), targets[at + i]);
+        positions[first + i] =
+            compare(std::span(logits).subspan(i * vocab, vocab),
+                    other ? std::span(others).subspan(i * vocab, vocab) : std::span<float>(), targets[at + i]);
     });
   }
 }
@@ -151,23 +156,28 @@ struct Plan {
   std::uint64_t bytes = 0;
 };
 
-Plan make_plan(const models::Model& model, const text::Tokenizer& tokenizer, const std::string& text, const PerplexityOptions& options, std::int64_t context) {
+Plan make_plan(const models::Model& model, const text::Tokenizer& tokenizer, const std::string& text,
+               const PerplexityOptions& options, std::int64_t context) {
   Plan plan;
   const auto bos = model.config().bos_id;
   if (options.method != Method::rolling) {
     const std::vector<std::int32_t> ids = tokenizer.encode(text, true);
     plan.tokens = ids.size();
     const bool adds_bos = tokenizer.adds_bos() && bos;
-    plan.windows = options.method == Method::disjoint ? disjoint_windows(ids, context) : half_windows(ids, context, adds_bos ? bos : std::nullopt);
+    plan.windows = options.method == Method::disjoint ? disjoint_windows(ids, context)
+                                                      : half_windows(ids, context, adds_bos ? bos : std::nullopt);
     if (plan.windows.empty())
       fail(ErrorCode::bad_input, "the text has {} tokens, fewer than one window of {}", ids.size(), context);
     return plan;
   }
   const auto& eos = model.config().eos_ids;
-  if (!bos && eos.empty()) fail(ErrorCode::bad_input, "rolling windows need a BOS or EOS token; config.json names neither");
+  if (!bos && eos.empty())
+    fail(ErrorCode::bad_input, "rolling windows need a BOS or EOS token; config.json names neither");
   const std::int32_t prefix = bos ? *bos : eos.front();
-  for (const std::string& page : options.wikitext_documents ? wikitext_documents(text) : std::vector<std::string>{text}) {
-    const std::vector<std::int32_t> ids = tokenizer.encode(options.wikitext_documents ? wikitext_detokenize(page) : page, false);
+  for (const std::string& page :
+       options.wikitext_documents ? wikitext_documents(text) : std::vector<std::string>{text}) {
+    const std::vector<std::int32_t> ids =
+        tokenizer.encode(options.wikitext_documents ? wikitext_detokenize(page) : page, false);
     plan.tokens += ids.size();
     plan.words += word_count(page);
     plan.bytes += page.size();
@@ -180,7 +190,9 @@ Plan make_plan(const models::Model& model, const text::Tokenizer& tokenizer, con
 std::int64_t checked_context(const models::Model& model, const models::Model* other, const PerplexityOptions& options) {
   std::int64_t most = model.config().max_position_embeddings;
   if (other) most = std::min(most, other->config().max_position_embeddings);
-  const std::int64_t context = options.context != 0 ? options.context : options.method == Method::rolling ? most : std::min<std::int64_t>(512, most);
+  const std::int64_t context = options.context != 0                ? options.context
+                               : options.method == Method::rolling ? most
+                                                                   : std::min<std::int64_t>(512, most);
   const std::int64_t least = options.method == Method::rolling ? 1 : 2;
   if (context < least || context > most)
     fail(ErrorCode::usage, "context {}: expected {} to {}, what the model was made for", context, least, most);
@@ -197,10 +209,11 @@ void log_softmax(std::span<float> logits) {
   for (float& v : logits) v -= shift;
 }
 
-PerplexityResult perplexity(models::Model& model, models::Model* other, bool layers, const text::Tokenizer& tokenizer, const std::string& text,
-                            const PerplexityOptions& options) {
+PerplexityResult perplexity(models::Model& model, models::Model* other, bool layers, const text::Tokenizer& tokenizer,
+                            const std::string& text, const PerplexityOptions& options) {
   if (other && other->config().vocab_size != model.config().vocab_size)
-    fail(ErrorCode::usage, "the models' vocabularies differ: {} and {} tokens", model.config().vocab_size, other->config().vocab_size);
+    fail(ErrorCode::usage, "the models' vocabularies differ: {} and {} tokens", model.config().vocab_size,
+         other->config().vocab_size);
   PerplexityResult result;
   result.context = checked_context(model, other, options);
   const Plan plan = make_plan(model, tokenizer, text, options, result.context);
@@ -214,7 +227,8 @@ PerplexityResult perplexity(models::Model& model, models::Model* other, bool lay
   std::uint64_t done = 0;
   for (const Window& window : plan.windows) {
     score(window, model, other, positions);
-    if (options.progress) options.progress(done += window.tokens.size(), plan.windows.size() * static_cast<std::uint64_t>(result.context));
+    if (options.progress)
+      options.progress(done += window.tokens.size(), plan.windows.size() * static_cast<std::uint64_t>(result.context));
   }
   std::vector<double> nll;
   for (const Position& p : positions) nll.push_back(p.nll);

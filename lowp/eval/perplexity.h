@@ -14,7 +14,7 @@ namespace lowp::eval {
 
 struct PerplexityOptions {
   Method method = Method::disjoint;
-  std::int64_t context = 0;       // tokens a window; 0 takes 512, or the model's whole context when rolling
+  std::int64_t context = 0;         // tokens a window; 0 takes 512, or the model's whole context when rolling
   bool wikitext_documents = false;  // rolling: split at titles and detokenize; otherwise the text is one document
   std::function<void(std::uint64_t done, std::uint64_t total)> progress;  // in tokens
 };
@@ -44,8 +44,8 @@ struct PerplexityResult {
 
 /// `other` (the reference, may be nullptr) sees the same windows in the same pass; `layers` also compares each Linear.
 /// Throws Error(bad_input) for a text that gives no window, Error(usage) for a context beyond either model's.
-PerplexityResult perplexity(models::Model& model, models::Model* other, bool layers, const text::Tokenizer& tokenizer, const std::string& text,
-                            const PerplexityOptions& options);
+PerplexityResult perplexity(models::Model& model, models::Model* other, bool layers, const text::Tokenizer& tokenizer,
+                            const std::string& text, const PerplexityOptions& options);
 
 /// log softmax of one row of logits.
 void log_softmax(std::span<float> logits);

@@ -80,17 +80,20 @@ std::vector<std::string> wikitext_documents(std::string_view text) {
 
 std::string wikitext_detokenize(std::string text) {
   replace_all(text, "s '", "s'");
-  for (char digit = '0'; digit <= '9'; ++digit) replace_all(text, std::string("/' ") + digit + "/", "/'[0-9]/");  // as the task spells it
-  for (const auto& [what, with] : {std::pair{" @-@ ", "-"}, std::pair{" @,@ ", ","}, std::pair{" @.@ ", "."}, std::pair{" : ", ": "}, std::pair{" ; ", "; "},
-                                   std::pair{" . ", ". "}, std::pair{" ! ", "! "}, std::pair{" ? ", "? "}, std::pair{" , ", ", "}})
+  for (char digit = '0'; digit <= '9'; ++digit)
+    replace_all(text, std::string("/' ") + digit + "/", "/'[0-9]/");  // as the task spells it
+  for (const auto& [what, with] : {std::pair{" @-@ ", "-"}, std::pair{" @,@ ", ","}, std::pair{" @.@ ", "."},
+                                   std::pair{" : ", ": "}, std::pair{" ; ", "; "}, std::pair{" . ", ". "},
+                                   std::pair{" ! ", "! "}, std::pair{" ? ", "? "}, std::pair{" , ", ", "}})
     replace_all(text, what, with);
   tighten(text, '(', ')');
   tighten(text, '[', ']');
   tighten(text, '{', '}');
   tighten(text, '"', '"');
   tighten(text, '\'', '\'');
-  for (const auto& [what, with] : {std::pair{"= = = =", "===="}, std::pair{"= = =", "==="}, std::pair{"= =", "=="}, std::pair{" \u00B0 ", "\u00B0"},
-                                   std::pair{" \n", "\n"}, std::pair{"\n ", "\n"}, std::pair{" N ", " 1 "}, std::pair{" 's", "'s"}})
+  for (const auto& [what, with] : {std::pair{"= = = =", "===="}, std::pair{"= = =", "==="}, std::pair{"= =", "=="},
+                                   std::pair{" \u00B0 ", "\u00B0"}, std::pair{" \n", "\n"}, std::pair{"\n ", "\n"},
+                                   std::pair{" N ", " 1 "}, std::pair{" 's", "'s"}})
     replace_all(text, what, with);
   return text;
 }

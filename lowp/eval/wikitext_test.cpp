@@ -13,7 +13,8 @@ TEST(Wikitext, SplitsAtTitles) {
 }
 
 TEST(Wikitext, Detokenizes) {
-  EXPECT_EQ(wikitext_detokenize("the dogs ' 3 @,@ 000 @.@ 5 well @-@ known ( a b ) [ c ] \" quoted \" ; yes , it 's : so . \n = = Title = = \n"),
+  EXPECT_EQ(wikitext_detokenize("the dogs ' 3 @,@ 000 @.@ 5 well @-@ known ( a b ) [ c ] \" quoted \" ; yes , it 's : "
+                                "so . \n = = Title = = \n"),
             "the dogs' 3,000.5 well-known (a b) [c] \"quoted\"; yes, it's: so.\n== Title ==\n");
 }
 

@@ -7,11 +7,13 @@ namespace lowp::eval {
 std::vector<Window> disjoint_windows(std::span<const std::int32_t> ids, std::int64_t context) {
   std::vector<Window> windows;
   const auto size = static_cast<std::size_t>(context);
-  for (std::size_t at = 0; at + size <= ids.size(); at += size) windows.push_back({{ids.begin() + at, ids.begin() + at + size}, 1, std::nullopt});
+  for (std::size_t at = 0; at + size <= ids.size(); at += size)
+    windows.push_back({{ids.begin() + at, ids.begin() + at + size}, 1, std::nullopt});
   return windows;
 }
 
-std::vector<Window> half_windows(std::span<const std::int32_t> ids, std::int64_t context, std::optional<std::int32_t> bos) {
+std::vector<Window> half_windows(std::span<const std::int32_t> ids, std::int64_t context,
+                                 std::optional<std::int32_t> bos) {
   std::vector<Window> windows = disjoint_windows(ids, context);
   for (Window& window : windows) {
     if (bos) window.tokens.front() = *bos;

@@ -15,8 +15,8 @@ enum class Method {
   rolling,   // every token scored once, with as much context as fits (lm-eval)
 };
 
-/// One forward pass: `tokens` go in; token i of them is scored by the prediction at i - 1 for i in [first, tokens.size()),
-/// and `last`, if there is one, by the prediction at the end.
+/// One forward pass: `tokens` go in; token i of them is scored by the prediction at i - 1 for i in [first,
+/// tokens.size()), and `last`, if there is one, by the prediction at the end.
 struct Window {
   std::vector<std::int32_t> tokens;
   std::size_t first = 1;
@@ -26,7 +26,8 @@ struct Window {
 /// disjoint: `ids` with BOS at its very start if the tokenizer adds one. half: `bos` overwrites the first token of each
 /// window if set.
 std::vector<Window> disjoint_windows(std::span<const std::int32_t> ids, std::int64_t context);
-std::vector<Window> half_windows(std::span<const std::int32_t> ids, std::int64_t context, std::optional<std::int32_t> bos);
+std::vector<Window> half_windows(std::span<const std::int32_t> ids, std::int64_t context,
+                                 std::optional<std::int32_t> bos);
 /// rolling: the first window is conditioned on `prefix` alone.
 std::vector<Window> rolling_windows(std::span<const std::int32_t> ids, std::int64_t context, std::int32_t prefix);
 

@@ -134,7 +134,8 @@ std::optional<BlockFormat> find_block_format(std::string_view text) {
     const bool by_alias = !match && !row.alias.empty() && row.alias == text;
     if (by_alias) match = PatternMatch{};
     if (!match) continue;
-    BlockFormat format{row.spec, by_alias ? std::string(row.pattern) : std::string(text), row.use, row.calibrated, row.hqq};
+    BlockFormat format{row.spec, by_alias ? std::string(row.pattern) : std::string(text), row.use, row.calibrated,
+                       row.hqq};
     if (match->bits) format.element = integer_element(match->bits);
     if (match->group) format.group_cols = match->group;
     return format;
@@ -166,7 +167,8 @@ std::string misfit(const BlockFormat& format, std::int64_t m, std::int64_t k) {
   if (m == 0 || k == 0) return fmt::format("the matrix [{}, {}] is empty", m, k);
   if (format.group_cols > 1 && k % format.group_cols != 0)
     return fmt::format("K = {} is not divisible by the group size {} of {}", k, format.group_cols, format.name);
-  if (format.two_codes_a_byte() && k % 2 != 0) return fmt::format("K = {} is odd and {} stores two codes a byte", k, format.name);
+  if (format.two_codes_a_byte() && k % 2 != 0)
+    return fmt::format("K = {} is odd and {} stores two codes a byte", k, format.name);
   return "";
 }
 
@@ -177,7 +179,8 @@ double bits_per_weight(const BlockFormat& format, std::int64_t m, std::int64_t k
                            : format.zero_point == ZeroPoint::integer ? info(format.element).bits
                                                                      : info(input).bits;
   const double rest = (format.tensor_scale ? 32.0 : 0.0) + (format.rule == Rule::codebook ? 16 * 32.0 : 0.0);
-  return info(format.element).bits + (groups * (scale_bits + zero_bits) + rest) / (static_cast<double>(m) * static_cast<double>(k));
+  return info(format.element).bits +
+         (groups * (scale_bits + zero_bits) + rest) / (static_cast<double>(m) * static_cast<double>(k));
 }
 
 }  // namespace lowp::formats

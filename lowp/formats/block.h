@@ -15,15 +15,15 @@ namespace lowp::formats {
 
 /// How the group parameters follow from the group's values; the formulas are in quantize.h.
 enum class Rule : std::uint8_t {
-  plain,      // no scale: each value is rounded to the element (torchao-spec 1.2, 1.3)
-  mx,         // power-of-two scale from the largest magnitude (2.2, 2.3)
-  nvfp4,      // e4m3 scale amax/6, optionally relative to a tensor scale amax/2688 (3.1)
-  float8,     // f32 scale amax/max of the element (5.0, float8 primitives)
-  symmetric,  // integer, scale amax/((qmax-qmin)/2) (5.0)
-  asymmetric, // integer, scale (max-min)/(qmax-qmin) and an integer zero point (5.0)
-  tinygemm,   // unsigned integer, scale (max-min)/15 and a float zero point (5.0, 5.5)
-  sym8,       // integer, scale max(amax, 1e-6)/8 in f32 (5.5, fp8-activation flavour)
-  codebook,   // table fitted to the tensor, scale = largest value of the group (5.9)
+  plain,       // no scale: each value is rounded to the element (torchao-spec 1.2, 1.3)
+  mx,          // power-of-two scale from the largest magnitude (2.2, 2.3)
+  nvfp4,       // e4m3 scale amax/6, optionally relative to a tensor scale amax/2688 (3.1)
+  float8,      // f32 scale amax/max of the element (5.0, float8 primitives)
+  symmetric,   // integer, scale amax/((qmax-qmin)/2) (5.0)
+  asymmetric,  // integer, scale (max-min)/(qmax-qmin) and an integer zero point (5.0)
+  tinygemm,    // unsigned integer, scale (max-min)/15 and a float zero point (5.0, 5.5)
+  sym8,        // integer, scale max(amax, 1e-6)/8 in f32 (5.5, fp8-activation flavour)
+  codebook,    // table fitted to the tensor, scale = largest value of the group (5.9)
 };
 
 enum class ZeroPoint : std::uint8_t { none, integer, floating };
@@ -43,7 +43,7 @@ struct BlockSpec {
   Elem scale = Elem::f32;
   bool scale_in_input_dtype = false;  // computed and rounded in the input's dtype, as torchao's intx
   ZeroPoint zero_point = ZeroPoint::none;
-  bool tensor_scale = false;          // a second, f32, scale for the whole matrix
+  bool tensor_scale = false;  // a second, f32, scale for the whole matrix
 };
 
 /// Where a format makes sense.
@@ -57,8 +57,12 @@ struct BlockFormat : BlockSpec {
   bool hqq = false;         // zero point refined by HQQ instead of taken from min and max
 
   /// Shape of the scale tensor of an [m, k] matrix.
-  std::int64_t scale_rows(std::int64_t m) const { return group_rows == 0 ? (m > 0) : ceil_div<std::int64_t>(m, group_rows); }
-  std::int64_t scale_cols(std::int64_t k) const { return group_cols == 0 ? (k > 0) : ceil_div<std::int64_t>(k, group_cols); }
+  std::int64_t scale_rows(std::int64_t m) const {
+    return group_rows == 0 ? (m > 0) : ceil_div<std::int64_t>(m, group_rows);
+  }
+  std::int64_t scale_cols(std::int64_t k) const {
+    return group_cols == 0 ? (k > 0) : ceil_div<std::int64_t>(k, group_cols);
+  }
   bool has_scale() const { return rule != Rule::plain; }
   /// Stored as bytes of two codes (low nibble first) rather than one byte a code.
   bool two_codes_a_byte() const { return info(element).is_float() && info(element).bits == 4; }
@@ -106,8 +110,8 @@ inline constexpr int kMaxGroup = 65536;
 /// Rows beyond the last full block are allowed in formats with several rows a block.
 std::string misfit(const BlockFormat& format, std::int64_t m, std::int64_t k);
 
-/// Bits of codes, scales and zero points for each weight of an [m, k] matrix, sub-byte codes packed densely and scales in
-/// `input` where the format keeps them in the input's dtype.
+/// Bits of codes, scales and zero points for each weight of an [m, k] matrix, sub-byte codes packed densely and scales
+/// in `input` where the format keeps them in the input's dtype.
 double bits_per_weight(const BlockFormat& format, std::int64_t m, std::int64_t k, Elem input);
 
 }  // namespace lowp::formats

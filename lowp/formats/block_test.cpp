@@ -42,7 +42,8 @@ TEST(Block, Families) {
 }
 
 TEST(Block, UnknownNames) {
-  for (const char* name : {"", "mxfp5", "int9_g32", "int0_g32", "int4_g0", "int4_g032", "int4_g-1", "int4_g99999999999", "int4_g32x", "int8_g", "e8m1"})
+  for (const char* name : {"", "mxfp5", "int9_g32", "int0_g32", "int4_g0", "int4_g032", "int4_g-1", "int4_g99999999999",
+                           "int4_g32x", "int8_g", "e8m1"})
     EXPECT_FALSE(find_block_format(name)) << name;
   try {
     block_format("mxpf8");

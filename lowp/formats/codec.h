@@ -62,16 +62,14 @@ LOWP_HD constexpr float min_value(Elem e) {
 }
 
 /// floor(log2(max_value)) of a float format: the exponent that MX block scales are aligned to (spec 1.1: 8 for e4m3).
-LOWP_HD constexpr int max_exponent(Elem e) {
-  return static_cast<int>((float_bits(max_value(e)) >> 23) & 0xFFu) - 127;
-}
+LOWP_HD constexpr int max_exponent(Elem e) { return static_cast<int>((float_bits(max_value(e)) >> 23) & 0xFFu) - 127; }
 
 /// What encode() does with finite values that round beyond max_value.
 enum class Overflow : std::uint8_t { saturate, to_special };
 
-/// Rounds x to the nearest code, ties to even. Out of range: the largest code (saturate, also for infinity) or infinity/NaN
-/// where the format has one (to_special). NaN gives the format's NaN with x's sign; a format without NaN gives the code that
-/// torchao's software cast leaves for it (torchao-spec 1.3 step 6). Integers clamp; a NaN gives 0.
+/// Rounds x to the nearest code, ties to even. Out of range: the largest code (saturate, also for infinity) or
+/// infinity/NaN where the format has one (to_special). NaN gives the format's NaN with x's sign; a format without NaN
+/// gives the code that torchao's software cast leaves for it (torchao-spec 1.3 step 6). Integers clamp; a NaN gives 0.
 LOWP_HD constexpr std::uint32_t encode(Elem e, float x, Overflow overflow = Overflow::saturate) {
   const ElementFormat& f = info(e);
   const std::uint32_t bits = float_bits(x);
@@ -100,7 +98,7 @@ LOWP_HD constexpr std::uint32_t encode(Elem e, float x, Overflow overflow = Over
   const std::uint32_t largest = max_code(e);
   std::uint32_t code = 0;
   const int exponent = static_cast<int>(magnitude >> 23) - 127;  // of a normal f32; -127 for zero and subnormals
-  const int lowest = 1 - f.bias;                                  // exponent of the smallest normal of the target
+  const int lowest = 1 - f.bias;                                 // exponent of the smallest normal of the target
   if (magnitude == 0x7F800000u) {
     code = largest + 1u;
   } else if (f.mantissa_bits == 0) {  // e8m0: nearest power of two, ties to even code
@@ -125,8 +123,10 @@ LOWP_HD constexpr std::uint32_t encode(Elem e, float x, Overflow overflow = Over
     }
   }
   if (code > largest) {
-    if (overflow == Overflow::saturate || f.specials == Specials::none) code = largest;
-    else code = f.specials == Specials::ieee ? largest + 1u : top;
+    if (overflow == Overflow::saturate || f.specials == Specials::none)
+      code = largest;
+    else
+      code = f.specials == Specials::ieee ? largest + 1u : top;
   }
   return sign | code;
 }

@@ -45,8 +45,10 @@ TEST_P(EveryElement, DecodesByDefinition) {
   for (std::uint32_t code = 0; code < (1u << format().bits); ++code) {
     const double expected = value_by_definition(format(), code);
     const double found = decode(elem(), code);
-    if (std::isnan(expected)) EXPECT_TRUE(std::isnan(found)) << code;
-    else EXPECT_EQ(found, expected) << code;
+    if (std::isnan(expected))
+      EXPECT_TRUE(std::isnan(found)) << code;
+    else
+      EXPECT_EQ(found, expected) << code;
   }
 }
 
@@ -114,7 +116,8 @@ TEST(Codec, PublishedVectors) {
   EXPECT_EQ(encode(Elem::e3m2, 0.03f), 0u);
   const float values[] = {0.25f, 0.75f, 1.25f, 1.75f, 2.5f, 3.5f, 5.0f, 7.0f, -0.0f};
   const float rounded[] = {0, 1, 1, 2, 2, 4, 4, 6, -0.0f};
-  for (std::size_t i = 0; i < std::size(values); ++i) EXPECT_EQ(round_to(Elem::e2m1, values[i]), rounded[i]) << values[i];
+  for (std::size_t i = 0; i < std::size(values); ++i)
+    EXPECT_EQ(round_to(Elem::e2m1, values[i]), rounded[i]) << values[i];
   EXPECT_EQ(encode(Elem::e2m1, -0.1f), 8u);
   EXPECT_EQ(encode(Elem::e4m3, 1), 0x38u);
   EXPECT_EQ(encode(Elem::e4m3, -448), 0xFEu);
@@ -130,8 +133,10 @@ TEST(Codec, Bf16FastPathEqualsTheGeneralOne) {
     const float x = bits_float(bits);
     const float general = decode(Elem::bf16, encode(Elem::bf16, x, Overflow::to_special));
     const float fast = round_to(Elem::bf16, x);
-    if (std::isnan(x)) ASSERT_TRUE(std::isnan(general) && std::isnan(fast));
-    else ASSERT_EQ(float_bits(general), float_bits(fast)) << x;
+    if (std::isnan(x))
+      ASSERT_TRUE(std::isnan(general) && std::isnan(fast));
+    else
+      ASSERT_EQ(float_bits(general), float_bits(fast)) << x;
   }
 }
 

@@ -28,7 +28,8 @@ TEST(Pack, RoundTripForEveryWidthAndLength) {
   for (int bits = 1; bits <= 8; ++bits)
     for (std::int64_t count = 0; count < 40; ++count) {
       Bytes codes(static_cast<std::size_t>(count)), back(codes.size());
-      for (std::size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<std::uint8_t>((i * 37 + 11) & ((1u << bits) - 1));
+      for (std::size_t i = 0; i < codes.size(); ++i)
+        codes[i] = static_cast<std::uint8_t>((i * 37 + 11) & ((1u << bits) - 1));
       Bytes bytes(static_cast<std::size_t>(packed_bytes(count, bits)));
       pack_bits(codes, bits, bytes);
       unpack_bits(bytes, bits, back);

@@ -1,6 +1,7 @@
-// The arithmetic of quantization: group statistics -> group parameters -> codes -> values. Written once for every backend;
-// constexpr, host and device, no library calls, every intermediate rounded where torchao's eager CPU code rounds it.
-// Formulas: torchao-spec sections 2, 3 and 5 as torchao 0.18 runs them; deviations are listed in docs/NUMERICS.md.
+// The arithmetic of quantization: group statistics -> group parameters -> codes -> values. Written once for every
+// backend; constexpr, host and device, no library calls, every intermediate rounded where torchao's eager CPU code
+// rounds it. Formulas: torchao-spec sections 2, 3 and 5 as torchao 0.18 runs them; deviations are listed in
+// docs/NUMERICS.md.
 #pragma once
 
 #include "lowp/formats/block.h"
@@ -36,8 +37,8 @@ struct GroupParams {
   std::uint32_t scale_code = 0;  // e8m0 and e4m3 scales
   float scale = 1;               // value of the stored scale (without the tensor scale)
   float zero_point = 0;
-  float multiplier = 1;          // what encoding multiplies by, where the rule multiplies
-  bool poisoned = false;         // MX block with a NaN or an infinity: every code is NaN
+  float multiplier = 1;   // what encoding multiplies by, where the rule multiplies
+  bool poisoned = false;  // MX block with a NaN or an infinity: every code is NaN
 };
 
 /// ceil(log2(d)) of a positive finite d as torchao computes it: log2 is rounded to f32 first, so a d within half an ulp
@@ -87,8 +88,8 @@ LOWP_HD constexpr std::uint32_t mx_scale_code(Elem element, Scaling scaling, flo
 /// torchao divides by zero.
 LOWP_HD constexpr float nvfp4_tensor_scale(float amax) { return amax == 0 ? 1.0f : amax / 2688.0f; }
 
-/// eps below which an affine scale never falls: torchao's Int8Tensor uses f32's machine epsilon for every dtype, intx and
-/// tinygemm the smallest normal of the input's dtype.
+/// eps below which an affine scale never falls: torchao's Int8Tensor uses f32's machine epsilon for every dtype, intx
+/// and tinygemm the smallest normal of the input's dtype.
 LOWP_HD constexpr float affine_eps(const BlockSpec& format, Elem input) {
   if (!format.scale_in_input_dtype) return 0x1p-23f;
   return input == Elem::f16 ? 0x1p-14f : 0x1p-126f;
@@ -96,12 +97,13 @@ LOWP_HD constexpr float affine_eps(const BlockSpec& format, Elem input) {
 
 /// Parameters of one group. `input` is the dtype of the values, which decides where intermediates are rounded;
 /// `tensor_scale` is used by two-level formats. Statistics must be finite unless the rule is mx.
-LOWP_HD constexpr GroupParams choose_params(const BlockSpec& format, Elem input, Scaling scaling, const GroupStats& stats,
-                                            float tensor_scale) {
+LOWP_HD constexpr GroupParams choose_params(const BlockSpec& format, Elem input, Scaling scaling,
+                                            const GroupStats& stats, float tensor_scale) {
   GroupParams p;
   const Elem d = input;
   switch (format.rule) {
-    case Rule::plain: break;
+    case Rule::plain:
+      break;
     case Rule::mx: {
       p.scale_code = stats.finite ? mx_scale_code(format.element, scaling, stats.amax()) : 255u;
       p.scale = decode(Elem::e8m0, p.scale_code);
@@ -155,7 +157,9 @@ LOWP_HD constexpr GroupParams choose_params(const BlockSpec& format, Elem input,
       p.scale = (amax < 1e-6f ? 1e-6f : amax) / 8.0f;
       break;
     }
-    case Rule::codebook: p.scale = stats.max < 1e-9f ? 1e-9f : stats.max; break;
+    case Rule::codebook:
+      p.scale = stats.max < 1e-9f ? 1e-9f : stats.max;
+      break;
   }
   if (format.scale_in_input_dtype) p.multiplier = round_to(d, p.multiplier);
   return p;
@@ -164,12 +168,15 @@ LOWP_HD constexpr GroupParams choose_params(const BlockSpec& format, Elem input,
 /// The code of x in a group with these parameters. Codebook formats are encoded by nearest_entry().
 LOWP_HD constexpr std::uint32_t encode_element(const BlockSpec& format, Elem input, const GroupParams& p, float x) {
   switch (format.rule) {
-    case Rule::plain: return encode(format.element, x, Overflow::saturate);
-    case Rule::mx: return encode(format.element, p.poisoned ? bits_float(kQuietNan) : x * p.multiplier);
+    case Rule::plain:
+      return encode(format.element, x, Overflow::saturate);
+    case Rule::mx:
+      return encode(format.element, p.poisoned ? bits_float(kQuietNan) : x * p.multiplier);
     case Rule::nvfp4:
       // 0 * infinity (a tensor scale too small to invert) must stay 0.
       return encode(format.element, x == 0 ? x : x * p.multiplier);
-    case Rule::float8: return encode(format.element, x == 0 ? x : x / p.scale);
+    case Rule::float8:
+      return encode(format.element, x == 0 ? x : x / p.scale);
     case Rule::symmetric:
     case Rule::asymmetric: {
       const Elem product = format.scale_in_input_dtype ? input : Elem::f32;
@@ -181,8 +188,10 @@ LOWP_HD constexpr std::uint32_t encode_element(const BlockSpec& format, Elem inp
       const float low = round_to(input, p.zero_point - round_to(input, p.scale * middle));
       return encode(format.element, round_to(input, round_to(input, x - low) / p.scale));
     }
-    case Rule::sym8: return encode(format.element, x / p.scale);
-    case Rule::codebook: break;
+    case Rule::sym8:
+      return encode(format.element, x / p.scale);
+    case Rule::codebook:
+      break;
   }
   return 0;
 }
@@ -192,18 +201,24 @@ LOWP_HD constexpr float decode_element(const BlockSpec& format, Elem output, con
                                        std::uint32_t code) {
   const float q = decode(format.element, code);
   switch (format.rule) {
-    case Rule::plain: return round_to(output, q);
-    case Rule::mx: return round_to(output, q * p.scale);
-    case Rule::nvfp4: return round_to(output, q * (format.tensor_scale ? tensor_scale * p.scale : p.scale));
+    case Rule::plain:
+      return round_to(output, q);
+    case Rule::mx:
+      return round_to(output, q * p.scale);
+    case Rule::nvfp4:
+      return round_to(output, q * (format.tensor_scale ? tensor_scale * p.scale : p.scale));
     case Rule::float8:
     case Rule::symmetric:
-    case Rule::sym8: return round_to(output, q * p.scale);
-    case Rule::asymmetric: return round_to(output, (q - p.zero_point) * p.scale);
+    case Rule::sym8:
+      return round_to(output, q * p.scale);
+    case Rule::asymmetric:
+      return round_to(output, (q - p.zero_point) * p.scale);
     case Rule::tinygemm: {
       const float middle = (max_value(format.element) + 1) / 2;
       return round_to(output, round_to(output, (q - middle) * p.scale) + p.zero_point);
     }
-    case Rule::codebook: break;
+    case Rule::codebook:
+      break;
   }
   return 0;
 }

@@ -18,11 +18,11 @@ enum class Scope : std::uint8_t {
 struct Activation {
   BlockFormat format;  // nvfp4 for the words nvfp4, nvfp4_tensor and nvfp4_static; fp8 for fp8, ...
   Scope scope = Scope::token;
-  std::string word;    // as it stands in the recipe's name, e.g. "nvfp4_tensor"
+  std::string word;  // as it stands in the recipe's name, e.g. "nvfp4_tensor"
 };
 
 struct Recipe {
-  std::string name;                      // "<weight>-<activation>"; "bf16" leaves the layer as it is
+  std::string name;  // "<weight>-<activation>"; "bf16" leaves the layer as it is
   BlockFormat weight;
   std::optional<Activation> activation;  // nullopt: weight-only
   bool keeps() const { return weight.rule == Rule::plain; }

@@ -18,7 +18,8 @@ struct RecipeRow {
 };
 std::span<const RecipeRow> recipe_rows();
 
-/// Resolves "<weight>-<activation>", "bf16" or an alias (int4, int4-fp8, mxfp8 ...). Throws Error(usage) naming the nearest.
+/// Resolves "<weight>-<activation>", "bf16" or an alias (int4, int4-fp8, mxfp8 ...). Throws Error(usage) naming the
+/// nearest.
 Recipe recipe(const std::string& name);
 
 /// The pairs of alias and recipe.

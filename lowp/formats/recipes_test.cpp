@@ -10,12 +10,40 @@ namespace lowp::formats {
 namespace {
 
 TEST(Recipes, EveryPromisedNameExists) {
-  std::vector<std::string> names = {
-      "fp8-fp8", "fp8_tensor-fp8_tensor", "fp8_block128-fp8_group128", "fp8_tensor-fp8_static", "fp8-bf16", "int8-int8", "int8-int8_static",
-      "int8-int8_asym", "int8-bf16", "int4_g32-int8", "int4_g32-int8_g32", "int8_g32-int8_g32", "int4_g128_sym8-fp8", "mxfp8-mxfp8", "mxfp8-bf16",
-      "mxfp6-mxfp6", "mxfp6-bf16", "mxfp6_e3m2-mxfp6_e3m2", "mxfp6_e3m2-bf16", "mxfp4-mxfp4", "mxfp4-bf16", "mxfp4-mxfp8", "mxfp4-fp8", "mxfp4-int8",
-      "mxfp4-int8_g32", "nvfp4-nvfp4", "nvfp4-nvfp4_tensor", "nvfp4-nvfp4_static", "nvfp4_single-nvfp4_single", "nvfp4-bf16", "nvfp4-int8",
-      "nvfp4-int8_g32", "codebook4_g64-bf16", "bf16"};
+  std::vector<std::string> names = {"fp8-fp8",
+                                    "fp8_tensor-fp8_tensor",
+                                    "fp8_block128-fp8_group128",
+                                    "fp8_tensor-fp8_static",
+                                    "fp8-bf16",
+                                    "int8-int8",
+                                    "int8-int8_static",
+                                    "int8-int8_asym",
+                                    "int8-bf16",
+                                    "int4_g32-int8",
+                                    "int4_g32-int8_g32",
+                                    "int8_g32-int8_g32",
+                                    "int4_g128_sym8-fp8",
+                                    "mxfp8-mxfp8",
+                                    "mxfp8-bf16",
+                                    "mxfp6-mxfp6",
+                                    "mxfp6-bf16",
+                                    "mxfp6_e3m2-mxfp6_e3m2",
+                                    "mxfp6_e3m2-bf16",
+                                    "mxfp4-mxfp4",
+                                    "mxfp4-bf16",
+                                    "mxfp4-mxfp8",
+                                    "mxfp4-fp8",
+                                    "mxfp4-int8",
+                                    "mxfp4-int8_g32",
+                                    "nvfp4-nvfp4",
+                                    "nvfp4-nvfp4_tensor",
+                                    "nvfp4-nvfp4_static",
+                                    "nvfp4_single-nvfp4_single",
+                                    "nvfp4-bf16",
+                                    "nvfp4-int8",
+                                    "nvfp4-int8_g32",
+                                    "codebook4_g64-bf16",
+                                    "bf16"};
   for (const char* group : {"32", "64", "128", "256"}) {
     names.push_back(fmt::format("int4_g{}_float-bf16", group));
     for (int bits = 1; bits <= 8; ++bits)
@@ -66,7 +94,8 @@ TEST(Recipes, UnknownNamesSuggest) {
   };
   EXPECT_NE(message("mxfp8-mxfp9").find("did you mean 'mxfp8-mxfp8'"), std::string::npos) << message("mxfp8-mxfp9");
   EXPECT_NE(message("itn4").find("did you mean 'int4'"), std::string::npos);
-  for (const char* name : {"", "-", "fp8-", "-fp8", "int8-mxfp4", "bf16-bf16", "fp8_static-bf16", "int8_asym-bf16", "fp8_block128-fp8_block128"})
+  for (const char* name : {"", "-", "fp8-", "-fp8", "int8-mxfp4", "bf16-bf16", "fp8_static-bf16", "int8_asym-bf16",
+                           "fp8_block128-fp8_block128"})
     EXPECT_NE(message(name), "") << name;
 }
 

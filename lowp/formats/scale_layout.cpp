@@ -12,11 +12,13 @@ constexpr std::string_view kLayouts[] = {"rows", "tiled", "tiled_m_groups", "til
 void check_ends(ScaleLayout layout, std::span<const std::int64_t> ends, std::int64_t size) {
   std::int64_t last = 0;
   for (const std::int64_t end : ends) {
-    if (end < last) fail(ErrorCode::usage, "{}: group ends must ascend from 0, found {} after {}", name(layout), end, last);
+    if (end < last)
+      fail(ErrorCode::usage, "{}: group ends must ascend from 0, found {} after {}", name(layout), end, last);
     last = end;
   }
   if (ends.empty() || last != size)
-    fail(ErrorCode::usage, "{}: the last group must end at {}, found {}", name(layout), size, ends.empty() ? "no groups" : std::to_string(last));
+    fail(ErrorCode::usage, "{}: the last group must end at {}, found {}", name(layout), size,
+         ends.empty() ? "no groups" : std::to_string(last));
 }
 
 }  // namespace
@@ -31,17 +33,22 @@ std::optional<ScaleLayout> find_scale_layout(std::string_view text) {
 
 std::vector<std::string> scale_layout_names() { return {std::begin(kLayouts), std::end(kLayouts)}; }
 
-ScaleMap::ScaleMap(ScaleLayout layout, std::int64_t h, std::int64_t w, std::span<const std::int64_t> ends, std::int64_t experts)
+ScaleMap::ScaleMap(ScaleLayout layout, std::int64_t h, std::int64_t w, std::span<const std::int64_t> ends,
+                   std::int64_t experts)
     : layout_(layout), h_(h), w_(w), experts_(experts) {
   const std::int64_t padded_w = round_up(w, kTileCols), padded_h = round_up(h, kTileRows);
   const auto count = static_cast<std::int64_t>(ends.size());
   std::int64_t begin = 0, padded = 0;
   switch (layout) {
-    case ScaleLayout::rows: shape_ = {experts * h, w}; break;
+    case ScaleLayout::rows:
+      shape_ = {experts * h, w};
+      break;
     case ScaleLayout::tiled:
       shape_ = {32 * ceil_div(experts * h, kTileRows), 16 * ceil_div(w, kTileCols)};
       break;
-    case ScaleLayout::tiled_per_expert: shape_ = {experts, padded_h * padded_w}; break;
+    case ScaleLayout::tiled_per_expert:
+      shape_ = {experts, padded_h * padded_w};
+      break;
     case ScaleLayout::tiled_m_groups:
       check_ends(layout, ends, h);
       for (const std::int64_t end : ends) {
@@ -65,12 +72,16 @@ ScaleMap::ScaleMap(ScaleLayout layout, std::int64_t h, std::int64_t w, std::span
 
 std::int64_t ScaleMap::offset(std::int64_t r, std::int64_t c) const {
   const auto group_of = [this](std::int64_t i) {  // the first group that ends beyond i
-    return *std::upper_bound(groups_.begin(), groups_.end(), i, [](std::int64_t at, const Group& g) { return at < g.end; });
+    return *std::upper_bound(groups_.begin(), groups_.end(), i,
+                             [](std::int64_t at, const Group& g) { return at < g.end; });
   };
   switch (layout_) {
-    case ScaleLayout::rows: return r * w_ + c;
-    case ScaleLayout::tiled: return tiled_offset(r, c, w_);
-    case ScaleLayout::tiled_per_expert: return r / h_ * tiled_bytes(h_, w_) + tiled_offset(r % h_, c, w_);
+    case ScaleLayout::rows:
+      return r * w_ + c;
+    case ScaleLayout::tiled:
+      return tiled_offset(r, c, w_);
+    case ScaleLayout::tiled_per_expert:
+      return r / h_ * tiled_bytes(h_, w_) + tiled_offset(r % h_, c, w_);
     case ScaleLayout::tiled_m_groups: {
       const Group group = group_of(r);
       return group.base + tiled_offset(r - group.begin, c, w_);

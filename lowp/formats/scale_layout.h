@@ -1,5 +1,6 @@
-// How one-byte block scales are laid out for block-scaled matrix instructions: tiles of 128 x 4 scales, and the variants for
-// grouped matrices (torchao-spec section 4). Maps are constexpr and invertible; the same functions serve host and device.
+// How one-byte block scales are laid out for block-scaled matrix instructions: tiles of 128 x 4 scales, and the
+// variants for grouped matrices (torchao-spec section 4). Maps are constexpr and invertible; the same functions serve
+// host and device.
 #pragma once
 
 #include <cstdint>
@@ -31,8 +32,8 @@ LOWP_HD constexpr std::int64_t tiled_bytes(std::int64_t h, std::int64_t w) {
   return ceil_div(h, kTileRows) * ceil_div(w, kTileCols) * kTileBytes;
 }
 
-/// Place of scale (r, c) in a tiled matrix of w columns: tiles of 512 bytes row by row; inside, 32 rows of 16 bytes, each
-/// holding the 4 columns of rows r, r + 32, r + 64, r + 96.
+/// Place of scale (r, c) in a tiled matrix of w columns: tiles of 512 bytes row by row; inside, 32 rows of 16 bytes,
+/// each holding the 4 columns of rows r, r + 32, r + 64, r + 96.
 LOWP_HD constexpr std::int64_t tiled_offset(std::int64_t r, std::int64_t c, std::int64_t w) {
   const std::int64_t tile = r / kTileRows * ceil_div(w, kTileCols) + c / kTileCols;
   return tile * kTileBytes + r % 32 * 16 + r % kTileRows / 32 * 4 + c % kTileCols;
@@ -43,10 +44,12 @@ class ScaleMap {
  public:
   /// `ends`: exclusive end offsets of the groups, ascending, the last equal to h (m groups) or w (k groups); unused
   /// otherwise. Throws Error(usage) if they are not.
-  ScaleMap(ScaleLayout layout, std::int64_t h, std::int64_t w, std::span<const std::int64_t> ends = {}, std::int64_t experts = 1);
+  ScaleMap(ScaleLayout layout, std::int64_t h, std::int64_t w, std::span<const std::int64_t> ends = {},
+           std::int64_t experts = 1);
 
-  /// Shape of the laid-out tensor, as torchao's functions return it: rows [h, w]; tiled [32 * tile rows, 16 * tile columns];
-  /// m groups [h + 128 G, w up to 4]; k groups [h up to 128, w + 4 G]; per expert [experts, h up to 128 * w up to 4].
+  /// Shape of the laid-out tensor, as torchao's functions return it: rows [h, w]; tiled [32 * tile rows, 16 * tile
+  /// columns]; m groups [h + 128 G, w up to 4]; k groups [h up to 128, w + 4 G]; per expert [experts, h up to 128 * w
+  /// up to 4].
   const std::vector<std::int64_t>& shape() const { return shape_; }
 
   /// Byte of scale (r, c), 0 <= r < experts * h.

@@ -36,7 +36,8 @@ void expect_bijection(const ScaleMap& map, std::int64_t rows, std::int64_t cols)
       ASSERT_LT(at, bytes);
       ASSERT_TRUE(places.insert(at).second) << r << ", " << c;
     }
-  std::vector<std::uint8_t> in(static_cast<std::size_t>(rows * cols)), out(static_cast<std::size_t>(bytes), 7), back(in.size());
+  std::vector<std::uint8_t> in(static_cast<std::size_t>(rows * cols)), out(static_cast<std::size_t>(bytes), 7),
+      back(in.size());
   for (std::size_t i = 0; i < in.size(); ++i) in[i] = static_cast<std::uint8_t>(i * 31 + 1);
   map.apply(in, out);
   map.invert(out, back);

@@ -29,7 +29,8 @@ struct CastKernels {
   MatrixStats (*stats)(const TensorView& x, std::int64_t row_begin, std::int64_t row_end);
   void (*quantize)(const QuantizeTask& task, std::int64_t row_begin, std::int64_t row_end);
   /// Values of rows, rounded to `output`, into out [row_end - row_begin, k].
-  void (*dequantize)(const QuantizedMatrix& in, formats::Elem output, std::int64_t row_begin, std::int64_t row_end, float* out);
+  void (*dequantize)(const QuantizedMatrix& in, formats::Elem output, std::int64_t row_begin, std::int64_t row_end,
+                     float* out);
 };
 
 /// Parameters of the group that holds element (row, column), read back from a quantized matrix.

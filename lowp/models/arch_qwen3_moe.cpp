@@ -11,8 +11,8 @@ const Architecture kQwen3Moe = {
       config.norm_topk_prob = flag_or(json, where, "norm_topk_prob", false);
       config.experts_per_token = static_cast<std::int64_t>(number_or(json, where, "num_experts_per_tok", 8));
       if (config.experts_per_token < 1 || config.experts_per_token > config.num_experts)
-        fail(ErrorCode::bad_input, "{}: num_experts_per_tok: expected 1 to num_experts = {}, found {}", where, config.num_experts,
-             config.experts_per_token);
+        fail(ErrorCode::bad_input, "{}: num_experts_per_tok: expected 1 to num_experts = {}, found {}", where,
+             config.num_experts, config.experts_per_token);
     }};
 
 }  // namespace lowp::models

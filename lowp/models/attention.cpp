@@ -47,7 +47,8 @@ void attend(const AttendArgs& args, formats::Elem compute, float* out) {
   std::vector<float> queries(static_cast<std::size_t>(kRows * d)), sum(static_cast<std::size_t>(d)), scores;
   for (std::int64_t top = 0; top < args.rows; top += kRows) {
     const std::int64_t rows = std::min(kRows, args.rows - top), visible = args.past + top + rows;
-    for (std::int64_t r = 0; r < rows; ++r) std::copy_n(args.queries + (top + r) * args.stride, d, queries.data() + r * d);
+    for (std::int64_t r = 0; r < rows; ++r)
+      std::copy_n(args.queries + (top + r) * args.stride, d, queries.data() + r * d);
     scores.resize(static_cast<std::size_t>(rows * visible));
     kernels.matmul(queries.data(), rows, args.keys.data(), visible, d, scores.data(), visible);
     for (std::int64_t r = 0; r < rows; ++r) {

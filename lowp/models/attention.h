@@ -28,12 +28,13 @@ class RopeTable {
 
 /// One head: row r of `rows` queries stands at position past + r and sees keys 0 .. past + r.
 struct AttendArgs {
-  const float* queries;      // row r at queries + r * stride, [head_dim]
+  const float* queries;  // row r at queries + r * stride, [head_dim]
   std::int64_t stride, rows, past, head_dim;
   std::span<const float> keys, values;  // [past + rows, head_dim]
 };
 
-/// softmax(q k^T / sqrt(head_dim)) v into out (row r at out + r * stride), rounded to `compute`; f32 inside, keys in order.
+/// softmax(q k^T / sqrt(head_dim)) v into out (row r at out + r * stride), rounded to `compute`; f32 inside, keys in
+/// order.
 void attend(const AttendArgs& args, formats::Elem compute, float* out);
 
 }  // namespace lowp::models

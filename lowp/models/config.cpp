@@ -20,7 +20,8 @@ std::string text_or(const Json& json, const std::string& where, const char* key,
 }
 
 double positive(double value, const std::string& where, const char* key) {
-  if (!(value > 0) || !std::isfinite(value)) fail(ErrorCode::bad_input, "{}: {}: expected a positive number, found {}", where, key, value);
+  if (!(value > 0) || !std::isfinite(value))
+    fail(ErrorCode::bad_input, "{}: {}: expected a positive number, found {}", where, key, value);
   return value;
 }
 
@@ -28,7 +29,8 @@ double positive(double value, const std::string& where, const char* key) {
 Rope parse_rope(const Json& config, const std::string& file) {
   Rope rope;
   rope.theta = positive(number_or(config, file, "rope_theta", 10000), file, "rope_theta");
-  if (number_or(config, file, "partial_rotary_factor", 1) != 1) fail(ErrorCode::unsupported, "{}: partial_rotary_factor: only 1 is supported", file);
+  if (number_or(config, file, "partial_rotary_factor", 1) != 1)
+    fail(ErrorCode::unsupported, "{}: partial_rotary_factor: only 1 is supported", file);
   const bool v5 = config.contains("rope_parameters") && !config.at("rope_parameters").is_null();
   const char* key = v5 ? "rope_parameters" : "rope_scaling";
   const auto at = config.find(key);
@@ -39,10 +41,12 @@ Rope parse_rope(const Json& config, const std::string& file) {
   if (scaling.contains("full_attention") || scaling.contains("sliding_attention"))
     fail(ErrorCode::unsupported, "{}: RoPE by layer type is not supported", where);
   rope.theta = positive(number_or(scaling, where, "rope_theta", rope.theta), where, "rope_theta");
-  if (number_or(scaling, where, "partial_rotary_factor", 1) != 1) fail(ErrorCode::unsupported, "{}: partial_rotary_factor: only 1 is supported", where);
+  if (number_or(scaling, where, "partial_rotary_factor", 1) != 1)
+    fail(ErrorCode::unsupported, "{}: partial_rotary_factor: only 1 is supported", where);
   const std::string type = text_or(scaling, where, "rope_type", text_or(scaling, where, "type", "default"));
   const double positions = number_or(config, file, "max_position_embeddings", 8192);
-  rope.original_max_position = positive(number_or(scaling, where, "original_max_position_embeddings", positions), where, "original_max_position_embeddings");
+  rope.original_max_position = positive(number_or(scaling, where, "original_max_position_embeddings", positions), where,
+                                        "original_max_position_embeddings");
   if (type == "default") return rope;
   if (!scaling.contains("factor")) fail(ErrorCode::bad_input, "{}: factor is missing", where);
   rope.factor = positive(number_or(scaling, where, "factor", 1), where, "factor");
@@ -52,7 +56,8 @@ Rope parse_rope(const Json& config, const std::string& file) {
     rope.scaling = Rope::Scaling::llama3;
     rope.low_freq_factor = positive(number_or(scaling, where, "low_freq_factor", 1), where, "low_freq_factor");
     rope.high_freq_factor = positive(number_or(scaling, where, "high_freq_factor", 4), where, "high_freq_factor");
-    if (rope.high_freq_factor <= rope.low_freq_factor) fail(ErrorCode::bad_input, "{}: high_freq_factor must exceed low_freq_factor", where);
+    if (rope.high_freq_factor <= rope.low_freq_factor)
+      fail(ErrorCode::bad_input, "{}: high_freq_factor must exceed low_freq_factor", where);
   } else if (type == "yarn") {
     rope.scaling = Rope::Scaling::yarn;
     rope.beta_fast = positive(number_or(scaling, where, "beta_fast", 32), where, "beta_fast");
@@ -60,9 +65,11 @@ Rope parse_rope(const Json& config, const std::string& file) {
     rope.truncate = flag_or(scaling, where, "truncate", true);
     const auto mscale = [&](double m) { return rope.factor <= 1 ? 1.0 : 0.1 * m * std::log(rope.factor) + 1.0; };
     const double all = number_or(scaling, where, "mscale_all_dim", 0), one = number_or(scaling, where, "mscale", 0);
-    rope.attention_factor = number_or(scaling, where, "attention_factor", all != 0 && one != 0 ? mscale(one) / mscale(all) : mscale(1));
+    rope.attention_factor =
+        number_or(scaling, where, "attention_factor", all != 0 && one != 0 ? mscale(one) / mscale(all) : mscale(1));
   } else {
-    fail(ErrorCode::unsupported, "{}: rope_type '{}' is not supported (default, linear, llama3, yarn are)", where, type);
+    fail(ErrorCode::unsupported, "{}: rope_type '{}' is not supported (default, linear, llama3, yarn are)", where,
+         type);
   }
   return rope;
 }
@@ -70,10 +77,12 @@ Rope parse_rope(const Json& config, const std::string& file) {
 void refuse_sliding_window(const Json& config, const std::string& where) {
   if (const auto types = config.find("layer_types"); types != config.end() && types->is_array())
     for (const Json& type : *types)
-      if (type != "full_attention") fail(ErrorCode::unsupported, "{}: layer_types: {} is not supported", where, type.dump());
+      if (type != "full_attention")
+        fail(ErrorCode::unsupported, "{}: layer_types: {} is not supported", where, type.dump());
   const bool slides = flag_or(config, where, "use_sliding_window", config.value("model_type", "") == "mistral");
   const auto window = config.find("sliding_window");
-  if (slides && window != config.end() && !window->is_null()) fail(ErrorCode::unsupported, "{}: sliding_window {} is not supported", where, window->dump());
+  if (slides && window != config.end() && !window->is_null())
+    fail(ErrorCode::unsupported, "{}: sliding_window {} is not supported", where, window->dump());
 }
 
 std::vector<std::int32_t> token_ids(const Json& config, const std::string& where, const char* key) {
@@ -93,7 +102,8 @@ std::vector<std::int32_t> token_ids(const Json& config, const std::string& where
 bool flag_or(const Json& json, const std::string& where, const char* key, bool fallback) {
   const auto at = json.find(key);
   if (at == json.end() || at->is_null()) return fallback;
-  if (!at->is_boolean()) fail(ErrorCode::bad_input, "{}: {}: expected true or false, found {}", where, key, at->type_name());
+  if (!at->is_boolean())
+    fail(ErrorCode::bad_input, "{}: {}: expected true or false, found {}", where, key, at->type_name());
   return at->get<bool>();
 }
 
@@ -112,15 +122,17 @@ Config parse_config(const Json& json, const std::string& where) {
   if (!architecture) {
     std::vector<std::string> known;
     for (const Architecture* a : kArchitectures) known.emplace_back(a->name);
-    fail(ErrorCode::unsupported, "{}: architecture {} cannot be run; known: {}", where, json.contains("architectures") ? json.at("architectures").dump() : "(none)",
-         fmt::join(known, ", "));
+    fail(ErrorCode::unsupported, "{}: architecture {} cannot be run; known: {}", where,
+         json.contains("architectures") ? json.at("architectures").dump() : "(none)", fmt::join(known, ", "));
   }
   Config config;
   static_cast<checkpoint::ModelConfig&>(config) = *dims;
-  if (const std::string act = text_or(json, where, "hidden_act", "silu"); act != "silu") fail(ErrorCode::unsupported, "{}: hidden_act '{}' is not supported", where, act);
+  if (const std::string act = text_or(json, where, "hidden_act", "silu"); act != "silu")
+    fail(ErrorCode::unsupported, "{}: hidden_act '{}' is not supported", where, act);
   if (config.head_dim % 2 != 0) fail(ErrorCode::bad_input, "{}: head_dim {} is odd", where, config.head_dim);
   config.rms_norm_eps = positive(number_or(json, where, "rms_norm_eps", 1e-6), where, "rms_norm_eps");
-  config.max_position_embeddings = static_cast<std::int64_t>(positive(number_or(json, where, "max_position_embeddings", 2048), where, "max_position_embeddings"));
+  config.max_position_embeddings = static_cast<std::int64_t>(
+      positive(number_or(json, where, "max_position_embeddings", 2048), where, "max_position_embeddings"));
   config.rope = parse_rope(json, where);
   refuse_sliding_window(json, where);
   config.eos_ids = token_ids(json, where, "eos_token_id");
@@ -134,7 +146,9 @@ std::vector<double> rope_frequencies(const Rope& rope, std::int64_t head_dim) {
   const double d = static_cast<double>(head_dim), two_pi = 2 * std::numbers::pi;
   std::vector<double> frequencies(static_cast<std::size_t>(half));
   // yarn: the dimension that turns r times over the original context
-  const auto dimension = [&](double r) { return d * std::log(rope.original_max_position / (r * two_pi)) / (2 * std::log(rope.theta)); };
+  const auto dimension = [&](double r) {
+    return d * std::log(rope.original_max_position / (r * two_pi)) / (2 * std::log(rope.theta));
+  };
   double low = dimension(rope.beta_fast), high = dimension(rope.beta_slow);
   if (rope.truncate) {
     low = std::floor(low);
@@ -147,13 +161,19 @@ std::vector<double> rope_frequencies(const Rope& rope, std::int64_t head_dim) {
     const double f = 1 / std::pow(rope.theta, 2.0 * static_cast<double>(i) / d);
     double scaled = f;
     switch (rope.scaling) {
-      case Rope::Scaling::none: break;
-      case Rope::Scaling::linear: scaled = f / rope.factor; break;
+      case Rope::Scaling::none:
+        break;
+      case Rope::Scaling::linear:
+        scaled = f / rope.factor;
+        break;
       case Rope::Scaling::llama3: {
         const double wavelength = two_pi / f;
-        const double t = (rope.original_max_position / wavelength - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor);
-        if (wavelength > rope.original_max_position / rope.low_freq_factor) scaled = f / rope.factor;
-        else if (wavelength >= rope.original_max_position / rope.high_freq_factor) scaled = (1 - t) * f / rope.factor + t * f;
+        const double t = (rope.original_max_position / wavelength - rope.low_freq_factor) /
+                         (rope.high_freq_factor - rope.low_freq_factor);
+        if (wavelength > rope.original_max_position / rope.low_freq_factor)
+          scaled = f / rope.factor;
+        else if (wavelength >= rope.original_max_position / rope.high_freq_factor)
+          scaled = (1 - t) * f / rope.factor + t * f;
         break;
       }
       case Rope::Scaling::yarn: {

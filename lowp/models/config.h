@@ -16,11 +16,11 @@ struct Rope {
   double theta = 10000;
   Scaling scaling = Scaling::none;
   double factor = 1;
-  double low_freq_factor = 1, high_freq_factor = 4;              // llama3
-  double beta_fast = 32, beta_slow = 1;                          // yarn
-  bool truncate = true;                                          // yarn
-  double attention_factor = 1;                                   // yarn: multiplies cos and sin
-  double original_max_position = 8192;                           // llama3, yarn
+  double low_freq_factor = 1, high_freq_factor = 4;  // llama3
+  double beta_fast = 32, beta_slow = 1;              // yarn
+  bool truncate = true;                              // yarn
+  double attention_factor = 1;                       // yarn: multiplies cos and sin
+  double original_max_position = 8192;               // llama3, yarn
 };
 
 /// Dimensions (inherited) and everything else that the forward pass depends on.
@@ -29,15 +29,15 @@ struct Config : checkpoint::ModelConfig {
   std::int64_t max_position_embeddings = 0;
   Rope rope;
   bool qkv_bias = false, output_bias = false, mlp_bias = false;
-  bool head_norms = false;                   // RMSNorm of each head of q and k before RoPE
+  bool head_norms = false;  // RMSNorm of each head of q and k before RoPE
   std::int64_t experts_per_token = 0;
   bool norm_topk_prob = true;
-  std::vector<std::int32_t> eos_ids;         // of config.json; generation_config.json adds its own
+  std::vector<std::int32_t> eos_ids;  // of config.json; generation_config.json adds its own
   std::optional<std::int32_t> bos_id;
 };
 
-/// Throws Error(unsupported) naming architecture, RoPE kind, activation function or sliding window that lowp does not run;
-/// Error(bad_input) for missing or wrong fields.
+/// Throws Error(unsupported) naming architecture, RoPE kind, activation function or sliding window that lowp does not
+/// run; Error(bad_input) for missing or wrong fields.
 Config parse_config(const Json& config, const std::string& where);
 
 /// Inverse frequencies [head_dim / 2] of a config, scaling included.

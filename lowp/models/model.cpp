@@ -1,5 +1,5 @@
-// Dtypes follow transformers in eager mode: the residual stream, norms, RoPE and products are rounded to the compute dtype
-// where a tensor of that dtype is written; sums, softmax and norms run in f32.
+// Dtypes follow transformers in eager mode: the residual stream, norms, RoPE and products are rounded to the compute
+// dtype where a tensor of that dtype is written; sums, softmax and norms run in f32.
 #include "lowp/models/model.h"
 
 #include <algorithm>
@@ -25,7 +25,8 @@ void rms_norm(std::span<float> x, const std::vector<float>& weight, double eps, 
     float squares = 0;
     for (std::size_t i = 0; i < width; ++i) squares += x[at + i] * x[at + i];
     const float scale = 1.0f / std::sqrt(squares / static_cast<float>(width) + static_cast<float>(eps));
-    for (std::size_t i = 0; i < width; ++i) x[at + i] = round_to(compute, weight[i] * round_to(compute, x[at + i] * scale));
+    for (std::size_t i = 0; i < width; ++i)
+      x[at + i] = round_to(compute, weight[i] * round_to(compute, x[at + i] * scale));
   }
 }
 
@@ -47,7 +48,8 @@ void gate_up(std::span<float> gate, std::span<const float> up, Elem compute) {
 
 Cache::Cache(const Config& config)
     : head_dim_(config.head_dim),
-      layers_(static_cast<std::size_t>(config.num_hidden_layers), std::vector<Head>(static_cast<std::size_t>(config.num_key_value_heads))) {}
+      layers_(static_cast<std::size_t>(config.num_hidden_layers),
+              std::vector<Head>(static_cast<std::size_t>(config.num_key_value_heads))) {}
 
 void Cache::truncate(std::int64_t length) {
   LOWP_CHECK(length >= 0 && length <= length_, "truncating a cache of {} to {}", length_, length);
@@ -116,7 +118,8 @@ std::vector<float> Model::linear(const ops::Linear& weight, const std::string& m
   return y;
 }
 
-std::vector<float> Model::attention(const Layer& layer, std::size_t index, std::span<const Chunk> batch, std::span<const float> x) const {
+std::vector<float> Model::attention(const Layer& layer, std::size_t index, std::span<const Chunk> batch,
+                                    std::span<const float> x) const {
   const Config& c = config_;
   const std::string name = layer.prefix + "self_attn.";
   std::vector<float> q = linear(*layer.q, name + "q_proj", x), k = linear(*layer.k, name + "k_proj", x);
@@ -146,7 +149,13 @@ std::vector<float> Model::attention(const Layer& layer, std::size_t index, std::
     parallel_for(heads, rows > 16 ? 1 : heads, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t h = begin; h < end; ++h) {
         const Cache::Head& head = chunk.cache->layers_[index][static_cast<std::size_t>(h / group)];
-        attend({.queries = &q[(first * heads + h) * d], .stride = heads * d, .rows = rows, .past = past, .head_dim = d, .keys = head.keys, .values = head.values},
+        attend({.queries = &q[(first * heads + h) * d],
+                .stride = heads * d,
+                .rows = rows,
+                .past = past,
+                .head_dim = d,
+                .keys = head.keys,
+                .values = head.values},
                options_.compute, &mixed[(first * heads + h) * d]);
       }
     });
@@ -187,14 +196,17 @@ std::vector<float> Model::experts(const Layer& layer, std::span<const float> x) 
     std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return p[a] > p[b]; });
     float kept = 0;
     for (std::size_t i = 0; i < top; ++i) kept += p[order[i]];
-    for (std::size_t i = 0; i < top; ++i) visits[order[i]].push_back({r, round_to(compute, c.norm_topk_prob ? p[order[i]] / kept : p[order[i]])});
+    for (std::size_t i = 0; i < top; ++i)
+      visits[order[i]].push_back({r, round_to(compute, c.norm_topk_prob ? p[order[i]] / kept : p[order[i]])});
   }
 
   std::vector<float> out(x.size());
   for (std::size_t e = 0; e < count; ++e) {
     if (visits[e].empty()) continue;
     std::vector<float> in;
-    for (const Visit& visit : visits[e]) in.insert(in.end(), x.begin() + static_cast<std::ptrdiff_t>(visit.row * hidden), x.begin() + static_cast<std::ptrdiff_t>((visit.row + 1) * hidden));
+    for (const Visit& visit : visits[e])
+      in.insert(in.end(), x.begin() + static_cast<std::ptrdiff_t>(visit.row * hidden),
+                x.begin() + static_cast<std::ptrdiff_t>((visit.row + 1) * hidden));
     const std::string name = fmt::format("{}experts.{}.", layer.moe, e);
     std::vector<float> gate = linear(layer.experts[e].gate, name + "gate_proj", in);
     gate_up(gate, linear(layer.experts[e].up, name + "up_proj", in), compute);
@@ -213,7 +225,8 @@ std::vector<float> Model::forward(std::span<const Chunk> batch) {
   const Elem compute = options_.compute;
   std::vector<float> x;
   for (const Chunk& chunk : batch) {
-    LOWP_CHECK(chunk.cache->length_ + static_cast<std::int64_t>(chunk.tokens.size()) <= c.max_position_embeddings, "sequence of {} tokens", chunk.cache->length_ + static_cast<std::int64_t>(chunk.tokens.size()));
+    LOWP_CHECK(chunk.cache->length_ + static_cast<std::int64_t>(chunk.tokens.size()) <= c.max_position_embeddings,
+               "sequence of {} tokens", chunk.cache->length_ + static_cast<std::int64_t>(chunk.tokens.size()));
     for (const std::int32_t token : chunk.tokens) {
       LOWP_CHECK(token >= 0 && token < c.vocab_size, "token id {} of {}", token, c.vocab_size);
       const std::size_t at = x.size();
@@ -240,8 +253,9 @@ const ops::Linear* Model::find_linear(const std::string& module) const {
     if (!module.starts_with(layer.prefix)) continue;
     const std::string rest = module.substr(layer.prefix.size());
     const std::pair<const char*, const std::optional<ops::Linear>*> named[] = {
-        {"self_attn.q_proj", &layer.q}, {"self_attn.k_proj", &layer.k}, {"self_attn.v_proj", &layer.v}, {"self_attn.o_proj", &layer.o},
-        {"mlp.gate_proj", &layer.gate}, {"mlp.up_proj", &layer.up}, {"mlp.down_proj", &layer.down}, {"mlp.gate", &layer.router}};
+        {"self_attn.q_proj", &layer.q}, {"self_attn.k_proj", &layer.k}, {"self_attn.v_proj", &layer.v},
+        {"self_attn.o_proj", &layer.o}, {"mlp.gate_proj", &layer.gate}, {"mlp.up_proj", &layer.up},
+        {"mlp.down_proj", &layer.down}, {"mlp.gate", &layer.router}};
     for (const auto& [name, weight] : named)
       if (rest == name && *weight) return &**weight;
     for (std::size_t e = 0; e < layer.experts.size(); ++e) {

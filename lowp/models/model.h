@@ -30,18 +30,21 @@ class Cache {
   std::vector<std::vector<Head>> layers_;  // [layer][kv head]
 };
 
-/// Tokens that follow what the cache holds. Their count plus the cache's length must not exceed max_position_embeddings.
+/// Tokens that follow what the cache holds. Their count plus the cache's length must not exceed
+/// max_position_embeddings.
 struct Chunk {
   std::span<const std::int32_t> tokens;
   Cache* cache = nullptr;
 };
 
 struct LoadOptions {
-  formats::Elem compute = formats::Elem::bf16;  // dtype of the residual stream and of what activation quantizers see: bf16, f32
+  formats::Elem compute =
+      formats::Elem::bf16;  // dtype of the residual stream and of what activation quantizers see: bf16, f32
 };
 
 /// Sees the input [rows, k] and output [rows, n] of every Linear by its module name, in execution order.
-using Tap = std::function<void(const std::string& module, std::span<const float> input, std::int64_t k, std::span<const float> output, std::int64_t n)>;
+using Tap = std::function<void(const std::string& module, std::span<const float> input, std::int64_t k,
+                               std::span<const float> output, std::int64_t n)>;
 
 class Model {
  public:
@@ -57,9 +60,9 @@ class Model {
   std::uint64_t weight_bytes() const { return weight_bytes_; }
   std::uint64_t streamed_bytes() const { return streamed_bytes_; }
 
-  /// Runs the chunks as one batch and appends to their caches. Returns final hidden states [total tokens, hidden_size] (after
-  /// the last norm), chunk after chunk. A sequence's result does not depend on the batch or on how it was cut into chunks,
-  /// except under recipes whose activation scale spans a call. Token ids must be below vocab_size.
+  /// Runs the chunks as one batch and appends to their caches. Returns final hidden states [total tokens, hidden_size]
+  /// (after the last norm), chunk after chunk. A sequence's result does not depend on the batch or on how it was cut
+  /// into chunks, except under recipes whose activation scale spans a call. Token ids must be below vocab_size.
   std::vector<float> forward(std::span<const Chunk> batch);
 
   /// Logits [rows, vocab_size] of hidden states [rows, hidden_size].
@@ -75,7 +78,8 @@ class Model {
   struct Layer;
   struct Weights;
   std::vector<float> linear(const ops::Linear& weight, const std::string& module, std::span<const float> x) const;
-  std::vector<float> attention(const Layer& layer, std::size_t index, std::span<const Chunk> batch, std::span<const float> x) const;
+  std::vector<float> attention(const Layer& layer, std::size_t index, std::span<const Chunk> batch,
+                               std::span<const float> x) const;
   std::vector<float> mlp(const Layer& layer, std::span<const float> x) const;
   std::vector<float> experts(const Layer& layer, std::span<const float> x) const;
 

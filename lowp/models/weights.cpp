@@ -13,25 +13,30 @@ using checkpoint::StoredTensor;
 WeightLoader::WeightLoader(const checkpoint::Checkpoint& checkpoint, formats::Elem compute)
     : checkpoint_(checkpoint), dialect_(checkpoint::detect_dialect(checkpoint)), compute_(compute) {
   if (dialect_)
-    for (checkpoint::QuantizedModule& module : dialect_->modules(checkpoint)) modules_.emplace(module.name, std::move(module));
+    for (checkpoint::QuantizedModule& module : dialect_->modules(checkpoint))
+      modules_.emplace(module.name, std::move(module));
 }
 
 std::vector<float> WeightLoader::vector(const std::string& name, std::int64_t size) const {
   const StoredTensor* tensor = checkpoint_.find(name);
   if (!tensor) fail(ErrorCode::bad_input, "{}: tensor '{}' is missing", checkpoint_.path(), name);
   if (tensor->entry.shape != Shape{size} || !is_high_precision(tensor->entry.dtype))
-    fail(ErrorCode::bad_input, "{}: tensor '{}': expected F16, BF16 or F32 [{}], found {} {}", tensor->file->path(), name, size,
-         lowp::name(tensor->entry.dtype), to_string(tensor->entry.shape));
+    fail(ErrorCode::bad_input, "{}: tensor '{}': expected F16, BF16 or F32 [{}], found {} {}", tensor->file->path(),
+         name, size, lowp::name(tensor->entry.dtype), to_string(tensor->entry.shape));
   std::vector<float> values(static_cast<std::size_t>(size));
   load_f32(tensor->view(), 0, size, values.data());
   return values;
 }
 
-bool WeightLoader::has(const std::string& module) const { return modules_.contains(module) || checkpoint_.find(module + ".weight"); }
+bool WeightLoader::has(const std::string& module) const {
+  return modules_.contains(module) || checkpoint_.find(module + ".weight");
+}
 
-const checkpoint::QuantizedModule& WeightLoader::checked(const checkpoint::QuantizedModule& module, std::int64_t n, std::int64_t k) const {
+const checkpoint::QuantizedModule& WeightLoader::checked(const checkpoint::QuantizedModule& module, std::int64_t n,
+                                                         std::int64_t k) const {
   if (module.m != n || module.k != k)
-    fail(ErrorCode::bad_input, "{}: '{}': config.json says [{}, {}], the quantized weight is [{}, {}]", checkpoint_.path(), module.name, n, k, module.m, module.k);
+    fail(ErrorCode::bad_input, "{}: '{}': config.json says [{}, {}], the quantized weight is [{}, {}]",
+         checkpoint_.path(), module.name, n, k, module.m, module.k);
   return module;
 }
 
@@ -39,8 +44,8 @@ const checkpoint::QuantizedModule& WeightLoader::checked(const checkpoint::Quant
 std::optional<TensorView> WeightLoader::find_weight(const std::string& module, std::int64_t n, std::int64_t k) const {
   const auto checked_view = [&](const StoredTensor& tensor, const Shape& expected) {
     if (tensor.entry.shape != expected || !is_high_precision(tensor.entry.dtype))
-      fail(ErrorCode::bad_input, "{}: tensor '{}': expected F16, BF16 or F32 {}, found {} {}", tensor.file->path(), tensor.entry.name, to_string(expected),
-           lowp::name(tensor.entry.dtype), to_string(tensor.entry.shape));
+      fail(ErrorCode::bad_input, "{}: tensor '{}': expected F16, BF16 or F32 {}, found {} {}", tensor.file->path(),
+           tensor.entry.name, to_string(expected), lowp::name(tensor.entry.dtype), to_string(tensor.entry.shape));
     return tensor.view();
   };
   if (const StoredTensor* tensor = checkpoint_.find(module + ".weight")) return checked_view(*tensor, {n, k});
@@ -56,7 +61,8 @@ std::optional<TensorView> WeightLoader::find_weight(const std::string& module, s
   const std::int64_t rows = down ? n : 2 * n;
   const TensorView whole = checked_view(*fused, {fused->entry.shape[0], rows, k});
   const std::int64_t first = expert * rows + (part == "up_proj" ? n : 0);
-  return TensorView{whole.dtype, {n, k}, whole.bytes.subspan(byte_count(whole.dtype, {first, k}), byte_count(whole.dtype, {n, k}))};
+  return TensorView{
+      whole.dtype, {n, k}, whole.bytes.subspan(byte_count(whole.dtype, {first, k}), byte_count(whole.dtype, {n, k}))};
 }
 
 ops::Linear WeightLoader::linear(const std::string& module, std::int64_t n, std::int64_t k, bool bias) {
@@ -64,13 +70,16 @@ ops::Linear WeightLoader::linear(const std::string& module, std::int64_t n, std:
   if (bias) {
     const StoredTensor* tensor = checkpoint_.find(module + ".bias");
     if (!tensor || tensor->entry.shape != Shape{n} || !is_high_precision(tensor->entry.dtype))
-      fail(ErrorCode::bad_input, "{}: tensor '{}.bias' [{}] is missing or has another shape or type", checkpoint_.path(), module, n);
+      fail(ErrorCode::bad_input, "{}: tensor '{}.bias' [{}] is missing or has another shape or type",
+           checkpoint_.path(), module, n);
     bias_view = tensor->view();
   }
   if (const auto at = modules_.find(module); at != modules_.end()) {
     const checkpoint::QuantizedModule& quantized = checked(at->second, n, k);
-    for (const checkpoint::TensorEntry& entry : dialect_->layout(quantized)) linear_bytes_ += byte_count(entry.dtype, entry.shape);
-    return {dialect_->decode(checkpoint_, quantized), quantized.recipe, quantized.activation_scale, bias_view, compute_};
+    for (const checkpoint::TensorEntry& entry : dialect_->layout(quantized))
+      linear_bytes_ += byte_count(entry.dtype, entry.shape);
+    return {dialect_->decode(checkpoint_, quantized), quantized.recipe, quantized.activation_scale, bias_view,
+            compute_};
   }
   const std::optional<TensorView> weight = find_weight(module, n, k);
   if (!weight) fail(ErrorCode::bad_input, "{}: tensor '{}.weight' is missing", checkpoint_.path(), module);
@@ -80,7 +89,8 @@ ops::Linear WeightLoader::linear(const std::string& module, std::int64_t n, std:
 
 TensorView WeightLoader::embedding(const std::string& module, std::int64_t n, std::int64_t k, Tensor& holder) {
   if (const auto at = modules_.find(module); at != modules_.end()) {
-    holder = ops::dequantize(dialect_->decode(checkpoint_, checked(at->second, n, k)), compute_ == formats::Elem::f32 ? DType::f32 : DType::bf16);
+    holder = ops::dequantize(dialect_->decode(checkpoint_, checked(at->second, n, k)),
+                             compute_ == formats::Elem::f32 ? DType::f32 : DType::bf16);
     return holder.view();
   }
   const std::optional<TensorView> weight = find_weight(module, n, k);

@@ -27,7 +27,7 @@ struct Model::Layer {
 
 struct Model::Weights {
   std::unique_ptr<checkpoint::Checkpoint> checkpoint;
-  TensorView embedding;                // [vocab, hidden]; in the mapped file, or in `decoded_embedding`
+  TensorView embedding;  // [vocab, hidden]; in the mapped file, or in `decoded_embedding`
   Tensor decoded_embedding;
   std::vector<Layer> layers;
   std::vector<float> norm;
@@ -54,7 +54,8 @@ class WeightLoader {
 
  private:
   std::optional<TensorView> find_weight(const std::string& module, std::int64_t n, std::int64_t k) const;
-  const checkpoint::QuantizedModule& checked(const checkpoint::QuantizedModule& module, std::int64_t n, std::int64_t k) const;
+  const checkpoint::QuantizedModule& checked(const checkpoint::QuantizedModule& module, std::int64_t n,
+                                             std::int64_t k) const;
 
   const checkpoint::Checkpoint& checkpoint_;
   const checkpoint::Dialect* dialect_;

@@ -25,13 +25,20 @@ DType code_type(const BlockFormat& format) {
   const auto& element = formats::info(format.element);
   if (!element.is_float()) return element.is_signed ? DType::i8 : DType::u8;
   switch (format.element) {
-    case Elem::f32: return DType::f32;
-    case Elem::f16: return DType::f16;
-    case Elem::bf16: return DType::bf16;
-    case Elem::e4m3: return DType::f8_e4m3;
-    case Elem::e5m2: return DType::f8_e5m2;
-    case Elem::e8m0: return DType::f8_e8m0;
-    default: return DType::u8;
+    case Elem::f32:
+      return DType::f32;
+    case Elem::f16:
+      return DType::f16;
+    case Elem::bf16:
+      return DType::bf16;
+    case Elem::e4m3:
+      return DType::f8_e4m3;
+    case Elem::e5m2:
+      return DType::f8_e5m2;
+    case Elem::e8m0:
+      return DType::f8_e8m0;
+    default:
+      return DType::u8;
   }
 }
 
@@ -42,7 +49,8 @@ std::int64_t band_rows(const BlockFormat* format, std::int64_t k) {
 }
 
 template <typename Body>
-void for_bands(const BlockFormat* format, std::int64_t m, std::int64_t k, const CastOptions& options, const Body& body) {
+void for_bands(const BlockFormat* format, std::int64_t m, std::int64_t k, const CastOptions& options,
+               const Body& body) {
   const std::int64_t height = format && format->group_rows > 1 ? format->group_rows : 1;
   const std::int64_t band = band_rows(format, k);
   for (std::int64_t top = 0; top < m; top += band) {
@@ -57,7 +65,8 @@ void for_bands(const BlockFormat* format, std::int64_t m, std::int64_t k, const 
 
 }  // namespace
 
-QuantizedMatrix allocate(const BlockFormat& format, Elem input, std::int64_t m, std::int64_t k, const std::string& name) {
+QuantizedMatrix allocate(const BlockFormat& format, Elem input, std::int64_t m, std::int64_t k,
+                         const std::string& name) {
   if (const std::string wrong = formats::misfit(format, m, k); !wrong.empty())
     fail(ErrorCode::unsupported, "{} [{}, {}]: {}", name, m, k, wrong);
   QuantizedMatrix out;
@@ -67,7 +76,9 @@ QuantizedMatrix allocate(const BlockFormat& format, Elem input, std::int64_t m, 
   out.input = input;
   out.codes = Tensor(code_type(format), {m, format.two_codes_a_byte() ? k / 2 : k});
   if (format.has_scale()) {
-    const DType type = format.scale == Elem::e8m0 ? DType::f8_e8m0 : format.scale == Elem::e4m3 ? DType::f8_e4m3 : DType::f32;
+    const DType type = format.scale == Elem::e8m0   ? DType::f8_e8m0
+                       : format.scale == Elem::e4m3 ? DType::f8_e4m3
+                                                    : DType::f32;
     const Shape shape = {format.scale_rows(m), format.scale_cols(k)};
     out.scale = Tensor(type, shape);
     if (format.zero_point != formats::ZeroPoint::none)
@@ -89,7 +100,8 @@ GroupStats stats(const TensorView& x, const CastOptions& options, bool allow_non
     if (part.first_nonfinite >= 0 && (first < 0 || part.first_nonfinite < first)) first = part.first_nonfinite;
   });
   if (first >= 0 && !allow_nonfinite) {
-    fail(ErrorCode::bad_input, "{}: value {} at [{}, {}] is not finite", options.name, load_one(x, first), first / k, first % k);
+    fail(ErrorCode::bad_input, "{}: value {} at [{}, {}] is not finite", options.name, load_one(x, first), first / k,
+         first % k);
   }
   return all;
 }

@@ -10,13 +10,14 @@
 namespace lowp::ops {
 
 struct CastOptions {
-  formats::Scaling scaling = formats::Scaling::rceil;      // MX formats only
-  std::optional<formats::GroupStats> shared;               // statistics that replace the matrix's own in tensor-level scales
-  std::string name = "tensor";                             // in messages
-  std::function<void(std::int64_t rows)> rows_read;        // called when the first `rows` rows of x are no longer needed
+  formats::Scaling scaling = formats::Scaling::rceil;  // MX formats only
+  std::optional<formats::GroupStats> shared;         // statistics that replace the matrix's own in tensor-level scales
+  std::string name = "tensor";                       // in messages
+  std::function<void(std::int64_t rows)> rows_read;  // called when the first `rows` rows of x are no longer needed
 };
 
-/// An allocated, empty result for an [m, k] matrix. Throws Error(unsupported) naming `name` if it does not fit the format.
+/// An allocated, empty result for an [m, k] matrix. Throws Error(unsupported) naming `name` if it does not fit the
+/// format.
 QuantizedMatrix allocate(const formats::BlockFormat& format, formats::Elem input, std::int64_t m, std::int64_t k,
                          const std::string& name);
 
@@ -24,8 +25,8 @@ QuantizedMatrix allocate(const formats::BlockFormat& format, formats::Elem input
 /// unless allow_nonfinite.
 formats::GroupStats stats(const TensorView& x, const CastOptions& options, bool allow_nonfinite = false);
 
-/// Quantizes x, f16, bf16 or f32 [m, k], along k. NaN and infinities are an Error(bad_input) unless the format is MX, which
-/// poisons their blocks, or plain. Codebook formats need `codebook` [16].
+/// Quantizes x, f16, bf16 or f32 [m, k], along k. NaN and infinities are an Error(bad_input) unless the format is MX,
+/// which poisons their blocks, or plain. Codebook formats need `codebook` [16].
 QuantizedMatrix quantize(const TensorView& x, const formats::BlockFormat& format, const CastOptions& options,
                          std::span<const float> codebook = {});
 

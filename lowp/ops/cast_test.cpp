@@ -44,7 +44,8 @@ class EveryFormat : public testing::TestWithParam<std::string> {
   // A shape that fits: the group times 1 to 3 columns, any number of rows.
   std::pair<std::int64_t, std::int64_t> shape() {
     const std::int64_t group = format().group_cols > 1 ? format().group_cols : 2;
-    return {std::uniform_int_distribution<std::int64_t>(1, 150)(rng), group * std::uniform_int_distribution<std::int64_t>(1, 3)(rng)};
+    return {std::uniform_int_distribution<std::int64_t>(1, 150)(rng),
+            group * std::uniform_int_distribution<std::int64_t>(1, 3)(rng)};
   }
 };
 
@@ -57,7 +58,9 @@ TEST_P(EveryFormat, ValuesComeBackWithinTheFormatsStep) {
       // About 6 dB a bit of integers or of mantissa, less what the scale costs; one bit keeps only the sign.
       const auto& element = formats::info(format().element);
       const int bits = element.bits;
-      const double floor_db = format().rule == Rule::codebook ? 0 : element.is_float() ? 6.0 * element.mantissa_bits + 10 : 6.0 * bits - 12;
+      const double floor_db = format().rule == Rule::codebook ? 0
+                              : element.is_float()            ? 6.0 * element.mantissa_bits + 10
+                                                              : 6.0 * bits - 12;
       if (bits > 1) EXPECT_GT(sqnr(x.view(), q, {}), floor_db) << m << " x " << k;
     }
 }
@@ -71,7 +74,9 @@ TEST_P(EveryFormat, DoesNotDependOnHowRowsAreSplit) {
   for (std::size_t i = 0; i < 3; ++i) {
     const TensorView part{DType::bf16, {height, k}, x.view().bytes.subspan(i * band, band)};
     const QuantizedMatrix q = quantize(part, format(), {}, codebook_for(format()));
-    EXPECT_EQ(std::memcmp(q.codes.bytes().data(), whole.codes.bytes().data() + i * q.codes.bytes().size(), q.codes.bytes().size()), 0);
+    EXPECT_EQ(std::memcmp(q.codes.bytes().data(), whole.codes.bytes().data() + i * q.codes.bytes().size(),
+                          q.codes.bytes().size()),
+              0);
   }
 }
 
@@ -97,7 +102,8 @@ TEST_P(EveryFormat, NanIsRefusedOrPoisonsItsBlockOnly) {
       const QuantizedMatrix q = quantize(x.view(), format(), options, codebook_for(format()));
       ASSERT_TRUE(mx);
       const Tensor back = dequantize(q, DType::f32);
-      for (std::int64_t i = 0; i < m * k; ++i) ASSERT_EQ(std::isnan(back.as<float>()[i]), i > at - format().group_cols) << i;
+      for (std::int64_t i = 0; i < m * k; ++i)
+        ASSERT_EQ(std::isnan(back.as<float>()[i]), i > at - format().group_cols) << i;
     } catch (const Error& error) {
       ASSERT_FALSE(mx);
       const std::string text = error.what();
@@ -111,18 +117,22 @@ TEST_P(EveryFormat, CastingTheDecodedValuesAgainChangesNothing) {
   // A fixed point of the format: true where the scale of decoded values is the scale they were decoded with.
   if (format().rule != Rule::mx) return;
   const auto [m, k] = shape();
-  for (const formats::Scaling scaling : {formats::Scaling::floor, formats::Scaling::ceil, formats::Scaling::even, formats::Scaling::rceil}) {
+  for (const formats::Scaling scaling :
+       {formats::Scaling::floor, formats::Scaling::ceil, formats::Scaling::even, formats::Scaling::rceil}) {
     CastOptions options;
     options.scaling = scaling;
     const Tensor x = random_matrix(rng, DType::f32, m, k);
     const Tensor once = dequantize(quantize(x.view(), format(), options), DType::f32);
     const Tensor twice = dequantize(quantize(once.view(), format(), options), DType::f32);
-    if (scaling == formats::Scaling::floor) EXPECT_TRUE(equal(once, twice));
-    else EXPECT_GT(sqnr(once.view(), quantize(once.view(), format(), options), {}), 10);
+    if (scaling == formats::Scaling::floor)
+      EXPECT_TRUE(equal(once, twice));
+    else
+      EXPECT_GT(sqnr(once.view(), quantize(once.view(), format(), options), {}), 10);
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Cast, EveryFormat, testing::ValuesIn(formats::block_format_names()), [](const auto& instance) { return instance.param; });
+INSTANTIATE_TEST_SUITE_P(Cast, EveryFormat, testing::ValuesIn(formats::block_format_names()),
+                         [](const auto& instance) { return instance.param; });
 
 TEST(Cast, ZeroRowsAndTensorsWhereTorchaoDividesByZero) {
   Tensor x(DType::bf16, {2, 32});
@@ -172,18 +182,27 @@ TEST(Cast, MxConformanceVectors) {
 TEST(Cast, MatchesAllScaleModesOfThePublishedTable) {
   // torchao-spec A.1: floor, ceil, even, rceil for e4m3, e5m2, e2m3, e3m2, e2m1.
   using formats::Elem;
-  const struct { float amax; int expected[5][4]; } rows[] = {
-      {1.0f, {{119, 119, 119, 119}, {112, 112, 112, 112}, {125, 125, 125, 125}, {123, 123, 123, 123}, {125, 125, 125, 125}}},
-      {1.75f, {{119, 120, 119, 119}, {112, 113, 112, 112}, {125, 126, 125, 125}, {123, 124, 123, 123}, {125, 126, 126, 126}}},
-      {1.9375f, {{119, 120, 120, 120}, {112, 113, 113, 113}, {125, 126, 126, 126}, {123, 124, 124, 124}, {125, 126, 126, 126}}},
-      {150.0f, {{126, 127, 126, 126}, {119, 120, 119, 119}, {132, 133, 132, 132}, {130, 131, 130, 130}, {132, 133, 132, 132}}},
-      {449.0f, {{127, 128, 127, 128}, {120, 121, 120, 121}, {133, 134, 133, 133}, {131, 132, 131, 132}, {133, 134, 134, 134}}},
+  const struct {
+    float amax;
+    int expected[5][4];
+  } rows[] = {
+      {1.0f,
+       {{119, 119, 119, 119}, {112, 112, 112, 112}, {125, 125, 125, 125}, {123, 123, 123, 123}, {125, 125, 125, 125}}},
+      {1.75f,
+       {{119, 120, 119, 119}, {112, 113, 112, 112}, {125, 126, 125, 125}, {123, 124, 123, 123}, {125, 126, 126, 126}}},
+      {1.9375f,
+       {{119, 120, 120, 120}, {112, 113, 113, 113}, {125, 126, 126, 126}, {123, 124, 124, 124}, {125, 126, 126, 126}}},
+      {150.0f,
+       {{126, 127, 126, 126}, {119, 120, 119, 119}, {132, 133, 132, 132}, {130, 131, 130, 130}, {132, 133, 132, 132}}},
+      {449.0f,
+       {{127, 128, 127, 128}, {120, 121, 120, 121}, {133, 134, 133, 133}, {131, 132, 131, 132}, {133, 134, 134, 134}}},
   };
   const Elem elements[] = {Elem::e4m3, Elem::e5m2, Elem::e2m3, Elem::e3m2, Elem::e2m1};
   for (const auto& row : rows)
     for (int e = 0; e < 5; ++e)
       for (int s = 0; s < 4; ++s)
-        EXPECT_EQ(formats::mx_scale_code(elements[e], static_cast<formats::Scaling>(s), row.amax), static_cast<unsigned>(row.expected[e][s]))
+        EXPECT_EQ(formats::mx_scale_code(elements[e], static_cast<formats::Scaling>(s), row.amax),
+                  static_cast<unsigned>(row.expected[e][s]))
             << row.amax << " " << formats::name(elements[e]) << " " << s;
 }
 

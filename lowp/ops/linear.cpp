@@ -13,7 +13,8 @@ namespace {
 
 using formats::Elem;
 
-constexpr std::int64_t kPanel = 48;     // weight rows unpacked at a time: with k = 4096 they stay in the second-level cache
+constexpr std::int64_t kPanel =
+    48;  // weight rows unpacked at a time: with k = 4096 they stay in the second-level cache
 constexpr std::int64_t kRowBlock = 64;  // activation rows swept over a panel
 
 std::vector<float> load_bias(const std::optional<TensorView>& bias, std::int64_t n) {
@@ -35,8 +36,14 @@ Linear::Linear(const TensorView& weight, std::optional<TensorView> bias, Elem co
 
 Linear::Linear(const QuantizedMatrix& weight, const formats::Recipe& recipe, std::optional<float> activation_scale,
                std::optional<TensorView> bias, Elem compute)
-    : n_(weight.m), k_(weight.k), compute_(compute), activation_(recipe.activation), activation_scale_(activation_scale), bias_(load_bias(bias, weight.m)) {
-  LOWP_CHECK(!activation_ || activation_->scope != formats::Scope::calibrated || activation_scale_, "calibrated recipe {} without a scale", recipe.name);
+    : n_(weight.m),
+      k_(weight.k),
+      compute_(compute),
+      activation_(recipe.activation),
+      activation_scale_(activation_scale),
+      bias_(load_bias(bias, weight.m)) {
+  LOWP_CHECK(!activation_ || activation_->scope != formats::Scope::calibrated || activation_scale_,
+             "calibrated recipe {} without a scale", recipe.name);
   const bool exact = activation_.has_value() && !activation_->format.scale_in_input_dtype;
   const DType type = exact || compute == Elem::f32 ? DType::f32 : DType::bf16;
   const Tensor decoded = dequantize(weight, type);
@@ -52,7 +59,8 @@ void Linear::keep(std::vector<float> values) {
     return;
   }
   weight_bf16_.resize(values.size());
-  std::transform(values.begin(), values.end(), weight_bf16_.begin(), [](float v) { return static_cast<std::uint16_t>(float_bits(v) >> 16); });
+  std::transform(values.begin(), values.end(), weight_bf16_.begin(),
+                 [](float v) { return static_cast<std::uint16_t>(float_bits(v) >> 16); });
 }
 
 void Linear::run(std::span<const float> x, std::int64_t rows, std::span<float> y) const {
@@ -72,7 +80,8 @@ void Linear::run(std::span<const float> x, std::int64_t rows, std::span<float> y
       const float* w = weight_f32_.data() + first * k_;
       if (weight_f32_.empty()) {
         panel.resize(static_cast<std::size_t>(kPanel * k_));
-        for (std::int64_t i = 0; i < cols * k_; ++i) panel[i] = bits_float(static_cast<std::uint32_t>(weight_bf16_[first * k_ + i]) << 16);
+        for (std::int64_t i = 0; i < cols * k_; ++i)
+          panel[i] = bits_float(static_cast<std::uint32_t>(weight_bf16_[first * k_ + i]) << 16);
         w = panel.data();
       }
       for (std::int64_t r = 0; r < rows; r += kRowBlock) {

@@ -24,8 +24,8 @@ class Linear {
   std::int64_t n() const { return n_; }
   std::int64_t k() const { return k_; }
 
-  /// y [rows, n] = x [rows, k] W^T + b, rounded to the compute dtype; products are summed in f32 in an order that does not
-  /// depend on `rows`. x holds values of the compute dtype.
+  /// y [rows, n] = x [rows, k] W^T + b, rounded to the compute dtype; products are summed in f32 in an order that does
+  /// not depend on `rows`. x holds values of the compute dtype.
   void run(std::span<const float> x, std::int64_t rows, std::span<float> y) const;
 
  private:
@@ -35,13 +35,13 @@ class Linear {
   formats::Elem compute_;
   std::optional<formats::Activation> activation_;
   std::optional<float> activation_scale_;
-  std::vector<float> weight_f32_;            // [n, k]; one of the two
-  std::vector<std::uint16_t> weight_bf16_;   // [n, k], where every value is exact in bf16
+  std::vector<float> weight_f32_;           // [n, k]; one of the two
+  std::vector<std::uint16_t> weight_bf16_;  // [n, k], where every value is exact in bf16
   std::vector<float> bias_;
 };
 
-/// x [rows, k] onto the activation's grid: the values that quantizing and dequantizing leaves, in f32. Scope::token takes row-
-/// and tensor-level scales from each row, Scope::tensor from all rows, Scope::calibrated from `calibrated`.
+/// x [rows, k] onto the activation's grid: the values that quantizing and dequantizing leaves, in f32. Scope::token
+/// takes row- and tensor-level scales from each row, Scope::tensor from all rows, Scope::calibrated from `calibrated`.
 void fake_quantize(const formats::Activation& activation, formats::Elem compute, std::optional<float> calibrated,
                    std::span<const float> x, std::int64_t rows, std::int64_t k, std::span<float> out);
 

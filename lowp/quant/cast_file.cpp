@@ -1,6 +1,8 @@
 #include "lowp/quant/cast_file.h"
 
+#include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <functional>
 #include <map>
 
@@ -51,15 +53,18 @@ Dims dims_of(const Shape& shape) {
 }
 
 // The place of every scale of a tensor whose native scale matrix is [h, w] for each expert.
-formats::ScaleMap scale_map(const CastFileRequest& request, const BlockFormat& format, const std::string& name, const Dims& dims,
-                            std::int64_t h, std::int64_t w, std::vector<std::int64_t> ends) {
+formats::ScaleMap scale_map(const CastFileRequest& request, const BlockFormat& format, const std::string& name,
+                            const Dims& dims, std::int64_t h, std::int64_t w, std::vector<std::int64_t> ends) {
   if (info(format.scale).bits != 8 || !format.has_scale())
-    fail(ErrorCode::usage, "{}: scale layout {} holds one-byte scales, {} has none", name, formats::name(request.layout), format.name);
+    fail(ErrorCode::usage, "{}: scale layout {} holds one-byte scales, {} has none", name,
+         formats::name(request.layout), format.name);
   const bool grouped = request.layout == ScaleLayout::tiled_m_groups || request.layout == ScaleLayout::tiled_k_groups;
   if (grouped && dims.experts)
-    fail(ErrorCode::usage, "{}: scale layout {} is for one 2-D matrix, found three dimensions", name, formats::name(request.layout));
+    fail(ErrorCode::usage, "{}: scale layout {} is for one 2-D matrix, found three dimensions", name,
+         formats::name(request.layout));
   if (request.layout == ScaleLayout::tiled && dims.experts && h % formats::kTileRows != 0)
-    fail(ErrorCode::usage, "{}: with {} rows an expert, tiles would hold rows of two experts; use tiled_per_expert", name, h);
+    fail(ErrorCode::usage, "{}: with {} rows an expert, tiles would hold rows of two experts; use tiled_per_expert",
+         name, h);
   if (request.layout == ScaleLayout::tiled_k_groups)
     for (std::int64_t& end : ends) {
       if (end % format.group_cols != 0)
@@ -81,8 +86,8 @@ std::vector<std::int64_t> read_group_ends(const SafetensorsFile& in, const CastF
   const TensorEntry* entry = in.find(request.group_ends);
   if (!entry) fail(ErrorCode::usage, "{}: has no tensor '{}' (--group-ends)", in.path(), request.group_ends);
   if ((entry->dtype != DType::i32 && entry->dtype != DType::i64) || entry->shape.size() != 1)
-    fail(ErrorCode::usage, "{}: tensor '{}': expected I32 or I64 [groups], found {} {}", in.path(), entry->name, name(entry->dtype),
-         to_string(entry->shape));
+    fail(ErrorCode::usage, "{}: tensor '{}': expected I32 or I64 [groups], found {} {}", in.path(), entry->name,
+         name(entry->dtype), to_string(entry->shape));
   const TensorView view = in.view(*entry);
   std::vector<std::int64_t> ends(static_cast<std::size_t>(entry->shape[0]));
   for (std::size_t i = 0; i < ends.size(); ++i) {
@@ -100,10 +105,12 @@ std::vector<std::int64_t> read_group_ends(const SafetensorsFile& in, const CastF
 // Quantizes all matrices of x [.., n, k] along its last dimension; `suffix` is "" or "_n" (x already transposed).
 class TensorCast {
  public:
-  TensorCast(const CastFileRequest& request, const BlockFormat& format, std::string where, std::vector<std::int64_t> ends)
+  TensorCast(const CastFileRequest& request, const BlockFormat& format, std::string where,
+             std::vector<std::int64_t> ends)
       : request_(request), format_(format), where_(std::move(where)), ends_(std::move(ends)) {}
 
-  void run(const TensorView& x, bool along_n, const std::string& name, const std::string& suffix, std::vector<NamedTensor>& out) {
+  void run(const TensorView& x, bool along_n, const std::string& name, const std::string& suffix,
+           std::vector<NamedTensor>& out) {
     const Dims dims = dims_of(x.shape);
     std::vector<QuantizedMatrix> parts;
     ops::CastOptions options;
@@ -115,10 +122,10 @@ class TensorCast {
       parts.push_back(quantize(slice, format_, Algorithm::absmax, options));
       sqnr_.push_back(ops::sqnr(slice, parts.back(), options));
     }
-    if (parts.empty()) return;
     const QuantizedMatrix& first = parts.front();
     const std::int64_t h = format_.scale_rows(dims.n), w = format_.scale_cols(dims.k);
-    const auto gather = [&](const std::function<std::span<const std::byte>(const QuantizedMatrix&)>& field, DType type, const Shape& shape) {
+    const auto gather = [&](const std::function<std::span<const std::byte>(const QuantizedMatrix&)>& field, DType type,
+                            const Shape& shape) {
       Tensor all(type, shape);
       std::size_t at = 0;
       for (const QuantizedMatrix& part : parts) {
@@ -128,7 +135,9 @@ class TensorCast {
       }
       return all;
     };
-    const auto put = [&](const char* field, Tensor tensor) { out.push_back({name + "." + field + suffix, std::move(tensor)}); };
+    const auto put = [&](const char* field, Tensor tensor) {
+      out.push_back({name + "." + field + suffix, std::move(tensor)});
+    };
     // Logical scales of the n axis are [.., n blocks, k]: the transpose of what the transposed matrix has.
     const auto put_scales = [&](const char* field, Tensor native) {
       if (along_n) native = transposed(native.view(), dims.count(), h, w, with_experts(dims.experts, {w, h}));
@@ -138,7 +147,8 @@ class TensorCast {
     put("data", gather([](const QuantizedMatrix& q) { return q.codes.bytes(); }, first.codes.dtype(),
                        with_experts(dims.experts, first.codes.shape())));
     if (format_.has_scale()) {
-      Tensor native = gather([](const QuantizedMatrix& q) { return q.scale.bytes(); }, first.scale.dtype(), with_experts(dims.experts, {h, w}));
+      Tensor native = gather([](const QuantizedMatrix& q) { return q.scale.bytes(); }, first.scale.dtype(),
+                             with_experts(dims.experts, {h, w}));
       if (request_.layout == ScaleLayout::rows) {
         put_scales("scale", std::move(native));
       } else {
@@ -149,16 +159,21 @@ class TensorCast {
       }
     }
     if (format_.zero_point != formats::ZeroPoint::none)
-      put_scales("zero_point", gather([](const QuantizedMatrix& q) { return q.zero_point.bytes(); }, first.zero_point.dtype(),
-                                      with_experts(dims.experts, {h, w})));
+      put_scales("zero_point", gather([](const QuantizedMatrix& q) { return q.zero_point.bytes(); },
+                                      first.zero_point.dtype(), with_experts(dims.experts, {h, w})));
     if (format_.tensor_scale)
-      put("tensor_scale", gather([](const QuantizedMatrix& q) { return std::as_bytes(std::span(&q.tensor_scale, 1)); }, DType::f32, {dims.count()}));
+      put("tensor_scale", gather([](const QuantizedMatrix& q) { return std::as_bytes(std::span(&q.tensor_scale, 1)); },
+                                 DType::f32, {dims.count()}));
     if (format_.rule == formats::Rule::codebook)
-      put("codebook", gather([](const QuantizedMatrix& q) { return q.codebook.bytes(); }, DType::f32, with_experts(dims.experts, {16})));
+      put("codebook", gather([](const QuantizedMatrix& q) { return q.codebook.bytes(); }, DType::f32,
+                             with_experts(dims.experts, {16})));
   }
 
-  // Of the first axis, the worst expert.
-  double sqnr() const { return sqnr_.empty() ? 0 : *std::min_element(sqnr_.begin(), sqnr_.end()); }
+  // Of the worst expert and axis; none if there was a NaN.
+  std::optional<double> sqnr() const {
+    if (std::any_of(sqnr_.begin(), sqnr_.end(), [](double s) { return std::isnan(s); })) return std::nullopt;
+    return *std::min_element(sqnr_.begin(), sqnr_.end());
+  }
 
  private:
   const CastFileRequest& request_;
@@ -168,9 +183,13 @@ class TensorCast {
   std::vector<double> sqnr_;
 };
 
-void write_file(const std::string& path, const std::vector<NamedTensor>& tensors, std::map<std::string, std::string> metadata) {
+void write_file(const std::string& path, const std::vector<NamedTensor>& tensors,
+                std::map<std::string, std::string> metadata) {
   std::vector<TensorEntry> entries;
   for (const NamedTensor& t : tensors) entries.push_back({t.name, t.tensor.dtype(), t.tensor.shape()});
+  std::error_code ignored;
+  if (const auto status = std::filesystem::status(path, ignored); exists(status) && !is_regular_file(status))
+    fail(ErrorCode::io, "{}: exists and is not a regular file", path);  // the finished file would replace it
   OutputFile file(path);
   checkpoint::SafetensorsWriter writer(file.writer(), std::move(entries), std::move(metadata));
   for (const NamedTensor& t : tensors) writer.append(t.name, t.tensor.bytes());
@@ -178,23 +197,41 @@ void write_file(const std::string& path, const std::vector<NamedTensor>& tensors
   file.commit();
 }
 
+// Codes of less than a byte have one each, which could hold more.
+void check_codes(const TensorView& codes, const BlockFormat& format, const std::string& where) {
+  const auto& element = info(format.element);
+  if (element.bits >= 8 || format.two_codes_a_byte()) return;
+  const bool is_signed = !element.is_float() && element.is_signed;
+  const int low = is_signed ? -(1 << (element.bits - 1)) : 0, high = low + (1 << element.bits) - 1;
+  for (std::size_t i = 0; i < codes.bytes.size(); ++i) {
+    const int code = is_signed ? codes.as<std::int8_t>()[i] : codes.as<std::uint8_t>()[i];
+    if (code < low || code > high)
+      fail(ErrorCode::bad_input, "{}: value {} at {}: codes of {} are from {} to {}", where, code, i, format.name, low,
+           high);
+  }
+}
+
 // A tensor `T<field>` of a cast file, checked.
-TensorView field(const SafetensorsFile& in, const std::string& name, std::optional<Shape> shape, std::initializer_list<DType> types) {
+TensorView field(const SafetensorsFile& in, const std::string& name, std::optional<Shape> shape,
+                 std::initializer_list<DType> types) {
   const TensorEntry* entry = in.find(name);
   if (!entry) fail(ErrorCode::bad_input, "{}: tensor '{}' is missing", in.path(), name);
   if (std::find(types.begin(), types.end(), entry->dtype) == types.end())
     fail(ErrorCode::bad_input, "{}: tensor '{}': unexpected type {}", in.path(), name, lowp::name(entry->dtype));
   if (shape && entry->shape != *shape)
-    fail(ErrorCode::bad_input, "{}: tensor '{}': expected {}, found {}", in.path(), name, to_string(*shape), to_string(entry->shape));
+    fail(ErrorCode::bad_input, "{}: tensor '{}': expected {}, found {}", in.path(), name, to_string(*shape),
+         to_string(entry->shape));
   return in.view(*entry);
 }
 
 // The quantized matrices of tensor `base` of a cast file, as they were before writing.
-std::vector<QuantizedMatrix> read_parts(const SafetensorsFile& in, const CastFileRequest& request, const BlockFormat& format,
-                                        const std::string& base, const std::vector<std::int64_t>& ends, Dims& dims) {
+std::vector<QuantizedMatrix> read_parts(const SafetensorsFile& in, const CastFileRequest& request,
+                                        const BlockFormat& format, const std::string& base,
+                                        const std::vector<std::int64_t>& ends, Dims& dims) {
   const TensorEntry* data = in.find(base + ".data");
   if (data->shape.size() != 2 && data->shape.size() != 3)
-    fail(ErrorCode::bad_input, "{}: tensor '{}': expected two or three dimensions, found {}", in.path(), data->name, to_string(data->shape));
+    fail(ErrorCode::bad_input, "{}: tensor '{}': expected two or three dimensions, found {}", in.path(), data->name,
+         to_string(data->shape));
   dims = dims_of(data->shape);
   if (format.two_codes_a_byte()) dims.k *= 2;
   std::vector<QuantizedMatrix> parts;
@@ -211,8 +248,9 @@ std::vector<QuantizedMatrix> read_parts(const SafetensorsFile& in, const CastFil
   };
   const DType code_type = parts[0].codes.dtype();
   const bool bytes = info(code_type).bits == 8;  // one-byte codes may also come as U8
-  scatter(field(in, base + ".data", std::nullopt, {code_type, bytes ? DType::u8 : code_type}),
-          [](QuantizedMatrix& q) { return q.codes.bytes(); });
+  const TensorView codes = field(in, base + ".data", std::nullopt, {code_type, bytes ? DType::u8 : code_type});
+  check_codes(codes, format, in.path() + ": tensor '" + base + ".data'");
+  scatter(codes, [](QuantizedMatrix& q) { return q.codes.bytes(); });
   const std::int64_t h = format.scale_rows(dims.n), w = format.scale_cols(dims.k);
   const bool along_n = request.axis == Axis::n;
   const auto scales = [&](const char* name, DType type, auto&& field_of) {
@@ -258,6 +296,8 @@ CastFileReport cast_file(const CastFileRequest& request) {
         report.skipped.push_back(fmt::format("{} ({} {})", entry.name, name(entry.dtype), to_string(entry.shape)));
       continue;
     }
+    if (entry.shape[0] == 0)
+      fail(ErrorCode::bad_input, "{}: tensor '{}' {} is empty", request.input, entry.name, to_string(entry.shape));
     TensorCast cast(request, format, request.input + ": tensor '" + entry.name + "'", ends);
     const TensorView x = in.view(entry);
     const std::size_t before = out.size();
@@ -272,8 +312,12 @@ CastFileReport cast_file(const CastFileRequest& request) {
     row.sqnr = cast.sqnr();
     report.tensors.push_back(std::move(row));
   }
-  if (report.tensors.empty()) fail(ErrorCode::bad_input, "{}: holds no F16, BF16 or F32 tensor of two or three dimensions", request.input);
-  Json note = {{"format", format.name}, {"axis", request.axis == Axis::n ? "n" : "k"}, {"scale_layout", formats::name(request.layout)}, {"group_ends", ends}};
+  if (report.tensors.empty())
+    fail(ErrorCode::bad_input, "{}: holds no F16, BF16 or F32 tensor of two or three dimensions", request.input);
+  Json note = {{"format", format.name},
+               {"axis", request.axis == Axis::n ? "n" : "k"},
+               {"scale_layout", formats::name(request.layout)},
+               {"group_ends", ends}};
   write_file(request.output, out, {{kNote, note.dump()}});
   return report;
 }
@@ -288,7 +332,8 @@ CastFileReport decode_file(const CastFileRequest& asked, DType dtype) {
     try {
       request.format = note.at("format").get<std::string>();
       request.axis = note.at("axis").get<std::string>() == "n" ? Axis::n : Axis::k;
-      request.layout = formats::find_scale_layout(note.at("scale_layout").get<std::string>()).value_or(ScaleLayout::rows);
+      request.layout =
+          formats::find_scale_layout(note.at("scale_layout").get<std::string>()).value_or(ScaleLayout::rows);
       ends = note.at("group_ends").get<std::vector<std::int64_t>>();
     } catch (const Json::exception& error) {
       fail(ErrorCode::bad_input, "{}: {}", where, error.what());
@@ -305,6 +350,8 @@ CastFileReport decode_file(const CastFileRequest& asked, DType dtype) {
   for (const TensorEntry& entry : in.header().tensors) {
     if (!entry.name.ends_with(kData)) continue;
     const std::string base = entry.name.substr(0, entry.name.size() - kData.size());
+    if (base.empty())
+      fail(ErrorCode::bad_input, "{}: tensor '{}' is of no tensor: expected T.data", in.path(), entry.name);
     Dims dims{};
     const std::vector<QuantizedMatrix> parts = read_parts(in, request, format, base, ends, dims);
     Tensor all(dtype, with_experts(dims.experts, {dims.n, dims.k}));

@@ -19,8 +19,8 @@ struct CastFileRequest {
   formats::Scaling scaling = formats::Scaling::floor;
   Axis axis = Axis::k;
   formats::ScaleLayout layout = formats::ScaleLayout::rows;
-  std::string group_ends;  // name of a tensor of IN, I32 or I64 [groups]: exclusive ends in rows (m groups) or in elements
-                           // along the block axis (k groups)
+  std::string group_ends;  // name of a tensor of IN, I32 or I64 [groups]: exclusive ends in rows (m groups) or in
+                           // elements along the block axis (k groups)
 };
 
 struct CastReport {
@@ -36,8 +36,9 @@ struct CastFileReport {
   std::vector<std::string> skipped;  // "name (I32 [4])": neither floating nor 2-D or 3-D
 };
 
-/// Writes T.data, T.scale and, where the format has them, T.tensor_scale, T.zero_point, T.codebook for each f16, bf16 or f32
-/// tensor T [n, k] or [experts, n, k]; with Axis::both also T.data_n, T.scale_n and so on. Throws Error naming file and tensor.
+/// Writes T.data, T.scale and, where the format has them, T.tensor_scale, T.zero_point, T.codebook for each f16, bf16
+/// or f32 tensor T [n, k] or [experts, n, k]; with Axis::both also T.data_n, T.scale_n and so on. Throws Error naming
+/// file and tensor.
 CastFileReport cast_file(const CastFileRequest& request);
 
 /// The inverse: writes each T as `dtype` (f32 or bf16).

@@ -35,7 +35,8 @@ std::vector<float> farthest_points(const std::vector<float>& values) {
     const auto farthest = std::max_element(distance.begin(), distance.end()) - distance.begin();
     const float c = values[static_cast<std::size_t>(farthest)];
     centroids.push_back(c);
-    for (std::size_t j = 0; j < values.size(); ++j) distance[j] = std::min(distance[j], (values[j] - c) * (values[j] - c));
+    for (std::size_t j = 0; j < values.size(); ++j)
+      distance[j] = std::min(distance[j], (values[j] - c) * (values[j] - c));
   }
   return centroids;
 }
@@ -48,7 +49,8 @@ bool close(const std::vector<float>& a, const std::vector<float>& b) {
 
 }  // namespace
 
-std::vector<float> fit_codebook(const TensorView& x, const formats::BlockFormat& format, const ops::CastOptions& options) {
+std::vector<float> fit_codebook(const TensorView& x, const formats::BlockFormat& format,
+                                const ops::CastOptions& options) {
   if (const std::string wrong = formats::misfit(format, x.shape[0], x.shape[1]); !wrong.empty())
     fail(ErrorCode::unsupported, "{}: {}", options.name, wrong);
   ops::stats(x, options);  // refuses NaN and infinities
@@ -70,12 +72,15 @@ std::vector<float> fit_codebook(const TensorView& x, const formats::BlockFormat&
     for (int i = 0; i < kEntries; ++i) {
       std::size_t end = values.size();
       if (i + 1 < kEntries) {
-        const double middle = (static_cast<double>(centroids[order[i]]) + static_cast<double>(centroids[order[i + 1]])) / 2;
+        const double middle =
+            (static_cast<double>(centroids[order[i]]) + static_cast<double>(centroids[order[i + 1]])) / 2;
         end = static_cast<std::size_t>(
-            std::upper_bound(values.begin(), values.end(), middle, [](double m, float v) { return m < v; }) - values.begin());
+            std::upper_bound(values.begin(), values.end(), middle, [](double m, float v) { return m < v; }) -
+            values.begin());
         end = std::max(end, begin);
       }
-      if (end > begin) next[order[i]] = static_cast<float>((prefix[end] - prefix[begin]) / static_cast<double>(end - begin));
+      if (end > begin)
+        next[order[i]] = static_cast<float>((prefix[end] - prefix[begin]) / static_cast<double>(end - begin));
       begin = end;
     }
     const bool settled = round % kCheckEvery == 0 && close(next, centroids);

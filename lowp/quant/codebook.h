@@ -7,8 +7,9 @@
 
 namespace lowp::quant {
 
-/// 16 table entries for x [m, k]: values are divided by their group's scale, centroids start at the farthest points and move
-/// to the means of their members for up to 200 rounds (torchao-spec 5.9). Deterministic.
-std::vector<float> fit_codebook(const TensorView& x, const formats::BlockFormat& format, const ops::CastOptions& options);
+/// 16 table entries for x [m, k]: values are divided by their group's scale, centroids start at the farthest points and
+/// move to the means of their members for up to 200 rounds (torchao-spec 5.9). Deterministic.
+std::vector<float> fit_codebook(const TensorView& x, const formats::BlockFormat& format,
+                                const ops::CastOptions& options);
 
 }  // namespace lowp::quant

@@ -46,7 +46,8 @@ float clamp(float x, float low, float high) { return std::min(std::max(x, low), 
 
 }  // namespace
 
-QuantizedMatrix hqq_zero_point(const TensorView& x, const formats::BlockFormat& format, const ops::CastOptions& options) {
+QuantizedMatrix hqq_zero_point(const TensorView& x, const formats::BlockFormat& format,
+                               const ops::CastOptions& options) {
   QuantizedMatrix out = ops::allocate(format, element_of(x.dtype), x.shape[0], x.shape[1], options.name);
   ops::stats(x, options);  // refuses NaN and infinities
   const Groups groups = load_groups(x, format);

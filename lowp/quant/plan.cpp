@@ -14,7 +14,8 @@ using checkpoint::Checkpoint;
 using checkpoint::StoredTensor;
 
 constexpr std::string_view kWeight = ".weight";
-constexpr std::array<std::string_view, 5> kEmbeddings = {"embed_tokens", "wte", "wpe", "tok_embeddings", "word_embeddings"};
+constexpr std::array<std::string_view, 5> kEmbeddings = {"embed_tokens", "wte", "wpe", "tok_embeddings",
+                                                         "word_embeddings"};
 constexpr std::array<std::string_view, 2> kHeads = {"lm_head", "embed_out"};
 
 std::string_view last_part(std::string_view module) { return module.substr(module.rfind('.') + 1); }
@@ -28,7 +29,8 @@ Role role_of(std::string_view module) {
   return Role::linear;
 }
 
-WeightSource matrix(const StoredTensor& tensor, std::string module, std::int64_t m, std::int64_t k, std::int64_t first_row) {
+WeightSource matrix(const StoredTensor& tensor, std::string module, std::int64_t m, std::int64_t k,
+                    std::int64_t first_row) {
   WeightSource source;
   source.role = role_of(module);
   source.module = std::move(module);
@@ -36,42 +38,71 @@ WeightSource matrix(const StoredTensor& tensor, std::string module, std::int64_t
   source.k = k;
   source.dtype = tensor.entry.dtype;
   source.stored = &tensor;
-  source.offset = byte_count(source.dtype, {first_row, k});
+  if (is_high_precision(source.dtype))
+    source.offset = byte_count(source.dtype, {first_row, k});
+  else
+    source.obstacle = fmt::format("is of type {}; F16, BF16 and F32 can be quantized", name(source.dtype));
   return source;
 }
 
-// The matrices of a stored tensor: one for a 2-D weight, one per expert and projection for fused experts, none otherwise.
-std::vector<WeightSource> matrices(const StoredTensor& tensor, const Checkpoint& checkpoint) {
-  const checkpoint::TensorEntry& entry = tensor.entry;
-  if (!is_high_precision(entry.dtype)) return {};
+// Some models (gpt-oss, Llama 4) store experts as [experts, in, out]: "" or what says so. Quantizing those along the
+// wrong axis would be silent.
+std::string transposed_experts(const Checkpoint& checkpoint, std::int64_t hidden_size) {
+  if (!checkpoint.config()) return "";
+  const Json& config = *checkpoint.config();
+  const auto type = config.find("model_type"), hidden = config.find("hidden_size");
+  const std::string text = type != config.end() && type->is_string() ? type->get<std::string>() : "";
+  if (text == "gpt_oss" || text.starts_with("llama4")) return text;
+  return hidden == config.end() || *hidden == hidden_size ? "" : "by config.json's hidden_size";
+}
+
+// Why fused experts cannot be taken apart, or "".
+std::string fused_obstacle(const StoredTensor& tensor, const Checkpoint& checkpoint) {
+  const Shape& shape = tensor.entry.shape;
+  const bool gate_up = tensor.entry.name.ends_with(".gate_up_proj");
+  if (!gate_up && !tensor.entry.name.ends_with(".down_proj"))
+    return "is not a name of fused experts that lowp knows (gate_up_proj, down_proj)";
+  if (const std::string why = transposed_experts(checkpoint, gate_up ? shape[2] : shape[1]); !why.empty())
+    return fmt::format("fused experts stored as [experts, in, out] ({}) cannot be quantized yet", why);
+  if (shape[0] == 0) return "holds no expert";
+  if (gate_up && shape[1] % 2 != 0) return fmt::format("{} rows are not two matrices, gate and up", shape[1]);
+  return "";
+}
+
+// One matrix per expert and projection; if that cannot be, one that says why.
+std::vector<WeightSource> fused_experts(const StoredTensor& tensor, const Checkpoint& checkpoint) {
+  const std::string& name = tensor.entry.name;
+  const std::int64_t rows = tensor.entry.shape[1], k = tensor.entry.shape[2];
+  WeightSource whole = matrix(tensor, name, rows, k, 0);
+  if (whole.obstacle.empty()) whole.obstacle = fused_obstacle(tensor, checkpoint);
+  if (!whole.obstacle.empty()) return {whole};
   std::vector<WeightSource> found;
-  if (entry.shape.size() == 2 && entry.name.ends_with(kWeight)) {
-    found.push_back(matrix(tensor, entry.name.substr(0, entry.name.size() - kWeight.size()), entry.shape[0], entry.shape[1], 0));
-  } else if (entry.shape.size() == 3 && entry.name.find(".experts.") != std::string::npos) {
-    const bool gate_up = entry.name.ends_with(".gate_up_proj"), down = entry.name.ends_with(".down_proj");
-    if (!gate_up && !down) return {};
-    const std::int64_t experts = entry.shape[0], rows = entry.shape[1], k = entry.shape[2];
-    // Some models (gpt-oss, Llama 4) store experts as [experts, in, out]; quantizing those along the wrong axis would be silent.
-    if (const auto& config = checkpoint.config()) {
-      const auto hidden = config->find("hidden_size");
-      const bool along_k = hidden == config->end() || *hidden == (gate_up ? k : rows);
-      const std::string type = config->value("model_type", "");
-      if (!along_k || type == "gpt_oss" || type.starts_with("llama4"))
-        fail(ErrorCode::unsupported, "{}: tensor '{}' {}: fused experts stored as [experts, in, out] ({}) cannot be quantized yet",
-             tensor.file->path(), entry.name, to_string(entry.shape), type.empty() ? "by config.json's hidden_size" : type);
-    }
-    const std::string base = entry.name.substr(0, entry.name.rfind('.') + 1);
-    for (std::int64_t e = 0; e < experts; ++e) {
-      const std::string expert = fmt::format("{}{}.", base, e);
-      if (down) {
-        found.push_back(matrix(tensor, expert + "down_proj", rows, k, e * rows));
-      } else {
-        found.push_back(matrix(tensor, expert + "gate_proj", rows / 2, k, e * rows));
-        found.push_back(matrix(tensor, expert + "up_proj", rows / 2, k, e * rows + rows / 2));
-      }
+  for (std::int64_t e = 0; e < tensor.entry.shape[0]; ++e) {
+    const std::string expert = fmt::format("{}{}.", name.substr(0, name.rfind('.') + 1), e);
+    if (name.ends_with(".down_proj")) {
+      found.push_back(matrix(tensor, expert + "down_proj", rows, k, e * rows));
+    } else {
+      found.push_back(matrix(tensor, expert + "gate_proj", rows / 2, k, e * rows));
+      found.push_back(matrix(tensor, expert + "up_proj", rows / 2, k, e * rows + rows / 2));
     }
   }
   return found;
+}
+
+// Integers are tables and shapes, not weights.
+bool is_floating(DType type) { return name(type).starts_with('F') || type == DType::bf16; }
+
+// The matrices of a stored tensor: one for a 2-D weight, one per expert and projection for fused experts, none
+// otherwise.
+std::vector<WeightSource> matrices(const StoredTensor& tensor, const Checkpoint& checkpoint) {
+  const checkpoint::TensorEntry& entry = tensor.entry;
+  if (!is_floating(entry.dtype)) return {};
+  if (entry.shape.size() == 2 && entry.name.ends_with(kWeight))
+    return {
+        matrix(tensor, entry.name.substr(0, entry.name.size() - kWeight.size()), entry.shape[0], entry.shape[1], 0)};
+  if (entry.shape.size() == 3 && entry.name.find(".experts.") != std::string::npos)
+    return fused_experts(tensor, checkpoint);
+  return {};
 }
 
 class Planner {
@@ -83,17 +114,21 @@ class Planner {
     std::set<std::string> consumed;  // tensors that stand for quantized modules of the input
     if (from_) add_quantized_modules(consumed);
     const StoredTensor* embedding = nullptr;
-    bool has_head = false;
     for (const StoredTensor& tensor : checkpoint_.tensors()) {
       if (consumed.contains(tensor.entry.name)) continue;
       const std::vector<WeightSource> found = matrices(tensor, checkpoint_);
       for (const WeightSource& source : found) {
         if (source.role == Role::embedding && last_part(source.module) == "embed_tokens") embedding = &tensor;
-        has_head = has_head || source.role == Role::head;
+        has_head_ = has_head_ || source.role == Role::head;
       }
       add_tensor(tensor, found);
     }
-    if (embedding && !has_head) add_tied_head(*embedding);
+    if (embedding && !has_head_) add_tied_head(*embedding);
+    // Whatever config.json says of a head that is stored beside the embedding, the two are no longer the same.
+    if (has_head_)
+      plan_.untie_head = std::any_of(plan_.layers.begin(), plan_.layers.end(), [](const Layer& layer) {
+        return layer.source.role == Role::head || layer.source.role == Role::embedding;
+      });
     plan_.unmatched = request_.rules.unmatched();
     return std::move(plan_);
   }
@@ -103,11 +138,13 @@ class Planner {
   std::optional<Layer> decide(const WeightSource& source) {
     const std::optional<Choice> choice = request_.rules.choose(source.module, source.role);
     if (!choice) return std::nullopt;
-    const std::string wrong = formats::misfit(choice->recipe.weight, source.m, source.k);
+    const std::string wrong =
+        source.obstacle.empty() ? formats::misfit(choice->recipe.weight, source.m, source.k) : source.obstacle;
     if (!wrong.empty()) {
       if (!request_.allow_skip)
-        fail(ErrorCode::unsupported, "{} [{}, {}]: {}; --allow-skip keeps such layers in high precision", source.module, source.m,
-             source.k, wrong);
+        fail(ErrorCode::unsupported, "{}: {} [{}, {}]: {}; --allow-skip keeps such layers as they are",
+             source.stored ? source.stored->file->path() : checkpoint_.path(), source.module, source.m, source.k,
+             wrong);
       plan_.skipped.push_back(source.module + ": " + wrong);
       return std::nullopt;
     }
@@ -122,8 +159,10 @@ class Planner {
   float calibrated_scale(const std::string& module, const formats::Recipe& recipe) const {
     const auto at = request_.activation_amax.find(module);
     if (at == request_.activation_amax.end())
-      fail(ErrorCode::usage, "{}: recipe {} needs the activation's scale from a calibration text that reaches this layer (--calibrate FILE)", module,
-           recipe.name);
+      fail(ErrorCode::usage,
+           "{}: recipe {} needs the activation's scale from a calibration text that reaches this layer (--calibrate "
+           "FILE)",
+           module, recipe.name);
     const formats::BlockFormat& format = recipe.activation->format;
     if (format.tensor_scale) return formats::nvfp4_tensor_scale(at->second);
     const formats::GroupStats stats{-at->second, at->second, true, false};
@@ -143,15 +182,18 @@ class Planner {
     std::vector<Layer> layers;
     std::vector<const WeightSource*> kept;
     for (const WeightSource& source : sources) {
-      if (auto layer = decide(source)) layers.push_back(std::move(*layer));
-      else kept.push_back(&source);
+      if (auto layer = decide(source))
+        layers.push_back(std::move(*layer));
+      else
+        kept.push_back(&source);
     }
     for (const WeightSource* source : kept) keep(*source);
     if (layers.empty()) {
       plan_.items.push_back({&tensor, std::nullopt, std::nullopt});
       return;
     }
-    for (const WeightSource* source : kept) plan_.items.push_back({nullptr, std::nullopt, *source});  // of fused experts
+    for (const WeightSource* source : kept)
+      plan_.items.push_back({nullptr, std::nullopt, *source});  // of fused experts
     for (Layer& layer : layers) add_layer(std::move(layer));
   }
 
@@ -159,7 +201,8 @@ class Planner {
   void add_tied_head(const StoredTensor& embedding) {
     WeightSource head = matrix(embedding, "lm_head", embedding.entry.shape[0], embedding.entry.shape[1], 0);
     std::optional<Layer> layer = decide(head);
-    const auto embedded = std::find_if(plan_.layers.begin(), plan_.layers.end(), [&](const Layer& l) { return l.source.stored == &embedding; });
+    const auto embedded = std::find_if(plan_.layers.begin(), plan_.layers.end(),
+                                       [&](const Layer& l) { return l.source.stored == &embedding; });
     if (!layer) {
       if (embedded == plan_.layers.end()) {
         keep(head);
@@ -185,8 +228,11 @@ class Planner {
       source.role = role_of(module.name);
       source.m = module.m;
       source.k = module.k;
-      source.dtype = module.input == formats::Elem::f32 ? DType::f32 : module.input == formats::Elem::f16 ? DType::f16 : DType::bf16;
+      source.dtype = module.input == formats::Elem::f32   ? DType::f32
+                     : module.input == formats::Elem::f16 ? DType::f16
+                                                          : DType::bf16;
       source.quantized = module;
+      has_head_ = has_head_ || source.role == Role::head;
       if (auto layer = decide(source)) {
         add_layer(std::move(*layer));
       } else {
@@ -199,6 +245,7 @@ class Planner {
   const Checkpoint& checkpoint_;
   const checkpoint::Dialect* from_;
   QuantizeRequest& request_;
+  bool has_head_ = false;  // with weights of its own
   Plan plan_;
 };
 

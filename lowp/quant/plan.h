@@ -19,6 +19,7 @@ struct WeightSource {
   const checkpoint::StoredTensor* stored = nullptr;  // nullptr: decode `quantized`
   std::size_t offset = 0;                            // bytes into the tensor
   checkpoint::QuantizedModule quantized;
+  std::string obstacle;  // why no format can hold it, or ""
 
   /// The values; `holder` owns them if they had to be decoded.
   TensorView load(const checkpoint::Checkpoint& checkpoint, const checkpoint::Dialect* dialect, Tensor& holder) const;
@@ -46,8 +47,8 @@ struct Plan {
   std::vector<std::string> kept, skipped, unmatched;
 };
 
-/// Throws Error(unsupported) naming the layer that does not fit its recipe (unless allow_skip), Error(usage) naming the one
-/// that misses calibration data. `from` is the dialect of a quantized input or nullptr.
+/// Throws Error(unsupported) naming the layer that does not fit its recipe (unless allow_skip), Error(usage) naming the
+/// one that misses calibration data. `from` is the dialect of a quantized input or nullptr.
 Plan make_plan(const checkpoint::Checkpoint& checkpoint, const checkpoint::Dialect* from, QuantizeRequest& request);
 
 }  // namespace lowp::quant

@@ -13,7 +13,8 @@ Algorithm find_algorithm(const std::string& name) {
   const auto names = algorithm_names();
   for (std::size_t i = 0; i < names.size(); ++i)
     if (names[i] == name) return static_cast<Algorithm>(i);
-  fail(ErrorCode::usage, "unknown algorithm '{}'{}; known: {}", name, did_you_mean(name, names), fmt::join(names, ", "));
+  fail(ErrorCode::usage, "unknown algorithm '{}'{}; known: {}", name, did_you_mean(name, names),
+       fmt::join(names, ", "));
 }
 
 std::string refusal(Algorithm algorithm, const formats::BlockFormat& format) {
@@ -27,7 +28,8 @@ QuantizedMatrix quantize(const TensorView& x, const formats::BlockFormat& format
                          const ops::CastOptions& options) {
   if (const std::string wrong = refusal(algorithm, format); !wrong.empty())
     fail(ErrorCode::usage, "{}: {}", options.name, wrong);
-  if (format.rule == formats::Rule::codebook) return ops::quantize(x, format, options, fit_codebook(x, format, options));
+  if (format.rule == formats::Rule::codebook)
+    return ops::quantize(x, format, options, fit_codebook(x, format, options));
   if (format.hqq || (algorithm == Algorithm::hqq && format.rule == formats::Rule::tinygemm))
     return hqq_zero_point(x, format, options);
   if (algorithm == Algorithm::hqq) return hqq_scale(x, format, options);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
+#include <set>
 
 #include "lowp/base/error.h"
 #include "lowp/checkpoint/model_config.h"
@@ -22,7 +23,8 @@ constexpr std::size_t kCopyChunk = std::size_t{8} << 20;
 // The fused matrix that a layer belongs to: layers with equal keys share tensor-level scales.
 std::string fused_key(const std::string& module) {
   static constexpr std::pair<std::string_view, std::string_view> kParts[] = {
-      {"q_proj", "qkv"}, {"k_proj", "qkv"}, {"v_proj", "qkv"}, {"gate_proj", "gate_up"}, {"up_proj", "gate_up"}, {"w1", "w13"}, {"w3", "w13"}};
+      {"q_proj", "qkv"},      {"k_proj", "qkv"}, {"v_proj", "qkv"}, {"gate_proj", "gate_up"},
+      {"up_proj", "gate_up"}, {"w1", "w13"},     {"w3", "w13"}};
   const auto dot = module.rfind('.');
   const std::string last = module.substr(dot + 1);
   for (const auto& [part, whole] : kParts)
@@ -31,7 +33,8 @@ std::string fused_key(const std::string& module) {
 }
 
 bool has_tensor_level_scale(const formats::BlockFormat& format) {
-  return format.tensor_scale || (format.rule == formats::Rule::float8 && format.group_rows == 0 && format.group_cols == 0);
+  return format.tensor_scale ||
+         (format.rule == formats::Rule::float8 && format.group_rows == 0 && format.group_cols == 0);
 }
 
 // A range of output that goes into one file.
@@ -43,7 +46,9 @@ struct Shard {
 class Job {
  public:
   Job(QuantizeRequest request)
-      : request_(std::move(request)), checkpoint_(checkpoint::resolve_model(request_.model)), from_(checkpoint::detect_dialect(checkpoint_)) {}
+      : request_(std::move(request)),
+        checkpoint_(checkpoint::resolve_model(request_.model)),
+        from_(checkpoint::detect_dialect(checkpoint_)) {}
 
   QuantizeReport run() {
     check_input();
@@ -52,6 +57,7 @@ class Job {
     for (const Layer& layer : plan_.layers) total_ += layer_bytes(layer);
     for (const Item& item : plan_.items)
       if (item.copy) total_ += item.copy->view().bytes.size();
+    check_names();
     checkpoint::OutputFolder folder(request_.output, request_.overwrite);
     share_scales();
     write_tensors(folder.partial());
@@ -67,11 +73,10 @@ class Job {
 
  private:
   void check_input() {
-    std::error_code ignored;
-    if (fs::exists(request_.output, ignored) && fs::equivalent(request_.output, folder_of_input(), ignored))
-      fail(ErrorCode::usage, "{}: the output is the model's own folder", request_.output);
+    keep_input_out_of_output();
     if (from_ && !request_.requantize)
-      fail(ErrorCode::bad_input, "{}: is quantized already ({}); quantizing again loses accuracy, --requantize does it anyway",
+      fail(ErrorCode::bad_input,
+           "{}: is quantized already ({}); quantizing again loses accuracy, --requantize does it anyway",
            checkpoint_.path(), from_->name());
     if (!checkpoint_.config()) return;
     const std::string where = (folder_of_input() / "config.json").string();
@@ -80,6 +85,30 @@ class Job {
     } else {
       report_.warnings.push_back(where + ": architecture not known to lowp; tensor shapes were not checked against it");
     }
+  }
+
+  // Replacing the output must not remove the model, nor the files that the model's folder links to.
+  void keep_input_out_of_output() const {
+    std::error_code ignored;
+    if (!fs::exists(request_.output, ignored)) return;
+    std::set<fs::path> folders = {fs::canonical(folder_of_input())};
+    for (const checkpoint::StoredTensor& tensor : checkpoint_.tensors())
+      folders.insert(fs::canonical(tensor.file->path()).parent_path());
+    for (fs::path folder : folders)
+      for (; folder.has_relative_path(); folder = folder.parent_path())
+        if (fs::equivalent(request_.output, folder, ignored))
+          fail(ErrorCode::usage, "{}: the output is the model's own folder or holds it", request_.output);
+  }
+
+  // The name of a quantized layer's tensor may be taken, by what is left of another quantization or by an expert stored
+  // twice.
+  void check_names() const {
+    std::set<std::string> names;
+    for (const Item& item : plan_.items)
+      for (TensorEntry& entry : entries(item))
+        if (const auto [name, added] = names.insert(std::move(entry.name)); !added)
+          fail(ErrorCode::bad_input, "{}: tensor '{}' would be written twice: quantizing makes one of that name",
+               checkpoint_.path(), *name);
   }
 
   fs::path folder_of_input() const {
@@ -91,7 +120,8 @@ class Job {
   void choose_dialect() {
     std::vector<formats::Recipe> recipes;
     for (const Layer& layer : plan_.layers) recipes.push_back(layer.module.recipe);
-    dialect_ = request_.dialect.empty() ? &checkpoint::default_dialect(recipes) : &checkpoint::find_dialect(request_.dialect);
+    dialect_ =
+        request_.dialect.empty() ? &checkpoint::default_dialect(recipes) : &checkpoint::find_dialect(request_.dialect);
     for (const Layer& layer : plan_.layers)
       if (const std::string wrong = dialect_->refusal(layer.module.recipe); !wrong.empty())
         fail(ErrorCode::usage, "{}: dialect {} cannot hold recipe {}: {}", layer.module.name, dialect_->name(),
@@ -99,7 +129,9 @@ class Job {
     report_.dialect = plan_.layers.empty() ? "none" : dialect_->name();
   }
 
-  static std::uint64_t layer_bytes(const Layer& layer) { return byte_count(layer.source.dtype, {layer.source.m, layer.source.k}); }
+  static std::uint64_t layer_bytes(const Layer& layer) {
+    return byte_count(layer.source.dtype, {layer.source.m, layer.source.k});
+  }
 
   void advance(std::uint64_t bytes) {
     done_ += bytes;
@@ -110,11 +142,14 @@ class Job {
     ops::CastOptions result;
     result.scaling = request_.scaling;
     result.shared = layer.shared;
-    result.name = layer.source.stored ? layer.source.stored->file->path() + ": " + layer.module.name : layer.module.name;
+    result.name =
+        layer.source.stored ? layer.source.stored->file->path() + ": " + layer.module.name : layer.module.name;
     if (layer.source.stored) {
       const checkpoint::SafetensorsFile* file = layer.source.stored->file;
       const std::size_t row = x.bytes.size() / static_cast<std::size_t>(layer.source.m);
-      result.rows_read = [file, x, row](std::int64_t rows) { file->release(x.bytes.first(row * static_cast<std::size_t>(rows))); };
+      result.rows_read = [file, x, row](std::int64_t rows) {
+        file->release(x.bytes.first(row * static_cast<std::size_t>(rows)));
+      };
     }
     return result;
   }
@@ -159,12 +194,14 @@ class Job {
   void write_tensors(const fs::path& folder) {
     const std::vector<Shard> files = shards();
     Json weight_map = Json::object();
+    auto& map = weight_map.get_ref<Json::object_t&>();  // adding through [] would search for every name
     std::uint64_t total = 0;
     for (std::size_t i = 0; i < files.size(); ++i) {
-      const std::string file = files.size() == 1 ? "model.safetensors" : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, files.size());
+      const std::string file = files.size() == 1 ? "model.safetensors"
+                                                 : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, files.size());
       write_shard(files[i], (folder / file).string());
       for (const Item* item : files[i].items)
-        for (const TensorEntry& entry : entries(*item)) weight_map[entry.name] = file;
+        for (const TensorEntry& entry : entries(*item)) map.emplace_back(entry.name, file);
       total += files[i].bytes;
     }
     if (files.size() == 1) return;
@@ -188,9 +225,12 @@ class Job {
     FileWriter out(path);
     checkpoint::SafetensorsWriter writer(out, std::move(announced), metadata());
     for (const Item* item : shard.items) {
-      if (item->copy) copy_tensor(*item->copy, writer);
-      else if (item->plain) write_plain(*item->plain, writer);
-      else write_layer(plan_.layers[*item->layer], writer);
+      if (item->copy)
+        copy_tensor(*item->copy, writer);
+      else if (item->plain)
+        write_plain(*item->plain, writer);
+      else
+        write_layer(plan_.layers[*item->layer], writer);
     }
     writer.finish();
     report_.file_bytes += out.size();
@@ -214,11 +254,16 @@ class Job {
   }
 
   void copy_tensor(const checkpoint::StoredTensor& tensor, checkpoint::SafetensorsWriter& writer) {
-    std::span<const std::byte> bytes = tensor.view().bytes;
+    append(tensor.entry.name, tensor.view().bytes, tensor.file, writer);
+  }
+
+  // In pieces; pages that are mapped from a file leave memory once they are written.
+  void append(const std::string& name, std::span<const std::byte> bytes, const checkpoint::SafetensorsFile* file,
+              checkpoint::SafetensorsWriter& writer) {
     while (!bytes.empty()) {
       const auto chunk = bytes.first(std::min(bytes.size(), kCopyChunk));
-      writer.append(tensor.entry.name, chunk);
-      tensor.file->release(chunk);
+      writer.append(name, chunk);
+      if (file) file->release(chunk);
       bytes = bytes.subspan(chunk.size());
       advance(chunk.size());
     }
@@ -226,7 +271,8 @@ class Job {
 
   void write_plain(const WeightSource& source, checkpoint::SafetensorsWriter& writer) {
     Tensor holder;
-    writer.append(source.module + ".weight", source.load(checkpoint_, from_, holder).bytes);
+    const TensorView x = source.load(checkpoint_, from_, holder);
+    append(source.module + ".weight", x.bytes, source.stored ? source.stored->file : nullptr, writer);
   }
 
   void write_layer(const Layer& layer, checkpoint::SafetensorsWriter& writer) {
@@ -268,8 +314,11 @@ class Job {
     static constexpr std::string_view kEndings[] = {".json", ".jinja", ".txt", ".model"};
     for (const fs::directory_entry& entry : fs::directory_iterator(folder_of_input())) {
       const std::string name = entry.path().filename().string();
-      const bool wanted = std::any_of(std::begin(kEndings), std::end(kEndings), [&](std::string_view e) { return name.ends_with(e); });
-      if (!wanted || !entry.is_regular_file() || name == "config.json" || name == "hf_quant_config.json" || name.ends_with(".safetensors.index.json")) continue;
+      const bool wanted =
+          std::any_of(std::begin(kEndings), std::end(kEndings), [&](std::string_view e) { return name.ends_with(e); });
+      if (!wanted || !entry.is_regular_file() || name == "config.json" || name == "hf_quant_config.json" ||
+          name.ends_with(".safetensors.index.json"))
+        continue;
       FileWriter out((folder / name).string());
       out.append(read_text(entry.path().string(), std::size_t{1} << 30));
       out.close();

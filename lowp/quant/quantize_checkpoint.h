@@ -38,7 +38,7 @@ struct LayerReport {
   std::int64_t m = 0, k = 0;
   std::uint64_t bytes = 0;  // of codes, scales, zero points and tables in the file
   double bits_per_weight = 0;
-  double sqnr = 0;          // dB, of the weights
+  double sqnr = 0;  // dB, of the weights
 };
 
 struct QuantizeReport {
@@ -56,8 +56,8 @@ struct QuantizeReport {
   }
 };
 
-/// Writes to OUT.partial-<pid> and renames at the end: OUT is complete or absent. Partial folders of processes that no longer
-/// live are removed first. Throws Error; what it has written by then is removed.
+/// Writes to OUT.partial-<pid> and renames at the end: OUT is complete or absent. Partial folders of processes that no
+/// longer live are removed first. Throws Error; what it has written by then is removed.
 QuantizeReport quantize_checkpoint(QuantizeRequest request);
 
 }  // namespace lowp::quant

@@ -12,7 +12,8 @@ Rule parse_rule(const Json& json, const std::string& where) {
       fail(ErrorCode::bad_input, "{}: unknown key '{}'; known: match, recipe, algorithm", where, key);
   const auto text = [&](const char* key) {
     const Json& value = json.at(key);
-    if (!value.is_string()) fail(ErrorCode::bad_input, "{}: {}: expected a string, found {}", where, key, value.type_name());
+    if (!value.is_string())
+      fail(ErrorCode::bad_input, "{}: {}: expected a string, found {}", where, key, value.type_name());
     return value.get<std::string>();
   };
   if (!json.contains("match")) fail(ErrorCode::bad_input, "{}: match is missing", where);
@@ -45,7 +46,8 @@ Rules Rules::parse(const Json& json, const std::string& where) {
   if (!json.is_array()) fail(ErrorCode::bad_input, "{}: expected a list of rules, found {}", where, json.type_name());
   if (json.empty()) fail(ErrorCode::bad_input, "{}: the list of rules is empty", where);
   Rules rules;
-  for (std::size_t i = 0; i < json.size(); ++i) rules.rules_.push_back(parse_rule(json[i], fmt::format("{}: rule {}", where, i)));
+  for (std::size_t i = 0; i < json.size(); ++i)
+    rules.rules_.push_back(parse_rule(json[i], fmt::format("{}: rule {}", where, i)));
   rules.used_.assign(rules.rules_.size(), false);
   return rules;
 }
@@ -60,7 +62,8 @@ std::optional<Choice> Rules::choose(const std::string& module, Role role) {
     used_[i] = true;
     if (!rule.recipe || rule.recipe->keeps()) return std::nullopt;
     if (role != Role::linear && rule.recipe->activation)
-      fail(ErrorCode::usage, "{}: recipe {} quantizes activations; heads, embeddings and routers are weight-only ({}-bf16)", module,
+      fail(ErrorCode::usage,
+           "{}: recipe {} quantizes activations; heads, embeddings and routers are weight-only ({}-bf16)", module,
            rule.recipe->name, rule.recipe->weight.name);
     return Choice{*rule.recipe, rule.algorithm};
   }

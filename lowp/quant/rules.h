@@ -36,12 +36,12 @@ class Rules {
  public:
   /// One recipe for every Linear.
   static Rules single(const formats::Recipe& recipe);
-  /// A recipe file: [{"match": ..., "recipe": ... or null, "algorithm": ...}, ...]. Throws Error(bad_input) naming `where` and
-  /// the rule for unknown keys, recipes, algorithms and bad patterns.
+  /// A recipe file: [{"match": ..., "recipe": ... or null, "algorithm": ...}, ...]. Throws Error(bad_input) naming
+  /// `where` and the rule for unknown keys, recipes, algorithms and bad patterns.
   static Rules parse(const Json& json, const std::string& where);
 
-  /// The recipe of a layer, or nullopt to keep it. Heads, embeddings and routers are kept unless the rule spells their last
-  /// name ("lm_head", "*embed_tokens", "re:.*\\.gate"), and may only be weight-only: Error(usage) otherwise.
+  /// The recipe of a layer, or nullopt to keep it. Heads, embeddings and routers are kept unless the rule spells their
+  /// last name ("lm_head", "*embed_tokens", "re:.*\\.gate"), and may only be weight-only: Error(usage) otherwise.
   std::optional<Choice> choose(const std::string& module, Role role);
 
   /// Patterns that matched no layer in choose() so far.

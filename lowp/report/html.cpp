@@ -47,26 +47,36 @@ for (const table of document.querySelectorAll("table")) table.querySelectorAll("
 bool numeric(const Grid& grid, std::size_t column) {
   bool any = false;
   for (const auto& row : grid.rows) {
-    if (row[column].value) any = true;
-    else if (row[column].text != "-") return false;
+    if (row[column].value)
+      any = true;
+    else if (row[column].text != "-")
+      return false;
   }
   return any;
 }
 
 // A value as a script reads it.
-std::string script_number(double value) { return std::isfinite(value) ? fmt::format("{}", value) : value > 0 ? "Infinity" : "-Infinity"; }
+std::string script_number(double value) {
+  return std::isfinite(value) ? fmt::format("{}", value) : value > 0 ? "Infinity" : "-Infinity";
+}
 
 }  // namespace
 
 std::string escape(std::string_view text) {
   std::string out;
   for (const char c : text) {
-    if (c == '&') out += "&amp;";
-    else if (c == '<') out += "&lt;";
-    else if (c == '>') out += "&gt;";
-    else if (c == '"') out += "&quot;";
-    else if (static_cast<unsigned char>(c) < 0x20 && c != '\n' && c != '\t') out += '?';
-    else out += c;
+    if (c == '&')
+      out += "&amp;";
+    else if (c == '<')
+      out += "&lt;";
+    else if (c == '>')
+      out += "&gt;";
+    else if (c == '"')
+      out += "&quot;";
+    else if (static_cast<unsigned char>(c) < 0x20 && c != '\n' && c != '\t')
+      out += '?';
+    else
+      out += c;
   }
   return out;
 }
@@ -83,7 +93,8 @@ std::string html_table(const Grid& grid) {
   for (std::size_t c = 0; c < grid.columns.size(); ++c) {
     const Grid::Column& column = grid.columns[c];
     right.push_back(numeric(grid, c));
-    const std::string note = column.note ? fmt::format("<sup><a href=\"#note{0}\">{0}</a></sup>", *column.note + 1) : "";
+    const std::string note =
+        column.note ? fmt::format("<sup><a href=\"#note{0}\">{0}</a></sup>", *column.note + 1) : "";
     out += fmt::format("<th{}>{}{}</th>", right[c] ? " class=\"n\"" : "", escape(column.title), note);
   }
   out += "</tr></thead>\n<tbody>\n";
@@ -99,13 +110,17 @@ std::string html_table(const Grid& grid) {
   return out + "</tbody></table></div>\n";
 }
 
-std::string html_page(const std::string& title, const std::string& about, const std::string& body, const std::vector<Note>& notes) {
+std::string html_page(const std::string& title, const std::string& about, const std::string& body,
+                      const std::vector<Note>& notes) {
   std::string foot;
   for (std::size_t i = 0; i < notes.size(); ++i)
-    foot += fmt::format("<dt id=\"note{0}\">{0}</dt><dd><b>{1}</b>: {2}</dd>\n", i + 1, escape(notes[i].term), escape(notes[i].text));
+    foot += fmt::format("<dt id=\"note{0}\">{0}</dt><dd><b>{1}</b>: {2}</dd>\n", i + 1, escape(notes[i].term),
+                        escape(notes[i].text));
   return fmt::format(
-      "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n<title>{0}</title>\n<style>{1}</style>\n</head>\n"
-      "<body>\n<h1>{0}</h1>\n<p class=\"about\">{2}</p>\n{3}<h2>How the numbers were made</h2>\n<dl class=\"notes\">\n{4}</dl>\n<script>{5}</script>\n</body>\n</html>\n",
+      "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" "
+      "content=\"width=device-width\">\n<title>{0}</title>\n<style>{1}</style>\n</head>\n"
+      "<body>\n<h1>{0}</h1>\n<p class=\"about\">{2}</p>\n{3}<h2>How the numbers were made</h2>\n<dl "
+      "class=\"notes\">\n{4}</dl>\n<script>{5}</script>\n</body>\n</html>\n",
       escape(title), kStyle, escape(about), body, foot, kScript);
 }
 

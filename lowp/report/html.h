@@ -40,6 +40,7 @@ Cell number_cell(std::optional<double> value, std::string_view pattern);
 std::string html_table(const Grid& grid);
 
 /// The whole document: title, one line about the machine, body (HTML), footnotes. Light or dark as the reader's system.
-std::string html_page(const std::string& title, const std::string& about, const std::string& body, const std::vector<Note>& notes);
+std::string html_page(const std::string& title, const std::string& about, const std::string& body,
+                      const std::vector<Note>& notes);
 
 }  // namespace lowp::report

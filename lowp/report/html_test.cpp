@@ -24,7 +24,9 @@ TEST(NumberCell, SpellsWhatHasNoDigits) {
 }
 
 TEST(HtmlTable, AlignsNumbersAndLinksNotes) {
-  const Grid grid{"T", {{"name", {}}, {"value", 1}}, {{{"<a>", {}}, {"1.5", 1.5}}, {{"b", {}}, {"-", {}}}, {{"c", {}}, {"exact", INFINITY}}}};
+  const Grid grid{"T",
+                  {{"name", {}}, {"value", 1}},
+                  {{{"<a>", {}}, {"1.5", 1.5}}, {{"b", {}}, {"-", {}}}, {{"c", {}}, {"exact", INFINITY}}}};
   const std::string html = html_table(grid);
   EXPECT_TRUE(contains(html, "<th>name</th><th class=\"n\">value<sup><a href=\"#note2\">2</a></sup></th>")) << html;
   EXPECT_TRUE(contains(html, "<td>&lt;a&gt;</td><td class=\"n\" data-value=\"1.5\">1.5</td>")) << html;
@@ -37,7 +39,8 @@ TEST(HtmlPage, IsWholeAndNeedsNothingElse) {
   EXPECT_TRUE(html.starts_with("<!DOCTYPE html>") && html.ends_with("</html>\n"));
   EXPECT_TRUE(contains(html, "<title>a &amp; b</title>"));
   EXPECT_TRUE(contains(html, "<dt id=\"note1\">1</dt><dd><b>term</b>: x &lt; y</dd>"));
-  for (const char* outside : {"http:", "https:", "src=", "@import", "<link"}) EXPECT_FALSE(contains(html, outside)) << outside;
+  for (const char* outside : {"http:", "https:", "src=", "@import", "<link"})
+    EXPECT_FALSE(contains(html, outside)) << outside;
 }
 
 }  // namespace

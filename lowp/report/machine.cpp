@@ -14,7 +14,8 @@ namespace {
 std::string cpu_model() {
   std::ifstream in("/proc/cpuinfo");
   for (std::string line; std::getline(in, line);)
-    if (const auto colon = line.find(": "); line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
+    if (const auto colon = line.find(": "); line.starts_with("model name") && colon != std::string::npos)
+      return line.substr(colon + 2);
   return "an unknown CPU";
 }
 
@@ -25,7 +26,8 @@ Machine this_machine(const std::string& version) {
 }
 
 std::string about(const Machine& machine) {
-  return fmt::format("measured on {}, {} thread{}, {}, lowp {}", machine.cpu, machine.threads, machine.threads == 1 ? "" : "s", machine.date, machine.version);
+  return fmt::format("measured on {}, {} thread{}, {}, lowp {}", machine.cpu, machine.threads,
+                     machine.threads == 1 ? "" : "s", machine.date, machine.version);
 }
 
 }  // namespace lowp::report

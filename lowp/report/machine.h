@@ -6,7 +6,7 @@
 namespace lowp::report {
 
 struct Machine {
-  std::string cpu;      // model name
+  std::string cpu;  // model name
   int threads = 0;
   std::string date;     // "2026-01-31 12:00 UTC"
   std::string version;  // of lowp

@@ -38,9 +38,12 @@ std::vector<std::string> split(const std::string& list, const char* what) {
 class Measurement {
  public:
   Measurement(const ModelRequest& request, const text::Tokenizer* tokenizer)
-      : request_(request), tokenizer_(tokenizer), original_(std::make_unique<models::Model>(request.model, request.load)) {
+      : request_(request),
+        tokenizer_(tokenizer),
+        original_(std::make_unique<models::Model>(request.model, request.load)) {
     if (original_->recipe() != "bf16")
-      fail(ErrorCode::usage, "{}: is quantized already ({}); a report starts from the unquantized model", request.model, original_->recipe());
+      fail(ErrorCode::usage, "{}: is quantized already ({}); a report starts from the unquantized model", request.model,
+           original_->recipe());
     phases_ = 2 + request.methods.size() * !request.text.empty() + !request.questions.empty();
     for (const formats::Recipe& recipe : request.recipes)
       needs_calibration_ |= recipe.activation && recipe.activation->scope == formats::Scope::calibrated;
@@ -62,7 +65,8 @@ class Measurement {
   void calibrate() {
     if (!needs_calibration_) return;
     what_ = "calibrating";
-    amax_ = eval::input_amax(*original_, *tokenizer_, request_.calibration, request_.calibration_tokens, [&](auto, auto) { tell(0); });
+    amax_ = eval::input_amax(*original_, *tokenizer_, request_.calibration, request_.calibration_tokens,
+                             [&](auto, auto) { tell(0); });
   }
 
   ModelRow original_row() {
@@ -87,7 +91,8 @@ class Measurement {
 
   static std::uint64_t checkpoint_bytes(const checkpoint::Checkpoint& files) {
     std::map<std::string, std::uint64_t> sizes;
-    for (const checkpoint::StoredTensor& tensor : files.tensors()) sizes.try_emplace(tensor.file->path(), std::filesystem::file_size(tensor.file->path()));
+    for (const checkpoint::StoredTensor& tensor : files.tensors())
+      sizes.try_emplace(tensor.file->path(), std::filesystem::file_size(tensor.file->path()));
     std::uint64_t sum = 0;
     for (const auto& [path, size] : sizes) sum += size;
     return sum;
@@ -141,13 +146,16 @@ class Measurement {
     for (const eval::Method method : request_.methods) {
       if (request_.text.empty()) break;
       begin_phase(fmt::format("{}: perplexity, {}", row.recipe, name(method)), phase++);
-      const eval::PerplexityOptions options{method, request_.context, method == eval::Method::rolling && request_.wikitext_documents,
+      const eval::PerplexityOptions options{method, request_.context,
+                                            method == eval::Method::rolling && request_.wikitext_documents,
                                             [&](std::uint64_t done, std::uint64_t total) { tell(done, total); }};
-      row.perplexity.push_back(eval::perplexity(model, row.perplexity.empty() ? against : nullptr, false, *tokenizer_, request_.text, options));
+      row.perplexity.push_back(eval::perplexity(model, row.perplexity.empty() ? against : nullptr, false, *tokenizer_,
+                                                request_.text, options));
     }
     if (request_.questions.empty()) return;
     begin_phase(row.recipe + ": questions", phase++);
-    row.task = eval::multiple_choice(model, *tokenizer_, request_.questions, [&](std::uint64_t done, std::uint64_t total) { tell(done, total); });
+    row.task = eval::multiple_choice(model, *tokenizer_, request_.questions,
+                                     [&](std::uint64_t done, std::uint64_t total) { tell(done, total); });
   }
 
   void begin_phase(std::string what, std::size_t phase) {
@@ -155,7 +163,9 @@ class Measurement {
     phase_ = phase;
     tell(0);
   }
-  void tell(std::uint64_t done, std::uint64_t total) { tell(total ? std::min(1.0, static_cast<double>(done) / static_cast<double>(total)) : 1); }
+  void tell(std::uint64_t done, std::uint64_t total) {
+    tell(total ? std::min(1.0, static_cast<double>(done) / static_cast<double>(total)) : 1);
+  }
   void tell(double share) {
     const double models = static_cast<double>(request_.recipes.size() + 1), phases = static_cast<double>(phases_);
     request_.progress((static_cast<double>(model_) + (static_cast<double>(phase_) + share) / phases) / models, what_);
@@ -175,13 +185,16 @@ class Measurement {
 std::vector<formats::Recipe> parse_recipes(const std::string& list) {
   std::vector<std::string> names;
   for (const std::string& part : split(list, "--recipes")) {
-    if (part != "demo") names.push_back(part);
-    else for (const std::string& name : formats::demo_recipe_names()) names.push_back(name);
+    if (part != "demo")
+      names.push_back(part);
+    else
+      for (const std::string& name : formats::demo_recipe_names()) names.push_back(name);
   }
   std::vector<formats::Recipe> recipes;
   for (const std::string& name : names) {
     const formats::Recipe recipe = formats::recipe(name);
-    const bool known = std::any_of(recipes.begin(), recipes.end(), [&](const auto& r) { return r.name == recipe.name; });
+    const bool known =
+        std::any_of(recipes.begin(), recipes.end(), [&](const auto& r) { return r.name == recipe.name; });
     if (!known && !recipe.keeps()) recipes.push_back(recipe);
   }
   return recipes;
@@ -192,8 +205,11 @@ std::vector<eval::Method> parse_methods(const std::string& list) {
   for (const auto& [word, method] : kMethods) known.emplace_back(word);
   std::vector<eval::Method> methods;
   for (const std::string& part : split(list, "--methods")) {
-    const auto* at = std::find_if(std::begin(kMethods), std::end(kMethods), [&](const auto& m) { return m.first == part; });
-    if (at == std::end(kMethods)) fail(ErrorCode::usage, "--methods: unknown method '{}'{}; known: {}", part, did_you_mean(part, known), fmt::join(known, ", "));
+    const auto* at =
+        std::find_if(std::begin(kMethods), std::end(kMethods), [&](const auto& m) { return m.first == part; });
+    if (at == std::end(kMethods))
+      fail(ErrorCode::usage, "--methods: unknown method '{}'{}; known: {}", part, did_you_mean(part, known),
+           fmt::join(known, ", "));
     if (std::find(methods.begin(), methods.end(), at->second) == methods.end()) methods.push_back(at->second);
   }
   return methods;
@@ -208,8 +224,10 @@ std::string_view name(eval::Method method) {
 ModelReport measure_model(const ModelRequest& request, const text::Tokenizer* tokenizer) {
   for (const formats::Recipe& recipe : request.recipes)
     if (recipe.activation && recipe.activation->scope == formats::Scope::calibrated && request.calibration.empty())
-      fail(ErrorCode::usage, "{}: its activation scale comes from calibration: --calibrate FILE is required", recipe.name);
-  LOWP_CHECK(tokenizer || (request.text.empty() && request.questions.empty() && request.calibration.empty()), "a text needs a tokenizer");
+      fail(ErrorCode::usage, "{}: its activation scale comes from calibration: --calibrate FILE is required",
+           recipe.name);
+  LOWP_CHECK(tokenizer || (request.text.empty() && request.questions.empty() && request.calibration.empty()),
+             "a text needs a tokenizer");
   ModelReport report;
   report.model = request.model;
   report.methods = request.text.empty() ? std::vector<eval::Method>() : request.methods;

@@ -16,8 +16,8 @@
 
 namespace lowp::report {
 
-/// Comma-separated recipe names; "demo" stands for the list of `lowp recipes --demo`. Each once, the unquantized model left
-/// out: it is always measured. Throws Error(usage) naming an unknown recipe and the nearest one.
+/// Comma-separated recipe names; "demo" stands for the list of `lowp recipes --demo`. Each once, the unquantized model
+/// left out: it is always measured. Throws Error(usage) naming an unknown recipe and the nearest one.
 std::vector<formats::Recipe> parse_recipes(const std::string& list);
 
 /// Comma-separated windows: disjoint, half, rolling; each once. Throws Error(usage).
@@ -45,7 +45,7 @@ struct ModelRow {
   std::string refusal;  // why the recipe does not fit the model; then nothing below is set
   double bits_per_weight = 0;
   std::uint64_t file_bytes = 0;
-  std::optional<double> sqnr;  // mean over quantized weights, dB
+  std::optional<double> sqnr;                      // mean over quantized weights, dB
   std::vector<eval::PerplexityResult> perplexity;  // one for each method
   std::optional<eval::MultipleChoiceResult> task;
   std::optional<Speed> speed;
@@ -60,8 +60,8 @@ struct ModelReport {
   double seconds = 0;
 };
 
-/// Quantizes into a temporary folder, one recipe at a time, measures, removes. `text` and `task` tokens come from `tokenizer`,
-/// which may be nullptr if neither (nor calibration) is asked for. Fills rows and methods. Throws Error.
+/// Quantizes into a temporary folder, one recipe at a time, measures, removes. `text` and `task` tokens come from
+/// `tokenizer`, which may be nullptr if neither (nor calibration) is asked for. Fills rows and methods. Throws Error.
 ModelReport measure_model(const ModelRequest& request, const text::Tokenizer* tokenizer);
 
 /// Two tables: accuracy and size; speed and memory. Columns that were not asked for are left out.

@@ -24,7 +24,11 @@ TEST(ParseRecipes, ResolvesAliasesOnceEach) {
 }
 
 TEST(ParseRecipes, NamesTheNearest) {
-  for (const auto& [list, words] : {std::pair{"int4,mxpf8", "did you mean 'mxfp8'"}, {"int4,,mxfp8", "empty name"}, {"", "empty name"}, {"int4,", "empty name"}}) try {
+  for (const auto& [list, words] : {std::pair{"int4,mxpf8", "did you mean 'mxfp8'"},
+                                    {"int4,,mxfp8", "empty name"},
+                                    {"", "empty name"},
+                                    {"int4,", "empty name"}})
+    try {
       parse_recipes(list);
       ADD_FAILURE() << list;
     } catch (const Error& e) {
@@ -34,7 +38,8 @@ TEST(ParseRecipes, NamesTheNearest) {
 }
 
 TEST(ParseMethods, KnowsThree) {
-  EXPECT_EQ(parse_methods("rolling,half,rolling"), (std::vector<eval::Method>{eval::Method::rolling, eval::Method::half}));
+  EXPECT_EQ(parse_methods("rolling,half,rolling"),
+            (std::vector<eval::Method>{eval::Method::rolling, eval::Method::half}));
   EXPECT_THROW(parse_methods("roling"), Error);
 }
 
@@ -49,7 +54,8 @@ ModelRow row(const std::string& recipe, double rate) {
 }
 
 ModelReport example() {
-  ModelReport report{{"a CPU", 2, "today", "0"}, "m", "bf16", "text.txt", "", {eval::Method::disjoint}, {row("bf16", 100), row("x<y", 250)}, {}, 1};
+  ModelReport report{{"a CPU", 2, "today", "0"},          "m", "bf16", "text.txt", "", {eval::Method::disjoint},
+                     {row("bf16", 100), row("x<y", 250)}, {},  1};
   report.rows[1].perplexity[0].kl = eval::Divergence{.mean = 0.01, .top1 = 0.9};
   ModelRow& misfit = report.rows.emplace_back();
   misfit.recipe = "no";
@@ -94,7 +100,8 @@ TEST(ModelReport, WarnsOfAMachineThatWasBusy) {
 TEST(ModelReport, PlotsLeaveOutWhatIsFarOff) {
   ModelReport report = example();
   report.rows[1].perplexity[0].perplexity = 1e9;
-  EXPECT_NE(html(report).find("Not plotted, perplexity beyond 2 times the original's: x&lt;y (1e+09)"), std::string::npos);
+  EXPECT_NE(html(report).find("Not plotted, perplexity beyond 2 times the original's: x&lt;y (1e+09)"),
+            std::string::npos);
 }
 
 TEST(Speed, SurvivesTheWayToItsParent) {

@@ -52,18 +52,23 @@ std::vector<std::string> members(std::string_view pattern) {
     if (!match) continue;
     const auto [bits, group] = *match;
     const bool symmetric = !name.ends_with("_asym");
-    if (bits == 0 ? group == 64 : group == 0 ? symmetric && (bits == 8 || bits == 4) : group == 32 ? symmetric || bits == 4 || bits == 2 : group == 128 && bits == 4)
+    if (bits == 0     ? group == 64
+        : group == 0  ? symmetric && (bits == 8 || bits == 4)
+        : group == 32 ? symmetric || bits == 4 || bits == 2
+                      : group == 128 && bits == 4)
       chosen.push_back(name);
   }
   return chosen;
 }
 
 std::string row_label(const formats::BlockFormat& format, DType dtype) {
-  return fmt::format("{} ({:.2f} bits)", format.name, formats::bits_per_weight(format, kNumericsRows, kNumericsColumns, element_of(dtype)));
+  return fmt::format("{} ({:.2f} bits)", format.name,
+                     formats::bits_per_weight(format, kNumericsRows, kNumericsColumns, element_of(dtype)));
 }
 
 std::string panel_title(const NumericsPanel& panel) {
-  return fmt::format("SQNR in dB, {} data, {}", panel.data == Data::normal ? "normal" : "heavy-tailed", formats::name(element_of(panel.dtype)));
+  return fmt::format("SQNR in dB, {} data, {}", panel.data == Data::normal ? "normal" : "heavy-tailed",
+                     formats::name(element_of(panel.dtype)));
 }
 
 }  // namespace
@@ -73,7 +78,8 @@ std::string_view name(Data data) { return data == Data::normal ? "normal" : "hea
 std::vector<formats::BlockFormat> numerics_formats() {
   std::vector<formats::BlockFormat> list;
   const auto add = [&](const std::string& name) {
-    if (std::none_of(list.begin(), list.end(), [&](const auto& f) { return f.name == name; })) list.push_back(formats::block_format(name));
+    if (std::none_of(list.begin(), list.end(), [&](const auto& f) { return f.name == name; }))
+      list.push_back(formats::block_format(name));
   };
   for (const formats::Elem plain : {formats::Elem::bf16, formats::Elem::f16}) add(std::string(formats::name(plain)));
   for (const formats::BlockRow& row : formats::block_rows())
@@ -110,7 +116,8 @@ NumericsReport measure_numerics(const Machine& machine, const std::function<void
         for (std::size_t f = 0; f < report.formats.size(); ++f) {
           ops::CastOptions options;
           options.name = report.formats[f].name;
-          const QuantizedMatrix q = quant::quantize(tensor.view(), report.formats[f], quant::Algorithm::absmax, options);
+          const QuantizedMatrix q =
+              quant::quantize(tensor.view(), report.formats[f], quant::Algorithm::absmax, options);
           panel.sqnr[f].push_back(ops::sqnr(tensor.view(), q, options));
           progress(++done / total);
         }
@@ -127,7 +134,10 @@ std::vector<Grid> grids(const NumericsReport& report) {
     for (const int e : report.exponents) grid.columns.push_back({fmt::format("2^{}", e), 0});
     for (std::size_t f = 0; f < report.formats.size(); ++f) {
       const formats::BlockFormat& format = report.formats[f];
-      std::vector<Cell> row = {{format.name, {}}, number_cell(formats::bits_per_weight(format, kNumericsRows, kNumericsColumns, element_of(panel.dtype)), "{:.3f}")};
+      std::vector<Cell> row = {
+          {format.name, {}},
+          number_cell(formats::bits_per_weight(format, kNumericsRows, kNumericsColumns, element_of(panel.dtype)),
+                      "{:.3f}")};
       for (const double value : panel.sqnr[f]) row.push_back(number_cell(value, "{:.1f}"));
       grid.rows.push_back(std::move(row));
     }
@@ -137,12 +147,18 @@ std::vector<Grid> grids(const NumericsReport& report) {
 }
 
 std::vector<Note> notes(const NumericsReport&) {
-  return {{"SQNR", "20 log10(|x| / |x - q|) in dB over all elements of a [64, 512] matrix, quantized along its rows and decoded to f32; 0 dB: all values became "
-                   "zero; \"exact\": nothing is lost. MX scales are rounded by rceil, as in `lowp quantize`."},
+  return {{"SQNR",
+           "20 log10(|x| / |x - q|) in dB over all elements of a [64, 512] matrix, quantized along its rows and "
+           "decoded to f32; 0 dB: all values became "
+           "zero; \"exact\": nothing is lost. MX scales are rounded by rceil, as in `lowp quantize`."},
           {"bits", "of codes, scales and zero points for each element of that matrix, sub-byte codes packed densely."},
-          {"columns", "the largest magnitude of the matrix, a power of two. All columns hold the same numbers but for that exact factor, so a format that follows the "
-                      "magnitude has the same SQNR everywhere."},
-          {"data", "normal: standard normal. heavy-tailed: Student's t with 3 degrees of freedom. Fixed seeds; f32 values, or the same rounded to bf16."},
+          {"columns",
+           "the largest magnitude of the matrix, a power of two. All columns hold the same numbers but for that exact "
+           "factor, so a format that follows the "
+           "magnitude has the same SQNR everywhere."},
+          {"data",
+           "normal: standard normal. heavy-tailed: Student's t with 3 degrees of freedom. Fixed seeds; f32 values, or "
+           "the same rounded to bf16."},
           {"scope", "a cast on the CPU, bit-identical to torchao's; no model is involved."}};
 }
 
@@ -152,26 +168,44 @@ Json to_json(const NumericsReport& report) {
     for (std::size_t f = 0; f < report.formats.size(); ++f) {
       Json sqnr = Json::array();
       for (const double value : panel.sqnr[f]) sqnr.push_back(std::isfinite(value) ? Json(value) : Json(nullptr));
-      rows.push_back({{"format", report.formats[f].name}, {"data", name(panel.data)}, {"dtype", formats::name(element_of(panel.dtype))},
-                      {"bits_per_weight", formats::bits_per_weight(report.formats[f], kNumericsRows, kNumericsColumns, element_of(panel.dtype))}, {"sqnr", sqnr}});
+      rows.push_back({{"format", report.formats[f].name},
+                      {"data", name(panel.data)},
+                      {"dtype", formats::name(element_of(panel.dtype))},
+                      {"bits_per_weight", formats::bits_per_weight(report.formats[f], kNumericsRows, kNumericsColumns,
+                                                                   element_of(panel.dtype))},
+                      {"sqnr", sqnr}});
     }
   Json explained = Json::object();
   for (const Note& note : notes(report)) explained[note.term] = note.text;
-  return {{"report", "numerics"}, {"measured_on", report.machine.cpu}, {"threads", report.machine.threads}, {"date", report.machine.date},
-          {"version", report.machine.version}, {"shape", {kNumericsRows, kNumericsColumns}}, {"amax_log2", report.exponents}, {"rows", rows}, {"notes", explained}};
+  return {{"report", "numerics"},
+          {"measured_on", report.machine.cpu},
+          {"threads", report.machine.threads},
+          {"date", report.machine.date},
+          {"version", report.machine.version},
+          {"shape", {kNumericsRows, kNumericsColumns}},
+          {"amax_log2", report.exponents},
+          {"rows", rows},
+          {"notes", explained}};
 }
 
 std::string html(const NumericsReport& report) {
-  std::string body = "<p>How much of a tensor survives a cast, over the tensor's largest magnitude. A format whose scale has a narrow range (one-level nvfp4, f16) "
-                     "fades at the left or the right; a second-level scale or a power-of-two scale keeps it level.</p>\n";
+  std::string body =
+      "<p>How much of a tensor survives a cast, over the tensor's largest magnitude. A format whose scale has a narrow "
+      "range (one-level nvfp4, f16) "
+      "fades at the left or the right; a second-level scale or a power-of-two scale keeps it level.</p>\n";
   std::vector<std::string> columns;
   for (const int e : report.exponents) columns.push_back(fmt::format("2^{}", e));
   body += "<h2>4-bit floats</h2>\n";
   for (const NumericsPanel& panel : report.panels) {
     if (panel.dtype != DType::bf16) continue;
-    LinePlot plot{panel_title(panel), {"largest magnitude, log2"}, {"SQNR dB"}, {report.exponents.begin(), report.exponents.end()}, {}};
+    LinePlot plot{panel_title(panel),
+                  {"largest magnitude, log2"},
+                  {"SQNR dB"},
+                  {report.exponents.begin(), report.exponents.end()},
+                  {}};
     for (std::size_t f = 0; f < report.formats.size(); ++f)
-      if (report.formats[f].element == formats::Elem::e2m1) plot.lines.push_back({report.formats[f].name, panel.sqnr[f]});
+      if (report.formats[f].element == formats::Elem::e2m1)
+        plot.lines.push_back({report.formats[f].name, panel.sqnr[f]});
     body += svg(plot);
   }
   body += "<h2>All formats</h2>\n";

@@ -26,8 +26,8 @@ inline constexpr std::int64_t kNumericsRows = 64, kNumericsColumns = 512;
 /// Formats that stand for all: the rows of the table of formats as they are, families with a few parameters each.
 std::vector<formats::BlockFormat> numerics_formats();
 
-/// A [64, 512] matrix of f32 or bf16 whose largest magnitude is 2^exponent: the same numbers for every exponent but for that
-/// factor, which is exact.
+/// A [64, 512] matrix of f32 or bf16 whose largest magnitude is 2^exponent: the same numbers for every exponent but for
+/// that factor, which is exact.
 Tensor numerics_tensor(Data data, DType dtype, int exponent);
 
 struct NumericsPanel {

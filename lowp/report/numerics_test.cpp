@@ -44,7 +44,7 @@ TEST(MeasureNumerics, TwoLevelsKeepWhatOneLoses) {
   };
   const auto two = row("nvfp4"), one = row("nvfp4_single");
   EXPECT_NEAR(two.front(), two.back(), 0.01);
-  EXPECT_LT(one.front(), 1);            // blocks below the smallest scale become zero
+  EXPECT_LT(one.front(), 1);  // blocks below the smallest scale become zero
   EXPECT_GT(two.front(), 18);
   EXPECT_EQ(to_json(report)["rows"].size(), 4 * report.formats.size());
   EXPECT_EQ(grids(report)[0].rows.size(), report.formats.size());

@@ -48,8 +48,22 @@ bool leader_crosses(double x, double y, const Box& label, const Box& other) {
 
 // Places to try for one label: right, left, above, below and the diagonals, then in between, ever further away.
 std::vector<Box> candidates(double x, double y, double width) {
-  constexpr std::array<std::pair<double, double>, 16> kDirections = {{{1, 0}, {-1, 0}, {1, -1}, {1, 1}, {-1, -1}, {-1, 1}, {0, -1}, {0, 1},
-                                                                       {1, -0.5}, {1, 0.5}, {-1, -0.5}, {-1, 0.5}, {0.5, -1}, {0.5, 1}, {-0.5, -1}, {-0.5, 1}}};
+  constexpr std::array<std::pair<double, double>, 16> kDirections = {{{1, 0},
+                                                                      {-1, 0},
+                                                                      {1, -1},
+                                                                      {1, 1},
+                                                                      {-1, -1},
+                                                                      {-1, 1},
+                                                                      {0, -1},
+                                                                      {0, 1},
+                                                                      {1, -0.5},
+                                                                      {1, 0.5},
+                                                                      {-1, -0.5},
+                                                                      {-1, 0.5},
+                                                                      {0.5, -1},
+                                                                      {0.5, 1},
+                                                                      {-0.5, -1},
+                                                                      {-0.5, 1}}};
   std::vector<Box> boxes;
   for (const double reach : {8.0, 14.0, 22.0, 32.0, 44.0, 58.0, 74.0, 92.0, 112.0, 134.0, 158.0, 184.0, 212.0})
     for (const auto& [dx, dy] : kDirections) {
@@ -63,7 +77,8 @@ std::vector<Box> candidates(double x, double y, double width) {
 }  // namespace
 
 double Scale::operator()(double value) const {
-  const double a = logarithmic ? std::log(low) : low, b = logarithmic ? std::log(high) : high, v = logarithmic ? std::log(value) : value;
+  const double a = logarithmic ? std::log(low) : low, b = logarithmic ? std::log(high) : high,
+               v = logarithmic ? std::log(value) : value;
   return a == b ? (from + to) / 2 : from + (v - a) / (b - a) * (to - from);
 }
 
@@ -82,7 +97,8 @@ std::string tick_text(double value) {
 
 double text_width(const std::string& text) { return 6.9 * static_cast<double>(text.size()); }
 
-std::vector<std::optional<Box>> place_labels(const std::vector<std::pair<double, double>>& points, const std::vector<std::string>& labels, const Box& area) {
+std::vector<std::optional<Box>> place_labels(const std::vector<std::pair<double, double>>& points,
+                                             const std::vector<std::string>& labels, const Box& area) {
   std::vector<std::optional<Box>> placed(points.size());
   const auto free = [&](std::size_t at, const Box& box, bool over_points) {
     const auto [x, y] = points[at];
@@ -100,7 +116,8 @@ std::vector<std::optional<Box>> place_labels(const std::vector<std::pair<double,
     for (std::size_t i = 0; i < points.size(); ++i) {
       if (placed[i]) continue;
       const auto boxes = candidates(points[i].first, points[i].second, text_width(labels[i]));
-      const auto at = std::find_if(boxes.begin(), boxes.end(), [&](const Box& box) { return free(i, box, over_points); });
+      const auto at =
+          std::find_if(boxes.begin(), boxes.end(), [&](const Box& box) { return free(i, box, over_points); });
       if (at != boxes.end()) placed[i] = *at;
     }
   return placed;

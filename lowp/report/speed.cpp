@@ -75,7 +75,8 @@ Speed measure_speed(const std::string& path, models::LoadOptions options) {
   Speed speed;
   speed.decode_tokens = std::min(kDecode, context / 2);
   speed.prefill_tokens = std::min(kPrefill, context - speed.decode_tokens);
-  if (speed.decode_tokens < 1) fail(ErrorCode::unsupported, "{}: a context of {} tokens is too short to time", path, context);
+  if (speed.decode_tokens < 1)
+    fail(ErrorCode::unsupported, "{}: a context of {} tokens is too short to time", path, context);
   const std::vector<std::int32_t> ids = prompt(speed.prefill_tokens, model.config().vocab_size);
   run_once(model, ids, speed.decode_tokens);
   std::vector<double> prefill, decode;
@@ -94,14 +95,18 @@ Speed measure_speed(const std::string& path, models::LoadOptions options) {
 }
 
 Json to_json(const Speed& speed) {
-  return {{"prefill_tokens", speed.prefill_tokens}, {"decode_tokens", speed.decode_tokens}, {"runs", speed.runs},
-          {"prefill_seconds", speed.prefill_seconds}, {"decode_seconds", speed.decode_seconds},
-          {"streamed_bytes", speed.streamed_bytes}, {"peak_bytes", speed.peak_bytes}};
+  return {{"prefill_tokens", speed.prefill_tokens},
+          {"decode_tokens", speed.decode_tokens},
+          {"runs", speed.runs},
+          {"prefill_seconds", speed.prefill_seconds},
+          {"decode_seconds", speed.decode_seconds},
+          {"streamed_bytes", speed.streamed_bytes},
+          {"peak_bytes", speed.peak_bytes}};
 }
 
 Speed parse_speed(const Json& json) {
   try {
-    return {json.at("prefill_tokens"), json.at("decode_tokens"), json.at("runs"), json.at("prefill_seconds"),
+    return {json.at("prefill_tokens"), json.at("decode_tokens"),  json.at("runs"),      json.at("prefill_seconds"),
             json.at("decode_seconds"), json.at("streamed_bytes"), json.at("peak_bytes")};
   } catch (const Json::exception& e) {
     fail(ErrorCode::bad_input, "speed measurement: {}", e.what());

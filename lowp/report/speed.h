@@ -21,9 +21,9 @@ struct Speed {
   double bandwidth() const { return static_cast<double>(streamed_bytes) * decode_rate(); }  // bytes/s
 };
 
-/// Loads a model and times it: a warm-up, then as many runs as fit in about two seconds (3 to 9), each a prefill of 128 tokens in one call and
-/// 64 greedy steps, logits included. Less where the model's context is shorter. Meant for a process of its own, so that peak
-/// memory is the model's. Throws Error.
+/// Loads a model and times it: a warm-up, then as many runs as fit in about two seconds (3 to 9), each a prefill of 128
+/// tokens in one call and 64 greedy steps, logits included. Less where the model's context is shorter. Meant for a
+/// process of its own, so that peak memory is the model's. Throws Error.
 Speed measure_speed(const std::string& model, models::LoadOptions options);
 
 /// For the way from that process to its parent; parse throws Error(bad_input).

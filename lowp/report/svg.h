@@ -18,8 +18,9 @@ struct Scale {
   double operator()(double value) const;
 };
 
-/// Round positions within [low, high] for about `count` marks: multiples of 1, 2 or 5 times a power of ten; on a logarithmic
-/// axis 1, 2, 5 (or powers of ten alone) times powers of ten, and multiples where those are fewer than three.
+/// Round positions within [low, high] for about `count` marks: multiples of 1, 2 or 5 times a power of ten; on a
+/// logarithmic axis 1, 2, 5 (or powers of ten alone) times powers of ten, and multiples where those are fewer than
+/// three.
 std::vector<double> ticks(double low, double high, bool logarithmic, int count = 6);
 
 /// "0.002", "3", "1e+06": at most five significant digits.
@@ -30,13 +31,18 @@ double text_width(const std::string& text);
 
 struct Box {
   double left = 0, top = 0, right = 0, bottom = 0;
-  bool overlaps(const Box& other) const { return left < other.right && other.left < right && top < other.bottom && other.top < bottom; }
-  bool contains(const Box& other) const { return left <= other.left && other.right <= right && top <= other.top && other.bottom <= bottom; }
+  bool overlaps(const Box& other) const {
+    return left < other.right && other.left < right && top < other.bottom && other.top < bottom;
+  }
+  bool contains(const Box& other) const {
+    return left <= other.left && other.right <= right && top <= other.top && other.bottom <= bottom;
+  }
 };
 
-/// Where labels of these sizes go: near their points, within `area`, over no other label and over no point. nullopt where
-/// there is no room. Deterministic.
-std::vector<std::optional<Box>> place_labels(const std::vector<std::pair<double, double>>& points, const std::vector<std::string>& labels, const Box& area);
+/// Where labels of these sizes go: near their points, within `area`, over no other label and over no point. nullopt
+/// where there is no room. Deterministic.
+std::vector<std::optional<Box>> place_labels(const std::vector<std::pair<double, double>>& points,
+                                             const std::vector<std::string>& labels, const Box& area);
 
 struct Axis {
   std::string label;

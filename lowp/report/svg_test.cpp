@@ -31,7 +31,8 @@ TEST(Ticks, AreRoundAndWithin) {
       const auto marks = ticks(low, high, logarithmic);
       EXPECT_GE(marks.size(), 3u) << low << " " << high;
       EXPECT_LE(marks.size(), 20u) << low << " " << high;
-      for (const double mark : marks) EXPECT_TRUE(mark >= (logarithmic ? low * 0.999 : low - 1e-6 * (high - low)) && mark <= high * 1.001) << mark;
+      for (const double mark : marks)
+        EXPECT_TRUE(mark >= (logarithmic ? low * 0.999 : low - 1e-6 * (high - low)) && mark <= high * 1.001) << mark;
     }
 }
 
@@ -68,7 +69,13 @@ TEST(PlaceLabels, LeavesOutWhatHasNoRoom) {
 }
 
 TEST(Svg, ScatterMarksEveryPointAndEscapes) {
-  const ScatterPlot plot{.title = "a<b", .x = {"x", true}, .y = {"y", true}, .series = {"one", "two"}, .points = {{4, 0.1, "p&q", 0}, {8, 0.001, "r", 1}}, .reference = 0.01, .reference_label = "ref"};
+  const ScatterPlot plot{.title = "a<b",
+                         .x = {"x", true},
+                         .y = {"y", true},
+                         .series = {"one", "two"},
+                         .points = {{4, 0.1, "p&q", 0}, {8, 0.001, "r", 1}},
+                         .reference = 0.01,
+                         .reference_label = "ref"};
   const std::string out = svg(plot);
   EXPECT_TRUE(out.starts_with("<svg ") && out.ends_with("</svg>\n"));
   EXPECT_EQ(occurrences(out, "<title>"), 2u);

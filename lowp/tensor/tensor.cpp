@@ -41,7 +41,8 @@ void load_f32(const TensorView& tensor, std::int64_t begin, std::int64_t count, 
   for (std::int64_t i = 0; i < count; ++i) {
     std::uint16_t code;
     std::memcpy(&code, in + 2 * i, 2);
-    out[i] = element == Elem::bf16 ? bits_float(static_cast<std::uint32_t>(code) << 16) : formats::decode(element, code);
+    out[i] =
+        element == Elem::bf16 ? bits_float(static_cast<std::uint32_t>(code) << 16) : formats::decode(element, code);
   }
 }
 

@@ -26,7 +26,9 @@ struct Cast {
   std::vector<QuantizedMatrix> parts;
 };
 
-void append(std::vector<std::byte>& to, std::span<const std::byte> from) { to.insert(to.end(), from.begin(), from.end()); }
+void append(std::vector<std::byte>& to, std::span<const std::byte> from) {
+  to.insert(to.end(), from.begin(), from.end());
+}
 
 Cast cast(const golden::Case& c) {
   ops::CastOptions options;
@@ -51,10 +53,14 @@ TEST(CastGolden, EveryCaseIsByteIdentical) {
     const Cast found = cast(c);
     for (const auto& [field, expected] : c.fields) {
       std::string wrong;
-      if (field == "data") wrong = golden::difference(expected.bytes, found.data);
-      else if (field == "scale") wrong = golden::difference(expected.bytes, found.scale);
-      else if (field == "zero_point") wrong = golden::difference(expected.bytes, found.zero_point);
-      else if (field == "tensor_scale") wrong = golden::difference(expected.bytes, found.tensor_scale);
+      if (field == "data")
+        wrong = golden::difference(expected.bytes, found.data);
+      else if (field == "scale")
+        wrong = golden::difference(expected.bytes, found.scale);
+      else if (field == "zero_point")
+        wrong = golden::difference(expected.bytes, found.zero_point);
+      else if (field == "tensor_scale")
+        wrong = golden::difference(expected.bytes, found.tensor_scale);
       else if (field == "dequant_bf16" || field == "dequant_f32") {
         std::vector<std::byte> values;
         for (const QuantizedMatrix& q : found.parts)
@@ -94,7 +100,8 @@ TEST(CastGolden, RceilRoundsTheLogarithmAsTorchDoes) {
 TEST(CastGolden, ScaleLayoutsAreByteIdentical) {
   using formats::ScaleLayout;
   const auto check = [](const std::string& name, ScaleLayout layout) {
-    const TensorView in = golden::tensor("layout/" + name + "/in"), expected = golden::tensor("layout/" + name + "/out");
+    const TensorView in = golden::tensor("layout/" + name + "/in"),
+                     expected = golden::tensor("layout/" + name + "/out");
     std::vector<std::int64_t> ends;
     if (layout == ScaleLayout::tiled_m_groups || layout == ScaleLayout::tiled_k_groups) {
       const TensorView stored = golden::tensor("layout/" + name + "/ends");

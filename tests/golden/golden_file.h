@@ -35,8 +35,10 @@ struct Case {
 inline std::vector<std::string> split(const std::string& text, char at) {
   std::vector<std::string> parts(1);
   for (const char c : text) {
-    if (c == at) parts.emplace_back();
-    else parts.back() += c;
+    if (c == at)
+      parts.emplace_back();
+    else
+      parts.back() += c;
   }
   return parts;
 }
@@ -66,8 +68,8 @@ inline std::string difference(std::span<const std::byte> expected, std::span<con
       first = i;
     }
   if (count == 0) return "";
-  return fmt::format("{} of {} bytes differ, first at {}: expected {:#04x}, found {:#04x}", count, expected.size(), first,
-                     static_cast<int>(expected[first]), static_cast<int>(found[first]));
+  return fmt::format("{} of {} bytes differ, first at {}: expected {:#04x}, found {:#04x}", count, expected.size(),
+                     first, static_cast<int>(expected[first]), static_cast<int>(found[first]));
 }
 
 }  // namespace lowp::golden

@@ -5,10 +5,11 @@
 
 namespace lowp::kernels::cpu {
 
-/// y[r, j] = sum over i of x[r, i] * w[j, i] for `rows` rows of x (stride k) and `cols` rows of w (stride k); y has stride ldy.
-/// Each sum runs over 8 lanes in ascending order and a fixed tree, whatever rows and cols are: results do not depend on the
-/// batch.
-using Matmul = void (*)(const float* x, std::int64_t rows, const float* w, std::int64_t cols, std::int64_t k, float* y, std::int64_t ldy);
+/// y[r, j] = sum over i of x[r, i] * w[j, i] for `rows` rows of x (stride k) and `cols` rows of w (stride k); y has
+/// stride ldy. Each sum runs over 8 lanes in ascending order and a fixed tree, whatever rows and cols are: results do
+/// not depend on the batch.
+using Matmul = void (*)(const float* x, std::int64_t rows, const float* w, std::int64_t cols, std::int64_t k, float* y,
+                        std::int64_t ldy);
 
 /// out[i] = sum over j, in order, of p[j] * v[j, i] for `count` rows of v [count, d].
 using WeightedSum = void (*)(const float* p, const float* v, std::int64_t count, std::int64_t d, float* out);

@@ -55,7 +55,8 @@ void row_band(const float* x, const float* w, std::int64_t cols, std::int64_t k,
   for (; c < cols; ++c) tile<R, 1>(x, w + c * k, k, y + c, ldy);
 }
 
-inline void matmul(const float* x, std::int64_t rows, const float* w, std::int64_t cols, std::int64_t k, float* y, std::int64_t ldy) {
+inline void matmul(const float* x, std::int64_t rows, const float* w, std::int64_t cols, std::int64_t k, float* y,
+                   std::int64_t ldy) {
   std::int64_t r = 0;
   for (; r + 4 <= rows; r += 4) row_band<4>(x + r * k, w, cols, k, y + r * ldy, ldy);
   for (; r < rows; ++r) row_band<1>(x + r * k, w, cols, k, y + r * ldy, ldy);

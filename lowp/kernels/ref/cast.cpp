@@ -26,14 +26,17 @@ MatrixStats stats(const TensorView& x, std::int64_t row_begin, std::int64_t row_
 
 void store_params(QuantizedMatrix& out, std::int64_t at, const GroupParams& p) {
   if (!out.format.has_scale()) return;
-  if (out.format.scale == Elem::f32) out.scale.as<float>()[at] = p.scale;
-  else out.scale.as<std::uint8_t>()[at] = static_cast<std::uint8_t>(p.scale_code);
+  if (out.format.scale == Elem::f32)
+    out.scale.as<float>()[at] = p.scale;
+  else
+    out.scale.as<std::uint8_t>()[at] = static_cast<std::uint8_t>(p.scale_code);
   if (out.format.zero_point == formats::ZeroPoint::integer)
     out.zero_point.as<std::int8_t>()[at] = static_cast<std::int8_t>(p.zero_point);
   if (out.format.zero_point == formats::ZeroPoint::floating) out.zero_point.as<float>()[at] = p.zero_point;
 }
 
-// Integer codes are kept as signed bytes, everything else as it is; codes wider than a byte are plain f16, bf16 and f32.
+// Integer codes are kept as signed bytes, everything else as it is; codes wider than a byte are plain f16, bf16 and
+// f32.
 void store_code(QuantizedMatrix& out, std::int64_t i, std::uint32_t code) {
   const auto& element = formats::info(out.format.element);
   if (out.format.two_codes_a_byte()) {
@@ -54,9 +57,12 @@ void store_code(QuantizedMatrix& out, std::int64_t i, std::uint32_t code) {
 std::uint32_t load_code(const QuantizedMatrix& in, std::int64_t i) {
   if (in.format.two_codes_a_byte()) return (in.codes.as<std::uint8_t>()[i / 2] >> (i % 2 * 4)) & 0xFu;
   switch (formats::info(in.format.element).bits) {
-    case 32: return in.codes.as<std::uint32_t>()[i];
-    case 16: return in.codes.as<std::uint16_t>()[i];
-    default: return in.codes.as<std::uint8_t>()[i];
+    case 32:
+      return in.codes.as<std::uint32_t>()[i];
+    case 16:
+      return in.codes.as<std::uint16_t>()[i];
+    default:
+      return in.codes.as<std::uint8_t>()[i];
   }
 }
 
