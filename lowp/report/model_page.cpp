@@ -25,7 +25,7 @@ enum NoteId : std::size_t {
   kSpeedUp
 };
 
-constexpr const char* kPplPattern = "{:.6g}";
+constexpr const char* kPplPattern = "{:#.6g}";
 constexpr double kSteady = 0.1;  // change of the original's speed within a report that is no cause for a warning
 constexpr double kPlotted = 2;   // recipes whose perplexity is beyond this multiple of the original's are not plotted
 
@@ -103,7 +103,8 @@ std::string drift(const ModelReport& report) {
   const double first = report.rows.front().speed->decode_rate(), last = report.again->decode_rate(),
                change = last / first - 1;
   return fmt::format(
-      " Timed again at the end, it decoded {:.1f} tokens/s, {:+.0f} % against the beginning.{}", last, 100 * change,
+      " Timed again at the end, the original decoded {:.1f} tokens/s, {:+.0f} % against the beginning.{}", last,
+      100 * change,
       std::abs(change) > kSteady
           ? " WARNING: the machine was busy with other work; the speeds of this report cannot be compared."
           : "");
@@ -343,6 +344,7 @@ Json to_json(const ModelReport& report) {
 std::string html(const ModelReport& report) {
   const std::vector<Grid> tables = grids(report);
   std::string body = html_table(tables[0]) + accuracy_plots(report) + html_table(tables[1]);
+  body += fmt::format("<p class=\"about\">{}</p>\n", escape(drift(report)));
   body += speed_bars(report, "Decode, tokens/s (dashed: the original)", &Speed::decode_rate) +
           speed_bars(report, "Prefill, tokens/s (dashed: the original)", &Speed::prefill_rate);
   for (std::size_t i = 2; i < tables.size(); ++i) body += html_table(tables[i]);

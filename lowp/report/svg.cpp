@@ -214,6 +214,7 @@ std::string svg(const BarChart& chart) {
                bottom = kTop + kRow * static_cast<double>(chart.bars.size());
   const Scale scale{0, most > 0 ? most : 1, false, left, right};
   std::string out = open(kWidth, bottom + 6, chart.title);
+  if (chart.reference) out += line(scale(*chart.reference), kTop - 2, scale(*chart.reference), bottom + 2, "reference");
   for (std::size_t i = 0; i < chart.bars.size(); ++i) {
     const auto& bar = chart.bars[i];
     const double y = kTop + kRow * static_cast<double>(i);
@@ -222,7 +223,6 @@ std::string svg(const BarChart& chart) {
                        scale(bar.value) - left, kRow - 6);
     out += text(scale(bar.value) + 6, y + 13, bar.text);
   }
-  if (chart.reference) out += line(scale(*chart.reference), kTop - 2, scale(*chart.reference), bottom + 2, "reference");
   return out + line(left, kTop - 2, left, bottom + 2, "axis") + "</svg>\n";
 }
 

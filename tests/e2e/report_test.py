@@ -100,7 +100,7 @@ class ModelReport(ReportCase):
         page = self.check_page(page_file)
         self.assertEqual(page.svgs, 4)
         self.assertEqual([row[0] for row in page.tables[0][1:]], list(rows))
-        self.assertIn(f"{int4['perplexity']['disjoint']['perplexity']:.6g}", page.tables[0][2])
+        self.assertIn(f"{int4['perplexity']['disjoint']['perplexity']:#.6g}", page.tables[0][2])
         self.assertTrue(any("measured on" in text for text in page.texts))
         self.assertEqual(self.names(self.temporary), [])
 

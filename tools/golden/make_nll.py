@@ -1,14 +1,14 @@
 """Writes golden data of forward passes: what torchao and transformers make of a model and a text.
 
-    python make_nll.py MODEL_DIR TEXT OUT.json                  NLL of every recipe, as torchao runs it
+    python make_nll.py MODEL_DIR TEXT OUT.json                  NLL of every recipe
     python make_nll.py --forward TEXT OUT.safetensors MODEL...  logits, greedy tokens, RoPE tables
 
 (torchao 0.18, torch 2.13, transformers 5, CPU eager, one thread; --recipes picks some.)
 
 NLL: all Linears except lm_head and routers are quantized from the checkpoint's bf16 values, scales
 per matrix, and the model of transformers runs with them in the compute dtype D. Method disjoint:
-windows of 512 tokens, each a call of its own, remainder dropped, tokens 1..511 scored, no BOS; mean
-in nats of the float32 log-softmax. An expert's call is the tokens of the window routed to it.
+windows of 512 tokens, each a call of its own, remainder dropped, tokens 1..511 scored, no BOS;
+mean in nats of the float32 log-softmax. An expert's call is the tokens of the window routed to it.
 
 How y = x W^T is computed, sums in f32 unless said otherwise:
     fp8, int8 on both sides, int8 weights alone, int8_asym: F.linear of torchao's tensor classes
@@ -17,7 +17,7 @@ How y = x W^T is computed, sums in f32 unless said otherwise:
         int8, weights only   D(D(x qw^T) * D(sw))
         intx with int8_asym  x quantized and dequantized in D, times W dequantized to D
     other weight-only recipes, MX on both sides: both dequantized to D and multiplied
-    nvfp4 with tensor scales   D(D(sum codes * block scales) * D(gx * gw)), spec 3.3; gx per token for
+    nvfp4 with tensor scales   D(D(sum codes * block scales) * D(gx * gw)); gx per token for
         `nvfp4`, which torchao does not have (NOT TORCHAO)
     fp8_block128, nvfp4_single, and mixed recipes: D(sum of the exact products). Mixed recipes are
         torchao's quantizers side by side, but have no config there (NOT TORCHAO).
@@ -298,8 +298,10 @@ class Quantizable:
             return quantized_linear(recipe, w.bfloat16().contiguous(), self.dtype)
 
         for parent, name, child in self.originals:
-            linear = isinstance(child, nn.Linear)
-            setattr(parent, name, Linear(run_of(child.weight)) if linear else Experts(child, run_of))
+            if isinstance(child, nn.Linear):
+                setattr(parent, name, Linear(run_of(child.weight)))
+            else:
+                setattr(parent, name, Experts(child, run_of))
 
     def nll(self, windows):
         total = 0.0
