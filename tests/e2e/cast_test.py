@@ -106,7 +106,8 @@ class Fields(Cast):
                 if row["element"] == "int8" and row["bits"] < 8:
                     codes, bits = unpack(found["a.data"]), row["bits"]
                     self.assertTrue(-(1 << bits - 1) <= min(codes) and max(codes) < 1 << bits - 1)
-                    self.assertGreater(len(set(codes)), 1)
+                    if bits > 1:  # the one bit of symmetric int1 is 0 for nearly everything
+                        self.assertGreater(len(set(codes)), 1)
                 if row["element"] == "uint4":
                     self.assertLessEqual(max(found["a.data"].data), 15)
                 self.assertEqual({t["name"] for t in self.report["tensors"]}, {"a", "b", "one"})
@@ -121,7 +122,7 @@ class Fields(Cast):
     def test_input_types(self):
         """Powers of two are the same in every input type, and so are their codes."""
         values = [(-1) ** i * 2.0 ** (i % 7 - 3) for i in range(4 * 64)]
-        for name in ("mxfp8", "nvfp4", "int8", "fp8_tensor", "int4_g32_asym"):
+        for name in ("mxfp8", "mxfp4", "nvfp4"):  # the other scales are rounded in the input type
             results = [self.cast({"a": Tensor(t, (4, 64), pack(values, t))}, name)["a.data"] for t in ("BF16", "F16", "F32")]
             self.assertTrue(results[0] == results[1] == results[2], name)
 
@@ -196,7 +197,7 @@ class Values(Cast):
 
 class Axes(Cast):
     def test_n_is_the_cast_of_the_transposed(self):
-        for shape in [(64, 128), (2, 64, 128)]:
+        for shape in [(128, 256), (2, 128, 256)]:
             original = normal(*shape, seed=5)
             for name, row in self.formats():
                 if row["bits"] not in (4, 8):
@@ -212,7 +213,7 @@ class Axes(Cast):
                     self.assertEqual(self.decode("--dtype", "f32")["a"], transposed(values))
 
     def test_both(self):
-        original = normal(64, 128)
+        original = normal(128, 256)
         for name in ("mxfp8", "nvfp4", "int4_g32_asym", "fp8_block128", "codebook4_g64"):
             with self.subTest(name):
                 n = self.cast({"a": original}, name, "--axis", "n")

