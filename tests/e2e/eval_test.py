@@ -1,0 +1,81 @@
+"""lowp eval: what it measures, and that the three methods, divergence and tasks say what they should."""
+import math
+
+import lowp_cli
+from lowp_cli import MODELS, Case
+
+BOOK = MODELS / "bookworm-8m"
+TEXT = MODELS.parent / "tests" / "golden" / "demo.txt"
+KEYS = ["model", "recipe", "method", "context", "compute", "device", "tokens", "scored", "nll", "nll_stderr", "perplexity", "word_perplexity",
+        "byte_perplexity", "bits_per_byte", "kl", "seconds"]
+
+
+class Eval(Case):
+    def setUp(self):
+        super().setUp()
+        self.text = self.folder / "text.txt"
+        self.text.write_text(TEXT.read_text()[:5000])
+
+    def eval(self, model, *options, **more):
+        return self.json("eval", model, "--text", self.text, *options, **more)
+
+    def quantized(self, recipe, *options):
+        out = self.folder / recipe
+        self.lowp("quantize", BOOK, "--recipe", recipe, "-o", out, *options)
+        return out
+
+    def test_keys_and_methods(self):
+        disjoint = self.eval(BOOK)
+        self.assertEqual(list(disjoint), KEYS)
+        self.assertEqual((disjoint["method"], disjoint["context"], disjoint["recipe"]), ("disjoint", 512, "bf16"))
+        windows = disjoint["tokens"] // 512
+        self.assertEqual(disjoint["scored"], windows * 511)
+        self.assertAlmostEqual(disjoint["perplexity"], math.exp(disjoint["nll"]))
+        half = self.eval(BOOK, "--method", "half", "--context", 128)
+        self.assertEqual(half["scored"], half["tokens"] // 128 * 63)
+        rolling = self.eval(BOOK, "--method", "rolling")
+        self.assertEqual((rolling["scored"], rolling["context"]), (rolling["tokens"], 1024))
+        words, size = len(self.text.read_text().split()), len(self.text.read_bytes())
+        total = rolling["nll"] * rolling["scored"]
+        self.assertAlmostEqual(rolling["byte_perplexity"], math.exp(total / size))
+        self.assertAlmostEqual(rolling["bits_per_byte"], total / size / math.log(2))
+        self.assertLess(abs(math.log(rolling["word_perplexity"]) / (total / words) - 1), 0.01)
+
+    def test_documents(self):
+        page = " = {} = \n \n He said that it was 3 @,@ 000 @.@ 5 miles , and ( at last ) went home . \n = = Part = = \n More of it . \n"
+        self.text.write_text("".join(page.format(title) for title in ("One", "Two", "Three")))
+        pages = self.eval(BOOK, "--method", "rolling", "--documents", "wikitext")
+        self.text.write_text(page.format("One"))
+        one = self.eval(BOOK, "--method", "rolling", "--documents", "wikitext")
+        self.assertAlmostEqual(pages["tokens"] / one["tokens"], 3, delta=0.2)
+
+    def test_against_itself(self):
+        result = self.eval(BOOK, "--against", BOOK, "--layers")
+        self.assertEqual((result["kl"]["mean"], result["kl"]["max"], result["kl"]["top1"], result["kl"]["dp_rms"]), (0, 0, 1, 0))
+        self.assertEqual(len(result["layers"]), 56)
+        self.assertTrue(all(layer["sqnr"] is None for layer in result["layers"]))  # nothing is lost
+
+    def test_against(self):
+        result = self.eval(self.quantized("int4"), "--against", BOOK, "--layers")
+        kl = result["kl"]
+        self.assertTrue(0 < kl["median"] < kl["p99"] < kl["max"] and 0.5 < kl["top1"] < 1 and kl["mean"] < 0.3)
+        self.assertTrue(all(10 < layer["sqnr"] < 40 for layer in result["layers"]))
+
+    def test_threads_do_not_matter(self):
+        model = self.quantized("nvfp4")
+        self.assertEqual(self.eval(model, env={"LOWP_THREADS": "1"})["nll"], self.eval(model, env={"LOWP_THREADS": "2"})["nll"])
+
+    def test_calibrated(self):
+        for recipe in ("int8-int8_static", "fp8_tensor-fp8_static", "nvfp4-nvfp4_static"):
+            with self.subTest(recipe):
+                model = self.quantized(recipe, "--calibrate", self.text, "--calibrate-tokens", "1024")
+                self.assertLess(self.eval(model)["nll"], self.eval(BOOK)["nll"] + 0.15)
+
+    def test_task(self):
+        result = self.json("eval", BOOK, "--task", MODELS / "choices.jsonl")
+        self.assertEqual(result["questions"], 40)
+        self.assertTrue(result["acc"] > 0.6 and 0 < result["acc_stderr"] < 0.1)
+
+
+if __name__ == "__main__":
+    lowp_cli.main()
