@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <poll.h>
 #include <readline/history.h>
 #include <readline/readline.h>
 #include <sys/resource.h>
@@ -73,14 +74,19 @@ class Input {
   }
 
  private:
-  // As readline's own, but Ctrl-C ends the line.
+  // As readline's own, but Ctrl-C ends the line. A signal that comes just before a blocking read would wait for the
+  // next key, so the terminal is polled.
   static int read_key(std::FILE* file) {
-    for (unsigned char key;;) {
-      const auto count = ::read(::fileno(file), &key, 1);
-      if (count == 1) return key;
-      if (count == 0 || errno != EINTR) return EOF;
+    constexpr int kMilliseconds = 50;
+    for (;;) {
       ::rl_check_signals();
       if (Interrupt::asked()) return READERR;
+      pollfd terminal{::fileno(file), POLLIN, 0};
+      if (::poll(&terminal, 1, kMilliseconds) <= 0) continue;
+      unsigned char key;
+      const auto count = ::read(terminal.fd, &key, 1);
+      if (count == 1) return key;
+      if (count == 0 || errno != EINTR) return EOF;
     }
   }
 

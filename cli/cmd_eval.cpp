@@ -161,7 +161,7 @@ void add_eval(CLI::App& app) {
       ->check(CLI::IsMember({"disjoint", "half", "rolling"}))
       ->capture_default_str();
   command->add_option("--context", options->context, "tokens a window (default 512; rolling: the model's context)")
-      ->check(CLI::PositiveNumber);
+      ->check(kAtLeastOne);
   command
       ->add_option("--documents", options->documents,
                    "rolling: split a raw WikiText file at its titles and detokenize it")

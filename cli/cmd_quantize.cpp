@@ -141,7 +141,7 @@ void add_quantize(CLI::App& app) {
   command->add_option("--calibrate", options->calibrate,
                       "a text file: activation scales of *_static recipes come from the model's inputs on it");
   command->add_option("--calibrate-tokens", options->calibrate_tokens, "how many of its tokens")
-      ->check(CLI::PositiveNumber)
+      ->check(kAtLeastOne)
       ->capture_default_str();
   command->add_flag("--overwrite", options->overwrite, "replace an existing model folder");
   command->add_flag("--requantize", options->requantize, "accept a model that is quantized already");

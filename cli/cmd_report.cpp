@@ -275,7 +275,7 @@ void add_report(CLI::App& app) {
                    "comma-separated: disjoint, half, rolling (see `lowp eval --help`); KL is taken with the first")
       ->capture_default_str();
   command->add_option("--context", options->context, "tokens a window (default 512; rolling: the model's context)")
-      ->check(CLI::PositiveNumber);
+      ->check(kAtLeastOne);
   command
       ->add_option("--documents", options->documents,
                    "rolling: split a raw WikiText file at its titles and detokenize it")
@@ -283,7 +283,7 @@ void add_report(CLI::App& app) {
   command->add_option("--calibrate", options->calibrate,
                       "a text file: activation scales of *_static recipes come from the model's inputs on it");
   command->add_option("--calibrate-tokens", options->calibrate_tokens, "how many of its tokens")
-      ->check(CLI::PositiveNumber)
+      ->check(kAtLeastOne)
       ->capture_default_str();
   command
       ->add_option("--compute", options->compute, "dtype of the residual stream and of what activation quantizers see")

@@ -2,8 +2,12 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <cstdint>
 
 namespace lowp::cli {
+
+/// A count on the command line. (The message of CLI::PositiveNumber spells the largest double in all its digits.)
+inline const CLI::Range kAtLeastOne(std::int64_t{1}, std::int64_t{1} << 31);
 
 void add_cast(CLI::App& app);
 void add_chat(CLI::App& app);

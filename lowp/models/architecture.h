@@ -15,6 +15,7 @@ extern const Architecture kLlama, kQwen3, kQwen3Moe;
 
 /// Helpers for configure(): a flag or number with its default; Error(bad_input) naming where and key on a wrong type.
 bool flag_or(const Json& json, const std::string& where, const char* key, bool fallback);
+std::int64_t count_or(const Json& json, const std::string& where, const char* key, std::int64_t fallback);
 double number_or(const Json& json, const std::string& where, const char* key, double fallback);
 
 }  // namespace lowp::models

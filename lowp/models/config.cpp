@@ -114,6 +114,16 @@ double number_or(const Json& json, const std::string& where, const char* key, do
   return at->get<double>();
 }
 
+std::int64_t count_or(const Json& json, const std::string& where, const char* key, std::int64_t fallback) {
+  const auto at = json.find(key);
+  if (at == json.end() || at->is_null()) return fallback;
+  constexpr std::int64_t kMost = std::int64_t{1} << 31;
+  if (!at->is_number_integer() || at->get<std::int64_t>() < 1 || at->get<std::int64_t>() > kMost)
+    fail(ErrorCode::bad_input, "{}: {}: expected a number from 1 to {}, found {}", where, key, kMost,
+         quote(at->dump()));
+  return at->get<std::int64_t>();
+}
+
 Config parse_config(const Json& json, const std::string& where) {
   const auto dims = checkpoint::read_model_config(json, where);
   const Architecture* architecture = nullptr;
@@ -131,8 +141,7 @@ Config parse_config(const Json& json, const std::string& where) {
     fail(ErrorCode::unsupported, "{}: hidden_act '{}' is not supported", where, act);
   if (config.head_dim % 2 != 0) fail(ErrorCode::bad_input, "{}: head_dim {} is odd", where, config.head_dim);
   config.rms_norm_eps = positive(number_or(json, where, "rms_norm_eps", 1e-6), where, "rms_norm_eps");
-  config.max_position_embeddings = static_cast<std::int64_t>(
-      positive(number_or(json, where, "max_position_embeddings", 2048), where, "max_position_embeddings"));
+  config.max_position_embeddings = count_or(json, where, "max_position_embeddings", 2048);
   config.rope = parse_rope(json, where);
   refuse_sliding_window(json, where);
   config.eos_ids = token_ids(json, where, "eos_token_id");

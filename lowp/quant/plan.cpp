@@ -89,18 +89,17 @@ std::vector<WeightSource> fused_experts(const StoredTensor& tensor, const Checkp
   return found;
 }
 
-// Integers are tables and shapes, not weights.
+// Integers beside fused experts are tables and shapes, not weights.
 bool is_floating(DType type) { return name(type).starts_with('F') || type == DType::bf16; }
 
 // The matrices of a stored tensor: one for a 2-D weight, one per expert and projection for fused experts, none
 // otherwise.
 std::vector<WeightSource> matrices(const StoredTensor& tensor, const Checkpoint& checkpoint) {
   const checkpoint::TensorEntry& entry = tensor.entry;
-  if (!is_floating(entry.dtype)) return {};
-  if (entry.shape.size() == 2 && entry.name.ends_with(kWeight))
+  if (entry.shape.size() == 2 && entry.name.ends_with(kWeight))  // of integers: a matrix with an obstacle
     return {
         matrix(tensor, entry.name.substr(0, entry.name.size() - kWeight.size()), entry.shape[0], entry.shape[1], 0)};
-  if (entry.shape.size() == 3 && entry.name.find(".experts.") != std::string::npos)
+  if (entry.shape.size() == 3 && entry.name.find(".experts.") != std::string::npos && is_floating(entry.dtype))
     return fused_experts(tensor, checkpoint);
   return {};
 }
