@@ -93,6 +93,7 @@ void print_text(const Options& options, const quant::QuantizeReport& report, dou
 
 std::map<std::string, float> calibrate(const Options& options) {
   const std::string text = read_text(options.calibrate);
+  if (text.empty()) fail(ErrorCode::bad_input, "{}: is empty", options.calibrate);
   models::Model model(options.model, {});
   Progress progress("calibrating");
   return eval::input_amax(model, load_tokenizer(options.model), text, options.calibrate_tokens,

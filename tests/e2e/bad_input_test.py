@@ -1,11 +1,12 @@
 """Bad input to every command: a clear message that names what was wrong and where, the right exit code, nothing left behind."""
 import json
+import re
 import resource
 import shutil
 import struct
 
 import lowp_cli
-from lowp_cli import LLAMA, MODELS, Case, llama_tensors, normal, with_header, write_file, write_model, write_sharded
+from lowp_cli import BITS, LLAMA, MODELS, Case, Tensor, llama_tensors, normal, read_file, with_header, write_file, write_model, write_sharded
 
 BOOK = MODELS / "bookworm-8m"
 ENTRY = {"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]}
@@ -64,8 +65,47 @@ class Quantize(Case):
                 with self.subTest(field=field, value=value):
                     config = {k: v for k, v in (LLAMA | {field: value}).items() if v is not None}
                     model = self.fresh(llama_tensors(), config)
-                    self.fails(model, words=["config.json", field])
-    
+                    self.fails(model, words=["config.json", field, "missing" if value is None else f"found {json.dumps(value)}"])
+
+    def test_config_fields_of_experts(self):
+        moe = LLAMA | {"architectures": ["Qwen3MoeForCausalLM"], "num_experts": 2, "moe_intermediate_size": 64}
+        for field in ("num_experts", "moe_intermediate_size"):
+            with self.subTest(field):
+                self.fails(self.fresh(llama_tensors(), {k: v for k, v in moe.items() if k != field}), words=["config.json", field, "missing"])
+
+    def test_optional_config_fields(self):
+        for field, value in [("num_key_value_heads", "2"), ("head_dim", 0), ("tie_word_embeddings", "yes"), ("architectures", "LlamaForCausalLM"),
+                             ("architectures", [7])]:
+            with self.subTest(field=field, value=value):
+                self.fails(self.fresh(llama_tensors(), LLAMA | {field: value}), words=["config.json", field, "expected", f"found {json.dumps(value)}"])
+
+    def test_weights_of_another_type(self):
+        """Never kept silently: refused by tensor and type, or listed as skipped."""
+        name = "model.layers.0.self_attn.q_proj"
+        for dtype in ("I64", "I32", "U8", "BOOL", "F8_E4M3", "F64"):
+            with self.subTest(dtype):
+                weight = Tensor(dtype, (256, 256), bytes(256 * 256 * BITS[dtype] // 8))
+                model = self.fresh(llama_tensors() | {name + ".weight": weight})
+                self.fails(model, words=["model.safetensors", name, f"type {dtype}", "BF16", "--allow-skip"])
+                report = self.json("quantize", model, "--recipe", "int8", "-o", self.out, "--allow-skip")
+                self.assertIn(f"{name}: is of type {dtype}", report["skipped"][0])
+                self.assertEqual(read_file(self.out / "model.safetensors")[0][name + ".weight"], weight)
+                shutil.rmtree(self.out)
+
+    def test_recipe_files(self):
+        rules = self.folder / "rules.json"
+        for text, word in [("", "JSON"), ("[", "JSON"), ("{}", "list"), ("[]", "empty"), ("[7]", "object"), ('[{"recipe": "int8"}]', "match"),
+                           ('[{"match": "*"}]', "recipe"), ('[{"match": 7, "recipe": "int8"}]', "string"),
+                           ('[{"match": "*", "recipe": "imt8"}]', "did you mean 'int8'"), ('[{"match": "re:(", "recipe": "int8"}]', "match"),
+                           ('[{"match": "*", "recipe": "int8", "algoritm": "hqq"}]', "algoritm"), ("[" * 100000, "deep"),
+                           ('[{"match": "*", "recipe": "int4_g64_float-bf16", "algorithm": "hhq"}]', "did you mean 'hqq'")]:
+            with self.subTest(text[:60]):
+                rules.write_text(text)
+                self.fails(BOOK, recipe=rules, words=["rules.json", word])
+        self.fails(BOOK, recipe=self.folder / "none.json", words=["none.json"])
+        rules.write_text('[{"match": "lm_head", "recipe": "int8"}]')
+        self.fails(BOOK, recipe=rules, code=2, words=["lm_head", "weight-only"])
+
     def test_config_at_odds_with_tensors(self):
         for change, words in [({"intermediate_size": 512}, ["mlp.gate_proj.weight", "[512", "[256, 256]"]), ({"num_hidden_layers": 2}, ["model.layers.1", "missing"]),
                               ({"num_hidden_layers": 10**9}, ["missing"]), ({"head_dim": 32}, ["q_proj"]), ({"num_key_value_heads": 3}, ["num_key_value_heads"])]:
@@ -91,6 +131,18 @@ class Quantize(Case):
         (model / "model.safetensors.index.json").write_text(json.dumps(index))
         (model / "model-00002-of-00003.safetensors").unlink()
         self.fails(model, words=["model-00002-of-00003.safetensors"])
+        self.refused("inspect", model, words=["model-00002-of-00003.safetensors"])
+        (model / "model.safetensors.index.json").write_text('{"weight_map": [')
+        self.fails(model, words=["model.safetensors.index.json", "JSON"])
+
+    def test_calibration(self):
+        text = self.folder / "text.txt"
+        self.fails(BOOK, recipe="int8-int8_static", code=2, words=["int8-int8_static", "--calibrate"])
+        self.fails(BOOK, "--calibrate", text, recipe="int8-int8_static", words=["text.txt"])
+        for content, words in [(b"", ["text.txt", "empty"]), (b"a\xff", ["UTF-8", "offset 1"])]:
+            text.write_bytes(content)
+            self.fails(BOOK, "--calibrate", text, recipe="int8-int8_static", words=words)
+        self.fails(BOOK, "--calibrate", text, "--calibrate-tokens", 0, recipe="int8-int8_static", code=2, words=["--calibrate-tokens", "0 not in range 1"])
 
     def test_words(self):
         self.fails(BOOK, recipe="mxfp8-mxfp9", code=2, words=["mxfp8-mxfp9", "did you mean 'mxfp8-mxfp8'"])
@@ -111,6 +163,8 @@ class Quantize(Case):
         self.refused("quantize", BOOK, "--recipe", "int8", "-o", self.folder / "no" / "out", words=[str(self.folder / "no")])
         (self.folder / "file").write_text("")
         self.refused("quantize", BOOK, "--recipe", "int8", "-o", self.folder / "file" / "out", words=["file"])
+        self.refused("quantize", BOOK, "--recipe", "int8", "-o", "/proc/lowp-out", words=["/proc/lowp-out"])  # even root cannot write there
+        self.assertEqual(self.names(), ["file"])
         for out in ("", ".", "/"):
             self.assertNotEqual(lowp_cli.run("quantize", BOOK, "--recipe", "int8", "-o", out).code, 0)
 
@@ -133,6 +187,8 @@ class Quantize(Case):
         self.refused("cast", path, "-o", out, code=2, words=["--format"])
         self.refused("cast", path, "--decode", "-o", out, code=2, words=["--format"])
         self.refused("cast", self.folder / "none", "--format", "fp8", "-o", out, words=["none"])
+        self.refused("cast", path, "--format", "int8", "-o", self.folder / "no" / "x", words=[str(self.folder / "no")])
+        self.refused("cast", path, "--format", "int8", "-o", path / "x", words=[str(path / "x")])
         self.assertEqual(self.names(), ["in.safetensors"])
 
 
@@ -157,12 +213,39 @@ class Run(Case):
         self.refused("generate", model, "-p", "He", code=code, words=words)
 
     def test_models(self):
-        self.fails(self.copy(architectures=["NoSuchForCausalLM"]), "NoSuchForCausalLM")
+        self.fails(self.copy(architectures=["NoSuchForCausalLM"]), "config.json", "NoSuchForCausalLM")
+        self.fails(self.copy(architectures=None), "config.json", "architecture null")
         self.fails(self.copy(rope_scaling={"rope_type": "dynamic", "factor": 2.0}), "dynamic")
         self.fails(self.copy(hidden_act="gelu"), "gelu")
+        for field, value in [("hidden_size", "256"), ("rms_norm_eps", -1), ("rope_theta", "big"), ("max_position_embeddings", 0),
+                             ("max_position_embeddings", 1e30), ("eos_token_id", 2.5)]:
+            self.fails(self.copy(**{field: value}), "config.json", field, "expected")
         model = self.copy()
         (model / "config.json").unlink()
         self.fails(model, "config.json")
+
+    def test_files(self):
+        tensors, name = read_file(BOOK / "model.safetensors")[0], "model.layers.0.self_attn.q_proj.weight"
+        whole, shape = (BOOK / "model.safetensors").read_bytes(), tensors[name].shape
+        integers = Tensor("I32", shape, bytes(4 * lowp_cli.count(shape)))
+        for what, content, words in [("truncated", whole[:-1000], ["model.safetensors"]), ("no header", whole[:5], ["model.safetensors"]),
+                                     ("missing", {n: t for n, t in tensors.items() if n != name}, [f"'{name}'", "missing"]),
+                                     ("type", tensors | {name: integers}, [f"'{name}'", "expected", "found I32"]),
+                                     ("shape", tensors | {name: normal(3, 5)}, [f"'{name}'", "[3, 5]"])]:
+            with self.subTest(what):
+                model = self.copy()
+                (model / "model.safetensors").write_bytes(content if isinstance(content, bytes) else lowp_cli.file_bytes(content))
+                self.fails(model, *words)
+
+    def test_a_million_merges(self):
+        tokenizer = json.loads((BOOK / "tokenizer.json").read_text())
+        tokenizer["model"]["merges"] = tokenizer["model"]["merges"][:1] * 10**6
+        model = self.copy()
+        (model / "tokenizer.json").write_text(json.dumps(tokenizer))
+        self.lowp("generate", model, "-p", "He", "-n", 1, timeout=60)
+        tokenizer["model"]["merges"][-1] = ["no such", "tokens"]
+        (model / "tokenizer.json").write_text(json.dumps(tokenizer))
+        self.fails(model, "tokenizer.json", "no such")
 
     def test_tokenizer(self):
         whole = (BOOK / "tokenizer.json").read_bytes()
@@ -185,7 +268,10 @@ class Run(Case):
         self.refused("eval", BOOK, "--text", self.text, "--context", 2048, code=2, words=["2048", "1024"])
         for flag, value in [("--temperature", "-1"), ("--temperature", "nan"), ("--top-p", "2"), ("--min-p", "-0.5"), ("--top-k", "-3")]:
             self.refused("generate", BOOK, "-p", "He", flag, value, code=2, words=[flag])
-        self.refused("generate", BOOK, "-p", "word " * 3000, words=["1024"])
+        for value, word in [(0, "0 not in range 1"), (-5, "-5 not in range 1"), (1, "context 1"), ("x", "x")]:
+            self.assertLess(len(self.refused("eval", BOOK, "--text", self.text, "--context", value, code=2, words=["context", word])), 200)
+        message = self.refused("generate", BOOK, "-p", "word " * 3000, words=["1024"])
+        self.assertTrue([n for n in re.findall(r"\d+", message) if int(n) > 2900], message)  # the prompt's length beside the context's
         self.refused("generate", BOOK, "-p", "He", "--device", "cuda:0", words=["cuda:0"])
         self.refused("eval", BOOK, "--text", self.text, "--device", "cuda", words=["cuda"])
 

@@ -1,13 +1,16 @@
 """lowp eval: what it measures, and that the three methods, divergence and tasks say what they should."""
+import json
 import math
 
 import lowp_cli
 from lowp_cli import MODELS, Case
+from nll_test import GOLDEN, bound
 
 BOOK = MODELS / "bookworm-8m"
 TEXT = MODELS.parent / "tests" / "golden" / "demo.txt"
 KEYS = ["model", "recipe", "method", "context", "compute", "device", "tokens", "scored", "nll", "nll_stderr", "perplexity", "word_perplexity",
         "byte_perplexity", "bits_per_byte", "kl", "seconds"]
+KL_KEYS = ["mean", "median", "p99", "max", "stderr", "top1", "top1_stderr", "dp_mean", "dp_rms"]
 
 
 class Eval(Case):
@@ -58,12 +61,24 @@ class Eval(Case):
     def test_against(self):
         result = self.eval(self.quantized("int4"), "--against", BOOK, "--layers")
         kl = result["kl"]
+        self.assertEqual(list(kl), KL_KEYS)
         self.assertTrue(0 < kl["median"] < kl["p99"] < kl["max"] and 0.5 < kl["top1"] < 1 and kl["mean"] < 0.3)
         self.assertTrue(all(10 < layer["sqnr"] < 40 for layer in result["layers"]))
 
     def test_threads_do_not_matter(self):
         model = self.quantized("nvfp4")
-        self.assertEqual(self.eval(model, env={"LOWP_THREADS": "1"})["nll"], self.eval(model, env={"LOWP_THREADS": "2"})["nll"])
+        one, two = (self.eval(model, "--against", BOOK, env={"LOWP_THREADS": threads}) for threads in "12")
+        self.assertEqual({k: v for k, v in one.items() if k != "seconds"}, {k: v for k, v in two.items() if k != "seconds"})
+
+    def test_golden(self):
+        """A few rows of what nll_test.py checks in full."""
+        golden = json.loads((GOLDEN / "nll-bookworm-8m.json").read_text())
+        expected = {row["recipe"]: row["nll"] for row in golden["results"] if row["compute"] == "f32"}
+        for recipe in ("bf16", "int8-int8", "int4_g128-bf16", "mxfp8-mxfp8", "mxfp4-mxfp4", "nvfp4-nvfp4"):
+            with self.subTest(recipe):
+                found = self.json("eval", self.quantized(recipe, "--scales", "per-matrix"), "--text", GOLDEN / golden["text"], "--compute", "f32")
+                self.assertEqual((found["tokens"], found["scored"]), (golden["tokens"], golden["scored"]))
+                self.assertLessEqual(abs(found["nll"] - expected[recipe]), bound(recipe))
 
     def test_calibrated(self):
         for recipe in ("int8-int8_static", "fp8_tensor-fp8_static", "nvfp4-nvfp4_static"):
@@ -73,7 +88,8 @@ class Eval(Case):
 
     def test_task(self):
         result = self.json("eval", BOOK, "--task", MODELS / "choices.jsonl")
-        self.assertEqual(result["questions"], 40)
+        self.assertEqual(result["questions"], len((MODELS / "choices.jsonl").read_text().splitlines()))
+        self.assertEqual(set(result) - set(KEYS), {"task", "questions", "acc", "acc_stderr", "acc_norm", "acc_norm_stderr"})
         self.assertTrue(result["acc"] > 0.6 and 0 < result["acc_stderr"] < 0.1)
 
 

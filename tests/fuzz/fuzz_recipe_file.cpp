@@ -22,8 +22,14 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   try {
     const std::string_view text(reinterpret_cast<const char*>(data), size);
     lowp::quant::Rules rules = lowp::quant::Rules::parse(lowp::parse_json(text, "input"), "input");
+    using lowp::quant::Role;
     for (const char* module : {"lm_head", "model.layers.0.mlp.down_proj", "model.layers.1.mlp.gate", ""})
-      rules.choose(module, lowp::quant::Role::linear);
+      for (const Role role : {Role::linear, Role::head, Role::embedding, Role::router}) {
+        try {
+          rules.choose(module, role);
+        } catch (const lowp::Error&) {  // a head cannot have this recipe; the next module can
+        }
+      }
     rules.unmatched();
   } catch (const lowp::Error&) {
   }
