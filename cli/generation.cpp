@@ -10,9 +10,9 @@
 #include "cli/model_options.h"
 #include "cli/output.h"
 #include "lowp/base/error.h"
+#include "lowp/base/utf8.h"
 #include "lowp/checkpoint/checkpoint.h"
 #include "lowp/text/stream_decoder.h"
-#include "lowp/text/utf8.h"
 
 namespace lowp::cli {
 namespace {
@@ -173,7 +173,7 @@ Generated Generator::run(std::vector<std::int32_t> prompt, std::int64_t max_toke
 
 void check_text(std::string_view text, std::string_view what) {
   if (text.empty()) fail(ErrorCode::usage, "{}: the text is empty", what);
-  if (const std::size_t at = text::find_invalid_utf8(text); at != std::string_view::npos)
+  if (const std::size_t at = find_invalid_utf8(text); at != std::string_view::npos)
     fail(ErrorCode::usage, "{}: byte {} (0x{:02x}) is not UTF-8", what, at, static_cast<unsigned char>(text[at]));
 }
 

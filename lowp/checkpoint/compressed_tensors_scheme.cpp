@@ -28,6 +28,8 @@ constexpr std::pair<const char*, Storage> kFormats[] = {
 std::string format_refusal(const BlockFormat& format) {
   const auto& element = formats::info(format.element);
   if (format.rule == formats::Rule::codebook) return "compressed-tensors has no codebooks";
+  if (format.super_cols > 0 || format.rule == formats::Rule::absmax)
+    return fmt::format("{} is a format of GGUF: its scales have no place here", format.name);
   if (format.zero_point == formats::ZeroPoint::floating) return "zero points of compressed-tensors are integers";
   const std::array known = {Elem::e4m3, Elem::e2m3, Elem::e2m1};
   if (element.is_float() && std::find(known.begin(), known.end(), format.element) == known.end())

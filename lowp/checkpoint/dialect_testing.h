@@ -42,6 +42,7 @@ inline QuantizedMatrix random_matrix(const QuantizedModule& module, std::uint32_
   const auto uniform = [&](int low, int high) { return std::uniform_int_distribution<int>(low, high)(random); };
   const auto value = [&](float low, float high) {
     const float x = std::uniform_real_distribution<float>(low, high)(random);
+    if (format.scale == formats::Elem::f16) return formats::round_to(formats::Elem::f16, x);
     return format.scale_in_input_dtype ? formats::round_to(module.input, x) : x;
   };
   QuantizedMatrix matrix;
@@ -55,7 +56,7 @@ inline QuantizedMatrix random_matrix(const QuantizedModule& module, std::uint32_
   for (std::byte& byte : matrix.codes.bytes()) byte = static_cast<std::byte>(uniform(low, low + (1 << bits) - 1));
 
   const Shape groups = {format.scale_rows(module.m), format.scale_cols(module.k)};
-  matrix.scale = Tensor(formats::info(format.scale).bits == 32 ? DType::f32 : dtype_of(format.scale), groups);
+  matrix.scale = Tensor(formats::info(format.scale).bits > 8 ? DType::f32 : dtype_of(format.scale), groups);
   for (std::int64_t i = 0; i < element_count(groups); ++i) {
     if (format.scale == formats::Elem::e8m0)
       matrix.scale.as<std::uint8_t>()[i] = static_cast<std::uint8_t>(uniform(110, 135));

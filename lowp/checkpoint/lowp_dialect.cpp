@@ -141,7 +141,7 @@ class LowpDialect final : public Dialect {
     add(".weight.shape", DType::i64, {2});  // a row of packed codes does not tell k
     add(".weight.scale", scale_dtype(format, module.input), groups);
     if (format.zero_point == ZeroPoint::integer) add(".weight.zero_point", DType::i8, groups);
-    if (format.zero_point == ZeroPoint::floating) add(".weight.zero_point", dtype_of(module.input), groups);
+    if (format.zero_point == ZeroPoint::floating) add(".weight.zero_point", scale_dtype(format, module.input), groups);
     if (format.tensor_scale) add(".weight.tensor_scale", DType::f32, {1});
     if (format.rule == formats::Rule::codebook) add(".weight.codebook", DType::f32, {std::int64_t{1} << bits(format)});
     if (is_calibrated(module.recipe)) add(".activation_scale", DType::f32, {1});

@@ -13,19 +13,21 @@ struct Architecture {
   std::string_view name;
   bool tied_by_default;
   bool head_norms;                 // q_norm and k_norm
+  bool output_norms;               // pre_ and post_feedforward_layernorm
   std::string_view experts_field;  // "" for a dense model
   std::string_view moe_size_field;
   std::string_view moe_block, router, gate, up, down;
 };
 constexpr Architecture kArchitectures[] = {
-    {"LlamaForCausalLM", false, false, "", "", "", "", "", "", ""},
-    {"MistralForCausalLM", false, false, "", "", "", "", "", "", ""},
-    {"Qwen2ForCausalLM", false, false, "", "", "", "", "", "", ""},
-    {"Qwen3ForCausalLM", false, true, "", "", "", "", "", "", ""},
-    {"Qwen3MoeForCausalLM", false, true, "num_experts", "moe_intermediate_size", "mlp", "gate", "gate_proj", "up_proj",
-     "down_proj"},
-    {"MixtralForCausalLM", false, false, "num_local_experts", "intermediate_size", "block_sparse_moe", "gate", "w1",
-     "w3", "w2"},
+    {"LlamaForCausalLM", false, false, false, "", "", "", "", "", "", ""},
+    {"MistralForCausalLM", false, false, false, "", "", "", "", "", "", ""},
+    {"Qwen2ForCausalLM", false, false, false, "", "", "", "", "", "", ""},
+    {"Qwen3ForCausalLM", false, true, false, "", "", "", "", "", "", ""},
+    {"Gemma3ForCausalLM", true, true, true, "", "", "", "", "", "", ""},
+    {"Qwen3MoeForCausalLM", false, true, false, "num_experts", "moe_intermediate_size", "mlp", "gate", "gate_proj",
+     "up_proj", "down_proj"},
+    {"MixtralForCausalLM", false, false, false, "num_local_experts", "intermediate_size", "block_sparse_moe", "gate",
+     "w1", "w3", "w2"},
 };
 
 const Architecture* find_architecture(const std::string& name) {
@@ -141,6 +143,10 @@ void check_shapes(const ModelConfig& c, const Checkpoint& checkpoint) {
     const std::string layer = fmt::format("model.layers.{}.", i), attention = layer + "self_attn.";
     check(checkpoint, layer + "input_layernorm.weight", {hidden});
     check(checkpoint, layer + "post_attention_layernorm.weight", {hidden});
+    if (a.output_norms) {
+      check(checkpoint, layer + "pre_feedforward_layernorm.weight", {hidden});
+      check(checkpoint, layer + "post_feedforward_layernorm.weight", {hidden});
+    }
     check(checkpoint, attention + "q_proj.weight", {heads, hidden});
     check(checkpoint, attention + "k_proj.weight", {kv_heads, hidden});
     check(checkpoint, attention + "v_proj.weight", {kv_heads, hidden});

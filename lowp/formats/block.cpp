@@ -12,6 +12,7 @@ namespace {
 
 constexpr Elem kE8m0 = Elem::e8m0, kE4m3 = Elem::e4m3, kF32 = Elem::f32;
 constexpr auto kNone = ZeroPoint::none, kInteger = ZeroPoint::integer, kFloating = ZeroPoint::floating;
+constexpr int kSuper = 256;
 constexpr auto kWeight = Use::weight, kActivation = Use::activation, kBoth = Use::both;
 
 // clang-format off
@@ -59,6 +60,10 @@ constexpr BlockRow kBlocks[] = {
      "Int4WeightOnlyConfig (tinygemm)", "uint4 with a scale and a float zero point for G values"},
     {"int4_g<G>_float_hqq", "", {Elem::uint4, Rule::tinygemm, 1, 0, kF32, true, kFloating, false}, kWeight, false, true,
      "Int4WeightOnlyConfig (HQQ)", "int4_g<G>_float with the zero point refined by HQQ"},
+    {"int<B>_g<G>_bias", "", {Elem::uint8, Rule::bias, 1, 0, kF32, true, kFloating, false}, kWeight, false, false,
+     "", "B-bit unsigned integer with a scale and an added bias for G values (MLX)"},
+    {"int<B>_g<G>_shift", "", {Elem::uint8, Rule::shift, 1, 0, kF32, true, kFloating, false}, kWeight, false, false,
+     "", "B-bit unsigned integer with a scale and a float zero point, in steps, for G values (HQQ)"},
     {"int<B>_g<G>", "", {Elem::int8, Rule::symmetric, 1, 0, kF32, true, kNone, false}, kWeight, false, false,
      "IntxUnpackedToInt8Tensor PerGroup", "B-bit integer with a scale for G values"},
     {"int<B>_g<G>_asym", "", {Elem::int8, Rule::asymmetric, 1, 0, kF32, true, kInteger, false}, kWeight, false, false,
@@ -67,8 +72,20 @@ constexpr BlockRow kBlocks[] = {
      "IntxUnpackedToInt8Tensor PerAxis(0)", "B-bit integer with a scale for each output channel"},
     {"int<B>_channel_asym", "", {Elem::int8, Rule::asymmetric, 1, 0, kF32, true, kInteger, false}, kWeight, false, false,
      "IntxUnpackedToInt8Tensor PerAxis(0) ASYMMETRIC", "B-bit integer with a scale and a zero point for each output channel"},
-    {"codebook4_g64", "", {Elem::uint4, Rule::codebook, 1, 64, kF32, false, kNone, false}, kWeight, false, false,
-     "CodebookWeightOnlyConfig(uint4, scale_block_size=64)", "4-bit index into a table fitted to the tensor, a scale for 64 values"},
+    {"codebook4_g<G>", "", {Elem::uint4, Rule::codebook, 1, 0, kF32, false, kNone, false}, kWeight, false, false,
+     "CodebookWeightOnlyConfig(uint4, scale_block_size=G)", "4-bit index into a table fitted to the tensor, a scale for G values"},
+    {"q8_0", "", {Elem::int8, Rule::absmax, 1, 32, Elem::f16, false, kNone, false}, kWeight, false, false,
+     "", "GGUF Q8_0: int8 with an f16 scale for 32 values"},
+    {"q2_k", "", {Elem::uint2, Rule::bias, 1, 16, kF32, false, kFloating, false, kSuper, Elem::uint4}, kWeight, false, false,
+     "", "GGUF Q2_K: uint2 with a scale and a minimum for 16 values, in super-blocks of 256"},
+    {"q3_k", "", {Elem::int3, Rule::symmetric, 1, 16, kF32, false, kNone, false, kSuper, Elem::int6}, kWeight, false, false,
+     "", "GGUF Q3_K: int3 with a scale for 16 values, in super-blocks of 256"},
+    {"q4_k", "", {Elem::uint4, Rule::bias, 1, 32, kF32, false, kFloating, false, kSuper, Elem::uint6}, kWeight, false, false,
+     "", "GGUF Q4_K: uint4 with a scale and a minimum for 32 values, in super-blocks of 256"},
+    {"q5_k", "", {Elem::uint5, Rule::bias, 1, 32, kF32, false, kFloating, false, kSuper, Elem::uint6}, kWeight, false, false,
+     "", "GGUF Q5_K: uint5 with a scale and a minimum for 32 values, in super-blocks of 256"},
+    {"q6_k", "", {Elem::int6, Rule::symmetric, 1, 16, kF32, false, kNone, false, kSuper, Elem::int8}, kWeight, false, false,
+     "", "GGUF Q6_K: int6 with a scale for 16 values, in super-blocks of 256"},
 };
 // clang-format on
 
@@ -136,7 +153,7 @@ std::optional<BlockFormat> find_block_format(std::string_view text) {
     if (!match) continue;
     BlockFormat format{row.spec, by_alias ? std::string(row.pattern) : std::string(text), row.use, row.calibrated,
                        row.hqq};
-    if (match->bits) format.element = integer_element(match->bits);
+    if (match->bits) format.element = integer_element(match->bits, info(row.spec.element).is_signed);
     if (match->group) format.group_cols = match->group;
     return format;
   }
@@ -167,6 +184,9 @@ std::string misfit(const BlockFormat& format, std::int64_t m, std::int64_t k) {
   if (m == 0 || k == 0) return fmt::format("the matrix [{}, {}] is empty", m, k);
   if (format.group_cols > 1 && k % format.group_cols != 0)
     return fmt::format("K = {} is not divisible by the group size {} of {}", k, format.group_cols, format.name);
+  if (format.super_cols > 0 && k % format.super_cols != 0)
+    return fmt::format("K = {} is not divisible by the {} values of a super-block of {}", k, format.super_cols,
+                       format.name);
   if (format.two_codes_a_byte() && k % 2 != 0)
     return fmt::format("K = {} is odd and {} stores two codes a byte", k, format.name);
   return "";
@@ -178,6 +198,12 @@ double bits_per_weight(const BlockFormat& format, std::int64_t m, std::int64_t k
   const double zero_bits = format.zero_point == ZeroPoint::none      ? 0
                            : format.zero_point == ZeroPoint::integer ? info(format.element).bits
                                                                      : info(input).bits;
+  if (format.super_cols > 0) {
+    const double kinds = format.zero_point == ZeroPoint::none ? 1 : 2;
+    return info(format.element).bits +
+           kinds *
+               (info(format.super_multiple).bits / static_cast<double>(format.group_cols) + 16.0 / format.super_cols);
+  }
   const double rest = (format.tensor_scale ? 32.0 : 0.0) + (format.rule == Rule::codebook ? 16 * 32.0 : 0.0);
   return info(format.element).bits +
          (groups * (scale_bits + zero_bits) + rest) / (static_cast<double>(m) * static_cast<double>(k));

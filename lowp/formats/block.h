@@ -22,7 +22,10 @@ enum class Rule : std::uint8_t {
   symmetric,   // integer, scale amax/((qmax-qmin)/2) (5.0)
   asymmetric,  // integer, scale (max-min)/(qmax-qmin) and an integer zero point (5.0)
   tinygemm,    // unsigned integer, scale (max-min)/15 and a float zero point (5.0, 5.5)
+  bias,        // unsigned integer, scale (max-min)/qmax and the smallest value, which is added (MLX's affine mode)
+  shift,       // unsigned integer, scale (max-min)/qmax and a float zero point in steps, -min/scale (HQQ's own form)
   sym8,        // integer, scale max(amax, 1e-6)/8 in f32 (5.5, fp8-activation flavour)
+  absmax,      // integer, scale amax/qmax in f32, kept rounded to f16; codes half away from zero (ggml's Q8_0)
   codebook,    // table fitted to the tensor, scale = largest value of the group (5.9)
 };
 
@@ -44,6 +47,10 @@ struct BlockSpec {
   bool scale_in_input_dtype = false;  // computed and rounded in the input's dtype, as torchao's intx
   ZeroPoint zero_point = ZeroPoint::none;
   bool tensor_scale = false;  // a second, f32, scale for the whole matrix
+  // Super-blocks: the scales of the groups in so many columns are small integers times one f16, and so are the negated
+  // float zero points, with an f16 of their own. 0: scales are independent.
+  int super_cols = 0;
+  Elem super_multiple = Elem::f32;  // those integers
 };
 
 /// Where a format makes sense.

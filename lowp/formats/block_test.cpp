@@ -60,6 +60,8 @@ TEST(Block, Misfits) {
   EXPECT_EQ(misfit(block_format("fp8_block128"), 130, 256), "");  // the last block of rows may be partial
   EXPECT_NE(misfit(block_format("fp8_block128"), 128, 200), "");
   EXPECT_NE(misfit(block_format("e2m1"), 1, 3), "");
+  EXPECT_EQ(misfit(block_format("q4_k"), 1, 320),
+            "K = 320 is not divisible by the 256 values of a super-block of q4_k");
   EXPECT_NE(misfit(block_format("fp8"), 0, 8), "");
 }
 
@@ -68,6 +70,9 @@ TEST(Block, BitsPerWeight) {
   EXPECT_DOUBLE_EQ(bits_per_weight(block_format("int4_g128"), 256, 256, Elem::bf16), 4.125);
   EXPECT_DOUBLE_EQ(bits_per_weight(block_format("int4_g32_asym"), 256, 256, Elem::bf16), 4.625);
   EXPECT_DOUBLE_EQ(bits_per_weight(block_format("fp8"), 256, 256, Elem::bf16), 8.125);
+  EXPECT_DOUBLE_EQ(bits_per_weight(block_format("q8_0"), 256, 256, Elem::bf16), 8.5);
+  EXPECT_DOUBLE_EQ(bits_per_weight(block_format("q4_k"), 256, 256, Elem::bf16), 4.5);
+  EXPECT_DOUBLE_EQ(bits_per_weight(block_format("q6_k"), 256, 256, Elem::bf16), 6.5625);
 }
 
 }  // namespace

@@ -167,4 +167,11 @@ LOWP_HD constexpr float round_half_even(float x) {
   return bits_float(float_bits(rounded) | (float_bits(x) & 0x80000000u));
 }
 
+/// round(x), half away from zero, for any |x|.
+LOWP_HD constexpr float round_half_away(float x) {
+  const float even = round_half_even(x);
+  if (x > 0) return x - even == 0.5f ? even + 1 : even;
+  return x - even == -0.5f ? even - 1 : even;
+}
+
 }  // namespace lowp::formats

@@ -152,6 +152,20 @@ LOWP_HD constexpr GroupParams choose_params(const BlockSpec& format, Elem input,
       p.zero_point = round_to(d, stats.min + round_to(d, p.scale * middle));
       break;
     }
+    case Rule::bias:
+    case Rule::shift: {
+      const float qmax = max_value(format.element), eps = affine_eps(format, input);
+      const float scale = round_to(d, round_to(d, stats.max - stats.min) / qmax);
+      p.scale = scale < eps ? eps : scale;
+      p.zero_point = format.rule == Rule::bias ? stats.min : round_to(d, -stats.min / p.scale);
+      break;
+    }
+    case Rule::absmax: {
+      const float scale = stats.amax() / max_value(format.element);
+      p.scale = round_to(Elem::f16, scale);
+      p.multiplier = scale == 0 ? 0.0f : 1.0f / scale;
+      break;
+    }
     case Rule::sym8: {
       const float amax = stats.amax();
       p.scale = (amax < 1e-6f ? 1e-6f : amax) / 8.0f;
@@ -188,6 +202,13 @@ LOWP_HD constexpr std::uint32_t encode_element(const BlockSpec& format, Elem inp
       const float low = round_to(input, p.zero_point - round_to(input, p.scale * middle));
       return encode(format.element, round_to(input, round_to(input, x - low) / p.scale));
     }
+    case Rule::bias:
+      if (p.scale == 0) return 0;  // of a super-block whose other groups are far larger
+      return encode(format.element, round_half_even((x - p.zero_point) / p.scale));
+    case Rule::shift:
+      return encode(format.element, round_half_even(x / p.scale + p.zero_point));
+    case Rule::absmax:
+      return encode(format.element, round_half_away(x * p.multiplier));
     case Rule::sym8:
       return encode(format.element, x / p.scale);
     case Rule::codebook:
@@ -209,6 +230,7 @@ LOWP_HD constexpr float decode_element(const BlockSpec& format, Elem output, con
       return round_to(output, q * (format.tensor_scale ? tensor_scale * p.scale : p.scale));
     case Rule::float8:
     case Rule::symmetric:
+    case Rule::absmax:
     case Rule::sym8:
       return round_to(output, q * p.scale);
     case Rule::asymmetric:
@@ -217,10 +239,37 @@ LOWP_HD constexpr float decode_element(const BlockSpec& format, Elem output, con
       const float middle = (max_value(format.element) + 1) / 2;
       return round_to(output, round_to(output, (q - middle) * p.scale) + p.zero_point);
     }
+    case Rule::bias:
+      return round_to(output, q * p.scale + p.zero_point);
+    case Rule::shift:
+      return round_to(output, round_to(output, q - p.zero_point) * p.scale);
     case Rule::codebook:
       break;
   }
   return 0;
+}
+
+/// Puts the parameters of `count` neighbouring groups on the grid of a super-block: scale = f16 * integer, and
+/// zero_point = -(f16 * integer), the f16 so that the largest just fits (ggml's K-quants). Both products are exact.
+LOWP_HD constexpr void fit_super_block(const BlockSpec& format, GroupParams* groups, int count) {
+  const float top = max_value(format.super_multiple);
+  float scale = 0, minimum = 0;
+  for (int i = 0; i < count; ++i) {
+    scale = groups[i].scale > scale ? groups[i].scale : scale;
+    minimum = -groups[i].zero_point > minimum ? -groups[i].zero_point : minimum;
+  }
+  const float scale_unit = round_to(Elem::f16, scale / top), minimum_unit = round_to(Elem::f16, minimum / top);
+  const auto on_grid = [top](float value, float unit) {
+    if (!(unit > 0) || !(value > 0)) return 0.0f;
+    const float multiple = round_half_even(value / unit);
+    return unit * (multiple > top ? top : multiple);
+  };
+  for (int i = 0; i < count; ++i) {
+    GroupParams& p = groups[i];
+    p.scale = on_grid(p.scale, scale_unit);
+    p.zero_point = -on_grid(-p.zero_point, minimum_unit);
+    p.multiplier = p.scale > 0 ? 1.0f / p.scale : 0.0f;
+  }
 }
 
 /// Index of the table entry nearest to y: the largest y*c - c*c/2, the first on ties (5.9).

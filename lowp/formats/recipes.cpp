@@ -50,7 +50,13 @@ constexpr RecipeRow kRecipes[] = {
     {"nvfp4", "bf16", "NVFP4WeightOnlyConfig", "nvfp4 weights only"},
     {"nvfp4", "int8", "", "nvfp4 weights, int8 activations with a scale per token"},
     {"nvfp4", "int8_g32", "", "nvfp4 weights, int8 activations with a scale for 32 values"},
-    {"codebook4_g64", "bf16", "CodebookWeightOnlyConfig(dtype=uint4, scale_block_size=64)", "4-bit table lookup, weights only"},
+    {"codebook4_g<G>", "bf16", "CodebookWeightOnlyConfig(dtype=uint4, scale_block_size=G)", "4-bit table lookup, weights only"},
+    {"q8_0", "bf16", "", "GGUF Q8_0, weights only"},
+    {"q2_k", "bf16", "", "GGUF Q2_K, weights only"},
+    {"q3_k", "bf16", "", "GGUF Q3_K, weights only"},
+    {"q4_k", "bf16", "", "GGUF Q4_K, weights only"},
+    {"q5_k", "bf16", "", "GGUF Q5_K, weights only"},
+    {"q6_k", "bf16", "", "GGUF Q6_K, weights only"},
 };
 
 constexpr std::pair<const char*, const char*> kAliases[] = {

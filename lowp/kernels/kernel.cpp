@@ -6,7 +6,7 @@ formats::GroupParams group_params(const QuantizedMatrix& matrix, std::int64_t gr
   formats::GroupParams p;
   if (!matrix.format.has_scale()) return p;
   const std::int64_t at = group_row * matrix.format.scale_cols(matrix.k) + group_col;
-  if (matrix.format.scale == formats::Elem::f32) {
+  if (formats::info(matrix.format.scale).bits > 8) {
     p.scale = matrix.scale.as<float>()[at];
   } else {
     p.scale_code = matrix.scale.as<std::uint8_t>()[at];

@@ -11,7 +11,7 @@ struct Architecture {
   void (*configure)(const Json& json, const std::string& where, Config& config);
 };
 
-extern const Architecture kLlama, kQwen3, kQwen3Moe;
+extern const Architecture kLlama, kQwen2, kQwen3, kQwen3Moe, kGemma3;
 
 /// Helpers for configure(): a flag or number with its default; Error(bad_input) naming where and key on a wrong type.
 bool flag_or(const Json& json, const std::string& where, const char* key, bool fallback);

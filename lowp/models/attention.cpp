@@ -43,22 +43,26 @@ void attend(const AttendArgs& args, formats::Elem compute, float* out) {
   constexpr std::int64_t kRows = 16;
   const kernels::cpu::MatmulKernels& kernels = kernels::cpu::matmul_kernels();
   const std::int64_t d = args.head_dim;
-  const float scale = 1.0f / std::sqrt(static_cast<float>(d));
   std::vector<float> queries(static_cast<std::size_t>(kRows * d)), sum(static_cast<std::size_t>(d)), scores;
   for (std::int64_t top = 0; top < args.rows; top += kRows) {
-    const std::int64_t rows = std::min(kRows, args.rows - top), visible = args.past + top + rows;
+    const std::int64_t rows = std::min(kRows, args.rows - top), end = args.past + top + rows;
+    // The first row's window begins first.
+    const auto window_begin = [&](std::int64_t position) {
+      return args.window > 0 ? std::max<std::int64_t>(0, position + 1 - args.window) : 0;
+    };
+    const std::int64_t begin = window_begin(args.past + top), visible = end - begin;
     for (std::int64_t r = 0; r < rows; ++r)
       std::copy_n(args.queries + (top + r) * args.stride, d, queries.data() + r * d);
     scores.resize(static_cast<std::size_t>(rows * visible));
-    kernels.matmul(queries.data(), rows, args.keys.data(), visible, d, scores.data(), visible);
+    kernels.matmul(queries.data(), rows, args.keys.data() + begin * d, visible, d, scores.data(), visible);
     for (std::int64_t r = 0; r < rows; ++r) {
-      float* p = scores.data() + r * visible;
-      const std::int64_t seen = args.past + top + r + 1;
+      const std::int64_t position = args.past + top + r, first = window_begin(position), seen = position + 1 - first;
+      float* p = scores.data() + r * visible + (first - begin);
       float largest = -INFINITY;
-      for (std::int64_t j = 0; j < seen; ++j) largest = std::max(largest, p[j] *= scale);
+      for (std::int64_t j = 0; j < seen; ++j) largest = std::max(largest, p[j] *= args.scale);
       float total = 0;
       for (std::int64_t j = 0; j < seen; ++j) total += p[j] = std::exp(p[j] - largest);
-      kernels.weighted_sum(p, args.values.data(), seen, d, sum.data());
+      kernels.weighted_sum(p, args.values.data() + first * d, seen, d, sum.data());
       float* to = out + (top + r) * args.stride;
       for (std::int64_t i = 0; i < d; ++i) to[i] = round_to(compute, sum[i] / total);
     }

@@ -26,14 +26,17 @@ class RopeTable {
   formats::Elem compute_;
 };
 
-/// One head: row r of `rows` queries stands at position past + r and sees keys 0 .. past + r.
+/// One head: row r of `rows` queries stands at position past + r and sees keys 0 .. past + r, or the last `window` of
+/// them.
 struct AttendArgs {
   const float* queries;  // row r at queries + r * stride, [head_dim]
   std::int64_t stride, rows, past, head_dim;
+  float scale;                          // of the scores
+  std::int64_t window = 0;              // 0: all
   std::span<const float> keys, values;  // [past + rows, head_dim]
 };
 
-/// softmax(q k^T / sqrt(head_dim)) v into out (row r at out + r * stride), rounded to `compute`; f32 inside, keys in
+/// softmax(scale q k^T) v into out (row r at out + r * stride), rounded to `compute`; f32 inside, keys in
 /// order.
 void attend(const AttendArgs& args, formats::Elem compute, float* out);
 

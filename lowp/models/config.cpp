@@ -10,7 +10,7 @@
 namespace lowp::models {
 namespace {
 
-const Architecture* const kArchitectures[] = {&kLlama, &kQwen3, &kQwen3Moe};
+const Architecture* const kArchitectures[] = {&kLlama, &kQwen2, &kQwen3, &kQwen3Moe, &kGemma3};
 
 std::string text_or(const Json& json, const std::string& where, const char* key, const std::string& fallback) {
   const auto at = json.find(key);
@@ -25,21 +25,11 @@ double positive(double value, const std::string& where, const char* key) {
   return value;
 }
 
-// Both spellings: rope_theta + rope_scaling (transformers 4) and rope_parameters (5).
-Rope parse_rope(const Json& config, const std::string& file) {
-  Rope rope;
-  rope.theta = positive(number_or(config, file, "rope_theta", 10000), file, "rope_theta");
-  if (number_or(config, file, "partial_rotary_factor", 1) != 1)
-    fail(ErrorCode::unsupported, "{}: partial_rotary_factor: only 1 is supported", file);
-  const bool v5 = config.contains("rope_parameters") && !config.at("rope_parameters").is_null();
-  const char* key = v5 ? "rope_parameters" : "rope_scaling";
-  const auto at = config.find(key);
-  if (at == config.end() || at->is_null()) return rope;
-  const std::string where = file + ": " + key;
-  if (!at->is_object()) fail(ErrorCode::bad_input, "{}: expected an object, found {}", where, at->type_name());
-  const Json& scaling = *at;
-  if (scaling.contains("full_attention") || scaling.contains("sliding_attention"))
-    fail(ErrorCode::unsupported, "{}: RoPE by layer type is not supported", where);
+// What stands in rope_scaling or rope_parameters (or, in the latter, under a layer type). `rope` has the theta of the
+// config itself.
+Rope parse_rope_scaling(const Json& config, const std::string& file, const Json& scaling, const std::string& where,
+                        Rope rope) {
+  if (!scaling.is_object()) fail(ErrorCode::bad_input, "{}: expected an object, found {}", where, scaling.type_name());
   rope.theta = positive(number_or(scaling, where, "rope_theta", rope.theta), where, "rope_theta");
   if (number_or(scaling, where, "partial_rotary_factor", 1) != 1)
     fail(ErrorCode::unsupported, "{}: partial_rotary_factor: only 1 is supported", where);
@@ -74,15 +64,67 @@ Rope parse_rope(const Json& config, const std::string& file) {
   return rope;
 }
 
-void refuse_sliding_window(const Json& config, const std::string& where) {
-  if (const auto types = config.find("layer_types"); types != config.end() && types->is_array())
-    for (const Json& type : *types)
-      if (type != "full_attention")
-        fail(ErrorCode::unsupported, "{}: layer_types: {} is not supported", where, type.dump());
-  const bool slides = flag_or(config, where, "use_sliding_window", config.value("model_type", "") == "mistral");
-  const auto window = config.find("sliding_window");
-  if (slides && window != config.end() && !window->is_null())
-    fail(ErrorCode::unsupported, "{}: sliding_window {} is not supported", where, window->dump());
+// Three spellings: rope_theta + rope_scaling (transformers 4), rope_parameters (5), and rope_parameters by layer type.
+void parse_rope(const Json& json, const std::string& file, Config& config) {
+  Rope plain;
+  plain.theta = positive(number_or(json, file, "rope_theta", 10000), file, "rope_theta");
+  if (number_or(json, file, "partial_rotary_factor", 1) != 1)
+    fail(ErrorCode::unsupported, "{}: partial_rotary_factor: only 1 is supported", file);
+  config.rope = plain;
+  const bool v5 = json.contains("rope_parameters") && !json.at("rope_parameters").is_null();
+  const char* key = v5 ? "rope_parameters" : "rope_scaling";
+  const auto at = json.find(key);
+  if (at == json.end() || at->is_null()) return;
+  const std::string where = file + ": " + key;
+  if (!at->is_object() || (!at->contains("full_attention") && !at->contains("sliding_attention"))) {
+    config.rope = parse_rope_scaling(json, file, *at, where, plain);
+    return;
+  }
+  for (const auto& [type, value] : at->items()) {
+    const std::string part = where + ": " + type;
+    if (type == "full_attention")
+      config.rope = parse_rope_scaling(json, file, value, part, plain);
+    else if (type == "sliding_attention")
+      config.window_rope = parse_rope_scaling(json, file, value, part, plain);
+    else
+      fail(ErrorCode::unsupported, "{}: layer type {} is not supported", where, quote(type));
+  }
+}
+
+// The window of each layer, from layer_types, else from the older flags of Qwen2 and Mistral.
+std::vector<std::int64_t> parse_windows(const Json& json, const std::string& where, std::int64_t layers) {
+  std::vector<std::int64_t> windows(static_cast<std::size_t>(layers));
+  const std::int64_t window = count_or(json, where, "sliding_window", 0);
+  const auto types = json.find("layer_types");
+  if (types == json.end() || types->is_null()) {
+    // The flag is Qwen's, and only Mistral has a window without one.
+    const bool slides = flag_or(json, where, "use_sliding_window", json.value("model_type", "") == "mistral");
+    const std::int64_t first = json.contains("use_sliding_window") ? count_or(json, where, "max_window_layers", 28) : 0;
+    for (std::int64_t i = first; slides && i < layers; ++i) windows[i] = window;
+    return windows;
+  }
+  if (!types->is_array() || static_cast<std::int64_t>(types->size()) != layers)
+    fail(ErrorCode::bad_input, "{}: layer_types: expected a list of num_hidden_layers = {} types, found {}", where,
+         layers, quote(types->dump()));
+  for (std::size_t i = 0; i < windows.size(); ++i) {
+    const Json& type = (*types)[i];
+    if (type == "sliding_attention") {
+      if (window == 0)
+        fail(ErrorCode::bad_input, "{}: layer_types has sliding_attention, sliding_window is missing", where);
+      windows[i] = window;
+    } else if (type != "full_attention") {
+      fail(ErrorCode::unsupported, "{}: layer_types: {} is not supported", where, quote(type.dump()));
+    }
+  }
+  return windows;
+}
+
+GateActivation parse_activation(const Json& json, const std::string& where) {
+  const char* key = json.contains("hidden_activation") ? "hidden_activation" : "hidden_act";
+  const std::string name = text_or(json, where, key, "silu");
+  if (name == "silu") return GateActivation::silu;
+  if (name == "gelu_pytorch_tanh") return GateActivation::gelu_tanh;
+  fail(ErrorCode::unsupported, "{}: {} '{}' is not supported (silu, gelu_pytorch_tanh are)", where, key, name);
 }
 
 std::vector<std::int32_t> token_ids(const Json& config, const std::string& where, const char* key) {
@@ -137,13 +179,12 @@ Config parse_config(const Json& json, const std::string& where) {
   }
   Config config;
   static_cast<checkpoint::ModelConfig&>(config) = *dims;
-  if (const std::string act = text_or(json, where, "hidden_act", "silu"); act != "silu")
-    fail(ErrorCode::unsupported, "{}: hidden_act '{}' is not supported", where, act);
+  config.gate_activation = parse_activation(json, where);
   if (config.head_dim % 2 != 0) fail(ErrorCode::bad_input, "{}: head_dim {} is odd", where, config.head_dim);
   config.rms_norm_eps = positive(number_or(json, where, "rms_norm_eps", 1e-6), where, "rms_norm_eps");
   config.max_position_embeddings = count_or(json, where, "max_position_embeddings", 2048);
-  config.rope = parse_rope(json, where);
-  refuse_sliding_window(json, where);
+  parse_rope(json, where, config);
+  config.window = parse_windows(json, where, config.num_hidden_layers);
   config.eos_ids = token_ids(json, where, "eos_token_id");
   if (const auto bos = token_ids(json, where, "bos_token_id"); !bos.empty()) config.bos_id = bos.front();
   architecture->configure(json, where, config);

@@ -23,11 +23,22 @@ struct Rope {
   double original_max_position = 8192;               // llama3, yarn
 };
 
+/// What the MLP's gate goes through.
+enum class GateActivation { silu, gelu_tanh };
+
 /// Dimensions (inherited) and everything else that the forward pass depends on.
 struct Config : checkpoint::ModelConfig {
   double rms_norm_eps = 1e-6;
   std::int64_t max_position_embeddings = 0;
   Rope rope;
+  std::optional<Rope> window_rope;  // of layers with a window, where it is another
+  /// By layer: the last positions that a token attends to, itself included; 0 is all of them.
+  std::vector<std::int64_t> window;
+  GateActivation gate_activation = GateActivation::silu;
+  double embedding_scale = 1;  // the embedding's rows are multiplied by it, rounded to the compute dtype
+  double query_scale = 0;      // of attention scores; 0 is 1 / sqrt(head_dim)
+  bool norm_adds_one = false;  // y = x / rms(x) * (1 + w), rounded once
+  bool output_norms = false;   // norms of what attention and MLP give, before it is added to the residual stream
   bool qkv_bias = false, output_bias = false, mlp_bias = false;
   bool head_norms = false;  // RMSNorm of each head of q and k before RoPE
   std::int64_t experts_per_token = 0;
@@ -36,8 +47,8 @@ struct Config : checkpoint::ModelConfig {
   std::optional<std::int32_t> bos_id;
 };
 
-/// Throws Error(unsupported) naming architecture, RoPE kind, activation function or sliding window that lowp does not
-/// run; Error(bad_input) for missing or wrong fields.
+/// Throws Error(unsupported) naming architecture, RoPE kind or activation function that lowp does not run;
+/// Error(bad_input) for missing or wrong fields.
 Config parse_config(const Json& config, const std::string& where);
 
 /// Inverse frequencies [head_dim / 2] of a config, scaling included.

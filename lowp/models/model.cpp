@@ -18,30 +18,39 @@ namespace {
 using formats::Elem;
 using formats::round_to;
 
-// y = x / rms(x) * weight for each group of `width` values.
-void rms_norm(std::span<float> x, const std::vector<float>& weight, double eps, Elem compute) {
+// y = x / rms(x) * weight for each group of weight.size() values; `weight` has the 1 of norm_adds_one in it, and then
+// the product alone is rounded.
+void rms_norm(std::span<float> x, const std::vector<float>& weight, const Config& config, Elem compute) {
   const std::size_t width = weight.size();
+  const auto eps = static_cast<float>(config.rms_norm_eps);
   for (std::size_t at = 0; at < x.size(); at += width) {
     float squares = 0;
     for (std::size_t i = 0; i < width; ++i) squares += x[at + i] * x[at + i];
-    const float scale = 1.0f / std::sqrt(squares / static_cast<float>(width) + static_cast<float>(eps));
-    for (std::size_t i = 0; i < width; ++i)
-      x[at + i] = round_to(compute, weight[i] * round_to(compute, x[at + i] * scale));
+    const float scale = 1.0f / std::sqrt(squares / static_cast<float>(width) + eps);
+    for (std::size_t i = 0; i < width; ++i) {
+      const float y = x[at + i] * scale;
+      x[at + i] = round_to(compute, weight[i] * (config.norm_adds_one ? y : round_to(compute, y)));
+    }
   }
 }
 
-std::vector<float> normed(std::span<const float> x, const std::vector<float>& weight, double eps, Elem compute) {
+std::vector<float> normed(std::span<const float> x, const std::vector<float>& weight, const Config& config,
+                          Elem compute) {
   std::vector<float> out(x.begin(), x.end());
-  rms_norm(out, weight, eps, compute);
+  rms_norm(out, weight, config, compute);
   return out;
 }
 
-// silu(gate) * up, in place of gate.
-void gate_up(std::span<float> gate, std::span<const float> up, Elem compute) {
-  for (std::size_t i = 0; i < gate.size(); ++i) {
-    const float silu = round_to(compute, gate[i] / (1 + std::exp(-gate[i])));
-    gate[i] = round_to(compute, silu * up[i]);
-  }
+float activate(GateActivation activation, float x) {
+  if (activation == GateActivation::silu) return x / (1 + std::exp(-x));
+  constexpr float kSqrt2OverPi = 0.7978845608028654f;
+  return 0.5f * x * (1 + std::tanh(kSqrt2OverPi * (x + 0.044715f * x * x * x)));
+}
+
+// activation(gate) * up, in place of gate.
+void gate_up(GateActivation activation, std::span<float> gate, std::span<const float> up, Elem compute) {
+  for (std::size_t i = 0; i < gate.size(); ++i)
+    gate[i] = round_to(compute, round_to(compute, activate(activation, gate[i])) * up[i]);
 }
 
 }  // namespace
@@ -69,21 +78,33 @@ Model::Model(const std::string& path, LoadOptions options) : options_(options), 
   const Config& c = config_;
   WeightLoader load(*w.checkpoint, options.compute);
   w.embedding = load.embedding("model.embed_tokens", c.vocab_size, c.hidden_size, w.decoded_embedding);
-  w.norm = load.vector("model.norm.weight", c.hidden_size);
+  const auto norm = [&](const std::string& name, std::int64_t size) {
+    std::vector<float> weight = load.vector(name + ".weight", size);
+    if (c.norm_adds_one)
+      for (float& value : weight) value += 1;
+    return weight;
+  };
+  w.norm = norm("model.norm", c.hidden_size);
   const std::int64_t query = c.num_attention_heads * c.head_dim, key = c.num_key_value_heads * c.head_dim;
   for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {
     Layer& layer = w.layers.emplace_back();
     layer.prefix = fmt::format("model.layers.{}.", i);
     const std::string attention = layer.prefix + "self_attn.";
-    layer.input_norm = load.vector(layer.prefix + "input_layernorm.weight", c.hidden_size);
-    layer.post_norm = load.vector(layer.prefix + "post_attention_layernorm.weight", c.hidden_size);
+    layer.attention_norm = norm(layer.prefix + "input_layernorm", c.hidden_size);
+    if (c.output_norms) {
+      layer.attention_output_norm = norm(layer.prefix + "post_attention_layernorm", c.hidden_size);
+      layer.mlp_norm = norm(layer.prefix + "pre_feedforward_layernorm", c.hidden_size);
+      layer.mlp_output_norm = norm(layer.prefix + "post_feedforward_layernorm", c.hidden_size);
+    } else {
+      layer.mlp_norm = norm(layer.prefix + "post_attention_layernorm", c.hidden_size);
+    }
     layer.q = load.linear(attention + "q_proj", query, c.hidden_size, c.qkv_bias);
     layer.k = load.linear(attention + "k_proj", key, c.hidden_size, c.qkv_bias);
     layer.v = load.linear(attention + "v_proj", key, c.hidden_size, c.qkv_bias);
     layer.o = load.linear(attention + "o_proj", c.hidden_size, query, c.output_bias);
     if (c.head_norms) {
-      layer.q_norm = load.vector(attention + "q_norm.weight", c.head_dim);
-      layer.k_norm = load.vector(attention + "k_norm.weight", c.head_dim);
+      layer.q_norm = norm(attention + "q_norm", c.head_dim);
+      layer.k_norm = norm(attention + "k_norm", c.head_dim);
     }
     const bool listed = std::find(c.mlp_only_layers.begin(), c.mlp_only_layers.end(), i) != c.mlp_only_layers.end();
     const std::string mlp = layer.prefix + "mlp.";
@@ -125,12 +146,14 @@ std::vector<float> Model::attention(const Layer& layer, std::size_t index, std::
   std::vector<float> q = linear(*layer.q, name + "q_proj", x), k = linear(*layer.k, name + "k_proj", x);
   const std::vector<float> v = linear(*layer.v, name + "v_proj", x);
   if (c.head_norms) {
-    rms_norm(q, layer.q_norm, c.rms_norm_eps, options_.compute);
-    rms_norm(k, layer.k_norm, c.rms_norm_eps, options_.compute);
+    rms_norm(q, layer.q_norm, c, options_.compute);
+    rms_norm(k, layer.k_norm, c, options_.compute);
   }
   std::vector<float> mixed(q.size());
   const std::int64_t d = c.head_dim, heads = c.num_attention_heads, kv_heads = c.num_key_value_heads;
-  const RopeTable rope(c.rope, d, options_.compute);
+  const std::int64_t window = c.window[index];
+  const RopeTable rope(window > 0 && c.window_rope ? *c.window_rope : c.rope, d, options_.compute);
+  const auto scale = c.query_scale > 0 ? static_cast<float>(c.query_scale) : 1.0f / std::sqrt(static_cast<float>(d));
   std::int64_t first = 0;  // row of the chunk in the batch
   for (const Chunk& chunk : batch) {
     const auto rows = static_cast<std::int64_t>(chunk.tokens.size());
@@ -154,6 +177,8 @@ std::vector<float> Model::attention(const Layer& layer, std::size_t index, std::
                 .rows = rows,
                 .past = past,
                 .head_dim = d,
+                .scale = scale,
+                .window = window,
                 .keys = head.keys,
                 .values = head.values},
                options_.compute, &mixed[(first * heads + h) * d]);
@@ -167,7 +192,7 @@ std::vector<float> Model::attention(const Layer& layer, std::size_t index, std::
 std::vector<float> Model::mlp(const Layer& layer, std::span<const float> x) const {
   const std::string name = layer.prefix + "mlp.";
   std::vector<float> gate = linear(*layer.gate, name + "gate_proj", x);
-  gate_up(gate, linear(*layer.up, name + "up_proj", x), options_.compute);
+  gate_up(config_.gate_activation, gate, linear(*layer.up, name + "up_proj", x), options_.compute);
   return linear(*layer.down, name + "down_proj", gate);
 }
 
@@ -209,7 +234,7 @@ std::vector<float> Model::experts(const Layer& layer, std::span<const float> x) 
                 x.begin() + static_cast<std::ptrdiff_t>((visit.row + 1) * hidden));
     const std::string name = fmt::format("{}experts.{}.", layer.moe, e);
     std::vector<float> gate = linear(layer.experts[e].gate, name + "gate_proj", in);
-    gate_up(gate, linear(layer.experts[e].up, name + "up_proj", in), compute);
+    gate_up(c.gate_activation, gate, linear(layer.experts[e].up, name + "up_proj", in), compute);
     const std::vector<float> y = linear(layer.experts[e].down, name + "down_proj", gate);
     for (std::size_t i = 0; i < visits[e].size(); ++i)
       for (std::size_t j = 0; j < hidden; ++j) {
@@ -234,18 +259,23 @@ std::vector<float> Model::forward(std::span<const Chunk> batch) {
       load_f32(weights_->embedding, token * c.hidden_size, c.hidden_size, &x[at]);
     }
   }
-  for (float& value : x) value = round_to(compute, value);
+  const float scale = round_to(compute, static_cast<float>(c.embedding_scale));
+  for (float& value : x) value = round_to(compute, round_to(compute, value) * scale);
   const auto add = [&](const std::vector<float>& y) {
     for (std::size_t i = 0; i < x.size(); ++i) x[i] = round_to(compute, x[i] + y[i]);
   };
   for (std::size_t i = 0; i < weights_->layers.size(); ++i) {
     const Layer& layer = weights_->layers[i];
-    add(attention(layer, i, batch, normed(x, layer.input_norm, c.rms_norm_eps, compute)));
-    const std::vector<float> inner = normed(x, layer.post_norm, c.rms_norm_eps, compute);
-    add(layer.experts.empty() ? mlp(layer, inner) : experts(layer, inner));
+    std::vector<float> mixed = attention(layer, i, batch, normed(x, layer.attention_norm, c, compute));
+    if (c.output_norms) rms_norm(mixed, layer.attention_output_norm, c, compute);
+    add(mixed);
+    const std::vector<float> inner = normed(x, layer.mlp_norm, c, compute);
+    std::vector<float> updated = layer.experts.empty() ? mlp(layer, inner) : experts(layer, inner);
+    if (c.output_norms) rms_norm(updated, layer.mlp_output_norm, c, compute);
+    add(updated);
   }
   for (const Chunk& chunk : batch) chunk.cache->length_ += static_cast<std::int64_t>(chunk.tokens.size());
-  return normed(x, weights_->norm, c.rms_norm_eps, compute);
+  return normed(x, weights_->norm, c, compute);
 }
 
 const ops::Linear* Model::find_linear(const std::string& module) const {

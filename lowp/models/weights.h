@@ -13,8 +13,10 @@
 namespace lowp::models {
 
 struct Model::Layer {
-  std::string prefix;  // "model.layers.3."
-  std::vector<float> input_norm, post_norm, q_norm, k_norm;
+  std::string prefix;                                         // "model.layers.3."
+  std::vector<float> attention_norm, mlp_norm;                // before
+  std::vector<float> attention_output_norm, mlp_output_norm;  // after, in architectures with output norms
+  std::vector<float> q_norm, k_norm;
   std::optional<ops::Linear> q, k, v, o;
   std::optional<ops::Linear> gate, up, down;  // dense layers
   std::string moe;                            // "model.layers.3.mlp." of a sparse layer

@@ -43,7 +43,9 @@ class EveryFormat : public testing::TestWithParam<std::string> {
 
   // A shape that fits: the group times 1 to 3 columns, any number of rows.
   std::pair<std::int64_t, std::int64_t> shape() {
-    const std::int64_t group = format().group_cols > 1 ? format().group_cols : 2;
+    const std::int64_t group = format().super_cols > 0   ? format().super_cols
+                               : format().group_cols > 1 ? format().group_cols
+                                                         : 2;
     return {std::uniform_int_distribution<std::int64_t>(1, 150)(rng),
             group * std::uniform_int_distribution<std::int64_t>(1, 3)(rng)};
   }

@@ -3,9 +3,9 @@
 #include <algorithm>
 
 #include "lowp/base/error.h"
+#include "lowp/base/utf8.h"
 #include "lowp/text/fields.h"
 #include "lowp/text/pretokenizer.h"
-#include "lowp/text/utf8.h"
 
 namespace lowp::text {
 namespace {

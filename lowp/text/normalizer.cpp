@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "lowp/base/error.h"
+#include "lowp/base/utf8.h"
 #include "lowp/text/fields.h"
-#include "lowp/text/utf8.h"
 
 namespace lowp::text {
 namespace {

@@ -1,8 +1,8 @@
 #include "lowp/text/pretokenizer.h"
 
 #include "lowp/base/error.h"
+#include "lowp/base/utf8.h"
 #include "lowp/text/regex_syntax.h"
-#include "lowp/text/utf8.h"
 
 namespace lowp::text {
 namespace {

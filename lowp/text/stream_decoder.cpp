@@ -1,6 +1,6 @@
 #include "lowp/text/stream_decoder.h"
 
-#include "lowp/text/utf8.h"
+#include "lowp/base/utf8.h"
 
 namespace lowp::text {
 

@@ -7,13 +7,13 @@
 #include "lowp/base/error.h"
 #include "lowp/base/file.h"
 #include "lowp/base/json.h"
+#include "lowp/base/utf8.h"
 #include "lowp/text/added_tokens.h"
 #include "lowp/text/bpe.h"
 #include "lowp/text/fields.h"
 #include "lowp/text/normalizer.h"
 #include "lowp/text/post_processor.h"
 #include "lowp/text/pretokenizer.h"
-#include "lowp/text/utf8.h"
 
 namespace lowp::text {
 namespace {

@@ -5,7 +5,7 @@
 
 #include "lowp/base/error.h"
 #include "lowp/base/json.h"
-#include "lowp/text/utf8.h"
+#include "lowp/base/utf8.h"
 
 namespace lowp::text {
 namespace {

@@ -26,7 +26,7 @@ MatrixStats stats(const TensorView& x, std::int64_t row_begin, std::int64_t row_
 
 void store_params(QuantizedMatrix& out, std::int64_t at, const GroupParams& p) {
   if (!out.format.has_scale()) return;
-  if (out.format.scale == Elem::f32)
+  if (formats::info(out.format.scale).bits > 8)
     out.scale.as<float>()[at] = p.scale;
   else
     out.scale.as<std::uint8_t>()[at] = static_cast<std::uint8_t>(p.scale_code);
@@ -85,11 +85,16 @@ void quantize(const QuantizeTask& task, std::int64_t row_begin, std::int64_t row
         group = {};
         for (std::int64_t r = 0; r < count; ++r)
           for (std::int64_t c = g * width; c < std::min((g + 1) * width, k); ++c) group.add(rows[r * k + c]);
+        if (format.super_cols > 0) group.add(0);  // its zero points cannot be positive
       }
       params[g] = formats::choose_params(format, input, task.scaling, group, out.tensor_scale);
-      const std::int64_t scale_row = format.group_rows == 0 ? 0 : top / format.group_rows;
-      if (format.group_rows != 0 || top == 0) store_params(out, scale_row * groups + g, params[g]);
     }
+    if (format.super_cols > 0)
+      for (std::int64_t g = 0, count = format.super_cols / width; g < groups; g += count)
+        formats::fit_super_block(format, &params[g], static_cast<int>(count));
+    const std::int64_t scale_row = format.group_rows == 0 ? 0 : top / format.group_rows;
+    if (format.group_rows != 0 || top == 0)
+      for (std::int64_t g = 0; g < groups; ++g) store_params(out, scale_row * groups + g, params[g]);
     for (std::int64_t r = 0; r < count; ++r)
       for (std::int64_t c = 0; c < k; ++c) {
         const GroupParams& p = params[c / width];

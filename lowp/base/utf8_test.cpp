@@ -1,8 +1,8 @@
-#include "lowp/text/utf8.h"
+#include "lowp/base/utf8.h"
 
 #include <gtest/gtest.h>
 
-namespace lowp::text {
+namespace lowp {
 namespace {
 
 std::string lossy(std::string_view bytes) {
@@ -53,4 +53,4 @@ TEST(Utf8, LeavesOutWhatMoreBytesCouldComplete) {
 }
 
 }  // namespace
-}  // namespace lowp::text
+}  // namespace lowp

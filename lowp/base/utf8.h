@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-namespace lowp::text {
+namespace lowp {
 
 enum class Utf8 : std::uint8_t {
   valid,
@@ -37,4 +37,4 @@ inline constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
 /// Unicode's White_Space.
 bool is_white_space(char32_t code);
 
-}  // namespace lowp::text
+}  // namespace lowp

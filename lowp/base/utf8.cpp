@@ -1,8 +1,8 @@
-#include "lowp/text/utf8.h"
+#include "lowp/base/utf8.h"
 
 #include <cstring>
 
-namespace lowp::text {
+namespace lowp {
 namespace {
 
 // The length of ASCII at text[at], in steps of eight bytes.
@@ -86,4 +86,4 @@ bool is_white_space(char32_t code) {
          code == 0x3000;
 }
 
-}  // namespace lowp::text
+}  // namespace lowp
