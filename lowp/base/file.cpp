@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "lowp/base/error.h"
+#include "lowp/base/partial.h"
 
 namespace lowp {
 namespace {
@@ -103,7 +104,7 @@ void FileWriter::close() {
 }
 
 OutputFile::OutputFile(std::string path)
-    : path_(std::move(path)), temporary_(path_ + ".partial-" + std::to_string(::getpid())), writer_(temporary_) {}
+    : path_(std::move(path)), temporary_(claim_partial(path_)), writer_(temporary_) {}
 
 OutputFile::~OutputFile() {
   if (!committed_) ::unlink(temporary_.c_str());

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
+#include <string_view>
 
 #include "lowp/base/error.h"
 
@@ -83,6 +85,20 @@ void check(const Checkpoint& checkpoint, const std::string& name, const std::vec
          to_string(expected), fmt::join(why, ", "), to_string(tensor->entry.shape));
 }
 
+// A layer that config.json does not count would be carried along and never run.
+void check_layer_numbers(const ModelConfig& c, const Checkpoint& checkpoint) {
+  constexpr std::string_view kLayers = "model.layers.";
+  for (const StoredTensor& tensor : checkpoint.tensors()) {
+    const std::string& name = tensor.entry.name;
+    if (!name.starts_with(kLayers)) continue;
+    std::int64_t layer = 0;
+    const auto [end, error] = std::from_chars(name.data() + kLayers.size(), name.data() + name.size(), layer);
+    if (error == std::errc() && layer >= c.num_hidden_layers)
+      fail(ErrorCode::bad_input, "{}: tensor '{}': config.json says num_hidden_layers {}, expected no layer {}",
+           tensor.file->path(), name, c.num_hidden_layers, layer);
+  }
+}
+
 }  // namespace
 
 bool is_known_architecture(const std::string& architecture) { return find_architecture(architecture) != nullptr; }
@@ -128,6 +144,7 @@ std::optional<ModelConfig> read_model_config(const Json& config, const std::stri
 }
 
 void check_shapes(const ModelConfig& c, const Checkpoint& checkpoint) {
+  check_layer_numbers(c, checkpoint);
   const Architecture& a = *find_architecture(c.architecture);
   const Dim hidden{c.hidden_size, "hidden_size"}, inner{c.intermediate_size, "intermediate_size"};
   const Dim vocab{c.vocab_size, "vocab_size"};
@@ -137,7 +154,7 @@ void check_shapes(const ModelConfig& c, const Checkpoint& checkpoint) {
 
   check(checkpoint, "model.embed_tokens.weight", {vocab, hidden});
   check(checkpoint, "model.norm.weight", {hidden});
-  if (checkpoint.find("lm_head.weight")) check(checkpoint, "lm_head.weight", {vocab, hidden});
+  if (!c.tie_word_embeddings || checkpoint.find("lm_head.weight")) check(checkpoint, "lm_head.weight", {vocab, hidden});
   // A huge layer count fails at the first missing layer, so this loop is bounded by the file.
   for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {
     const std::string layer = fmt::format("model.layers.{}.", i), attention = layer + "self_attn.";

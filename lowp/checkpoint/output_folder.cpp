@@ -1,42 +1,19 @@
 #include "lowp/checkpoint/output_folder.h"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
-#include <unistd.h>
 
 #include <cerrno>
-#include <charconv>
 #include <cstring>
 #include <filesystem>
 #include <system_error>
 
 #include "lowp/base/error.h"
+#include "lowp/base/partial.h"
 
 namespace lowp::checkpoint {
 namespace fs = std::filesystem;
 namespace {
-
-constexpr std::string_view kMark = ".partial-";
-
-// Removes NAME.partial-<pid> of processes that are gone.
-void remove_leftovers(const fs::path& target) {
-  std::error_code ignored;
-  const std::string prefix = target.filename().string() + std::string(kMark);
-  const fs::path parent = target.has_parent_path() ? target.parent_path() : fs::path(".");
-  for (const fs::directory_entry& entry : fs::directory_iterator(parent, ignored)) {
-    const std::string name = entry.path().filename().string();
-    if (!name.starts_with(prefix)) continue;
-    int pid = 0;
-    const char* end = name.data() + name.size();
-    const auto parsed = std::from_chars(name.data() + prefix.size(), end, pid);
-    if (parsed.ec != std::errc() || parsed.ptr != end || pid <= 0) continue;
-    if (::kill(pid, 0) == 0 || errno == EPERM) {
-      if (pid != ::getpid()) continue;
-    }
-    fs::remove_all(entry.path(), ignored);
-  }
-}
 
 // What --overwrite may remove: an empty folder, or one with tensors or a config.
 bool looks_like_model(const fs::path& folder) {
@@ -65,8 +42,7 @@ OutputFolder::OutputFolder(const std::string& path, bool overwrite) {
   }
   const fs::path parent = target.has_parent_path() ? target.parent_path() : fs::path(".");
   if (!fs::is_directory(parent, error)) fail(ErrorCode::io, "{}: the folder {} does not exist", path_, parent.string());
-  remove_leftovers(target);
-  partial_ = path_ + std::string(kMark) + std::to_string(::getpid());
+  partial_ = claim_partial(path_);
   if (!fs::create_directory(partial_, error)) fail(ErrorCode::io, "{}: cannot create: {}", partial_, error.message());
 }
 

@@ -118,7 +118,6 @@ LOWP_HD constexpr GroupParams choose_params(const BlockSpec& format, Elem input,
       const float ratio = format.tensor_scale ? q / tensor_scale : q;
       const float clamped = ratio < 0x1p-6f ? 0x1p-6f : ratio > 448.0f ? 448.0f : ratio;
       p.scale_code = encode(Elem::e4m3, clamped);
-      if (format.tensor_scale && tensor_scale == 1.0f && stats.amax() == 0) p.scale_code = encode(Elem::e4m3, 1.0f);
       p.scale = decode(Elem::e4m3, p.scale_code);
       p.multiplier = (format.tensor_scale ? 1.0f / tensor_scale : 1.0f) / p.scale;
       break;

@@ -105,7 +105,8 @@ Recipe recipe(const std::string& asked) {
   }
   const auto dash = name.find('-');
   const std::string weight_word = name.substr(0, dash);
-  const std::string activation_word = dash == std::string::npos ? "" : name.substr(dash + 1);
+  std::string activation_word = dash == std::string::npos ? "" : name.substr(dash + 1);
+  if (const auto other = find_block_format(activation_word)) activation_word = other->name;  // of two spellings
   const auto weight = find_block_format(weight_word);
   const bool weight_fits = weight && weight->has_scale() && weight->use != Use::activation;
   if (weight_fits && activation_word == "bf16") {

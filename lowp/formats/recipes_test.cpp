@@ -70,6 +70,7 @@ TEST(Recipes, Aliases) {
   EXPECT_EQ(recipe("int4-fp8").name, "int4_g128_sym8-fp8");
   EXPECT_EQ(recipe("nvfp4").name, "nvfp4-nvfp4");
   EXPECT_EQ(recipe("mxfp6_e2m3-bf16").name, "mxfp6-bf16");
+  EXPECT_EQ(recipe("mxfp6_e2m3-mxfp6_e2m3").name, "mxfp6-mxfp6");
 }
 
 TEST(Recipes, Scopes) {

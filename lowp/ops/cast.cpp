@@ -118,6 +118,10 @@ QuantizedMatrix quantize(const TensorView& x, const BlockFormat& format, const C
   const kernels::QuantizeTask task{x, options.scaling, matrix, &out};
   for_bands(&format, out.m, out.k, options,
             [&](std::int64_t begin, std::int64_t end) { kernels_for_cpu().quantize(task, begin, end); });
+  // Of an all-zero matrix the block scales are 1 too; a zero block of another one keeps the smallest.
+  if (format.tensor_scale && matrix.amax() == 0)
+    std::fill_n(out.scale.as<std::uint8_t>(), out.scale.bytes().size(),
+                static_cast<std::uint8_t>(formats::encode(format.scale, 1.0f)));
   return out;
 }
 

@@ -151,6 +151,15 @@ TEST(Cast, ZeroRowsAndTensorsWhereTorchaoDividesByZero) {
   EXPECT_EQ(two_level.codes.as<std::uint8_t>()[0], 0);
 }
 
+TEST(Cast, ZeroBlockBesideATensorScaleOfOne) {
+  Tensor x(DType::bf16, {1, 32});
+  x.as<std::uint16_t>()[31] = 0x4528;  // 2688, whose tensor scale is 1, as that of zeros
+  const QuantizedMatrix q = quantize(x.view(), formats::block_format("nvfp4"), {});
+  EXPECT_EQ(q.tensor_scale, 1.0f);
+  EXPECT_EQ(q.scale.as<std::uint8_t>()[0], 0x08);  // 2^-6, the smallest
+  EXPECT_EQ(q.scale.as<std::uint8_t>()[1], 0x7E);  // 448
+}
+
 TEST(Cast, SharedStatisticsDecideTheTensorScale) {
   std::mt19937 rng(7);
   const Tensor x = random_matrix(rng, DType::bf16, 4, 64);

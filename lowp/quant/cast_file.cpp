@@ -331,9 +331,13 @@ CastFileReport decode_file(const CastFileRequest& asked, DType dtype) {
     const Json note = parse_json(at->second, where, {4, 1 << 20});
     try {
       request.format = note.at("format").get<std::string>();
-      request.axis = note.at("axis").get<std::string>() == "n" ? Axis::n : Axis::k;
-      request.layout =
-          formats::find_scale_layout(note.at("scale_layout").get<std::string>()).value_or(ScaleLayout::rows);
+      const auto axis = note.at("axis").get<std::string>(), layout = note.at("scale_layout").get<std::string>();
+      const auto known = formats::find_scale_layout(layout);
+      if ((axis != "k" && axis != "n") || !known)
+        fail(ErrorCode::bad_input, "{}: expected axis k or n and a known scale layout, found {} and {}", where,
+             quote(axis), quote(layout));
+      request.axis = axis == "n" ? Axis::n : Axis::k;
+      request.layout = *known;
       ends = note.at("group_ends").get<std::vector<std::int64_t>>();
     } catch (const Json::exception& error) {
       fail(ErrorCode::bad_input, "{}: {}", where, error.what());

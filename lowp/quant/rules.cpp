@@ -53,12 +53,13 @@ Rules Rules::parse(const Json& json, const std::string& where) {
 }
 
 std::optional<Choice> Rules::choose(const std::string& module, Role role) {
-  const std::string last = module.substr(module.rfind('.') + 1);
+  // A Linear at the same place.
+  const std::string neighbour = module.substr(0, module.rfind('.') + 1) + "other_proj";
   for (std::size_t i = 0; i < rules_.size(); ++i) {
     const Rule& rule = rules_[i];
     if (!rule.match.matches(module)) continue;
-    // A pattern that merely sweeps over everything does not mean the layers that are kept by default.
-    if (role != Role::linear && rule.match.text().find(last) == std::string::npos) continue;
+    // A pattern that sweeps over Linears too does not mean the layers that are kept by default.
+    if (role != Role::linear && rule.match.matches(neighbour)) continue;
     used_[i] = true;
     if (!rule.recipe || rule.recipe->keeps()) return std::nullopt;
     if (role != Role::linear && rule.recipe->activation)

@@ -40,8 +40,9 @@ class Rules {
   /// `where` and the rule for unknown keys, recipes, algorithms and bad patterns.
   static Rules parse(const Json& json, const std::string& where);
 
-  /// The recipe of a layer, or nullopt to keep it. Heads, embeddings and routers are kept unless the rule spells their
-  /// last name ("lm_head", "*embed_tokens", "re:.*\\.gate"), and may only be weight-only: Error(usage) otherwise.
+  /// The recipe of a layer, or nullopt to keep it. Heads, embeddings and routers are kept unless the rule means
+  /// them and would not match a Linear in their place ("lm_head", "*embed*", "re:.*\\.gate", but not "*" or "model.*");
+  /// they may only be weight-only: Error(usage) otherwise.
   std::optional<Choice> choose(const std::string& module, Role role);
 
   /// Patterns that matched no layer in choose() so far.

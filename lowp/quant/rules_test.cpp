@@ -35,6 +35,12 @@ TEST(RulesTest, HeadsEmbeddingsAndRoutersNeedAnExplicitRule) {
   EXPECT_EQ(chosen(sweep, "lm_head", Role::head), "kept");
   EXPECT_EQ(chosen(sweep, "model.embed_tokens", Role::embedding), "kept");
   EXPECT_EQ(chosen(sweep, "model.layers.0.mlp.gate", Role::router), "kept");
+  Rules part =
+      parse(R"([{"match": "re:.*(mlp|gate).*", "recipe": "int8-bf16"}, {"match": "model.*", "recipe": "int8-bf16"},
+                        {"match": "*embed*", "recipe": "fp8-bf16"}, {"match": "re:lm.head", "recipe": "int4"}])");
+  EXPECT_EQ(chosen(part, "model.layers.0.mlp.gate", Role::router), "kept");
+  EXPECT_EQ(chosen(part, "model.embed_tokens", Role::embedding), "fp8-bf16");
+  EXPECT_EQ(chosen(part, "lm_head", Role::head), "int4_g128-bf16");
   Rules named = parse(R"([{"match": "lm_head", "recipe": "int8-bf16"}, {"match": "*embed_tokens", "recipe": "int4"},
                          {"match": "re:.*mlp\\.gate", "recipe": "fp8-bf16"}])");
   EXPECT_EQ(chosen(named, "lm_head", Role::head), "int8-bf16");

@@ -108,10 +108,13 @@ class Quantize(Case):
 
     def test_config_at_odds_with_tensors(self):
         for change, words in [({"intermediate_size": 512}, ["mlp.gate_proj.weight", "[512", "[256, 256]"]), ({"num_hidden_layers": 2}, ["model.layers.1", "missing"]),
-                              ({"num_hidden_layers": 10**9}, ["missing"]), ({"head_dim": 32}, ["q_proj"]), ({"num_key_value_heads": 3}, ["num_key_value_heads"])]:
+                              ({"num_hidden_layers": 10**9}, ["missing"]), ({"head_dim": 32}, ["q_proj"]), ({"num_key_value_heads": 3}, ["num_key_value_heads"]),
+                              ({"tie_word_embeddings": False}, ["lm_head.weight", "missing"])]:
             with self.subTest(change):
                 model = self.fresh(llama_tensors(), LLAMA | change)
                 self.fails(model, words=words)
+        model = self.fresh(llama_tensors(LLAMA | {"num_hidden_layers": 2}))
+        self.fails(model, words=["model.safetensors", "'model.layers.1.", "num_hidden_layers 1"])
 
     def test_config_that_is_no_object(self):
         for text in ("[]", "{", "", '{"a": 1, "a": 2}', "[" * 100000):

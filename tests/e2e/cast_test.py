@@ -350,7 +350,9 @@ class Decode(Cast):
                 write_file(self.input, tensors)
                 self.refused("cast", self.input, "--decode", "--format", name, "-o", self.folder / "no", words=["in.safetensors", *words])
                 self.assertFalse((self.folder / "no").exists())
-        for note in ("[]", "{}", "5", "{", '{"format": 1}', '{"format": "mxfp8", "axis": "k", "scale_layout": "rows", "group_ends": "x"}'):
+        for note in ("[]", "{}", "5", "{", '{"format": 1}', '{"format": "mxfp8", "axis": "k", "scale_layout": "rows", "group_ends": "x"}',
+                     '{"format": "mxfp8", "axis": "m", "scale_layout": "rows", "group_ends": []}',
+                     '{"format": "mxfp8", "axis": "k", "scale_layout": "zigzag", "group_ends": []}'):
             write_file(self.input, good, {"lowp.cast": note})
             self.refused("cast", self.input, "--decode", "-o", self.folder / "no", words=["lowp.cast"])
 
