@@ -8,7 +8,6 @@
 #include "cli/model_options.h"
 #include "cli/output.h"
 #include "lowp/base/error.h"
-#include "lowp/base/file.h"
 #include "lowp/eval/multiple_choice.h"
 #include "lowp/eval/perplexity.h"
 
@@ -63,7 +62,7 @@ void print_perplexity(const Options& options, const models::Model& model, const 
       all["layers"] = layers;
     }
     all["seconds"] = seconds;
-    fmt::print("{}\n", all.dump());
+    fmt::print("{}", json_line(all));
     return;
   }
   fmt::print("{} ({}), {} windows of {} tokens, compute {}\n", options.model, model.recipe(), options.method, r.context,
@@ -90,18 +89,17 @@ void print_perplexity(const Options& options, const models::Model& model, const 
 void print_task(const Options& options, const models::Model& model, const eval::MultipleChoiceResult& r,
                 double seconds) {
   if (options.json) {
-    fmt::print("{}\n", Json({{"model", options.model},
-                             {"recipe", model.recipe()},
-                             {"task", options.task},
-                             {"compute", options.compute},
-                             {"device", "cpu"},
-                             {"questions", r.questions},
-                             {"acc", r.acc},
-                             {"acc_stderr", r.acc_stderr},
-                             {"acc_norm", r.acc_norm},
-                             {"acc_norm_stderr", r.acc_norm_stderr},
-                             {"seconds", seconds}})
-                           .dump());
+    fmt::print("{}", json_line({{"model", options.model},
+                                {"recipe", model.recipe()},
+                                {"task", options.task},
+                                {"compute", options.compute},
+                                {"device", "cpu"},
+                                {"questions", r.questions},
+                                {"acc", r.acc},
+                                {"acc_stderr", r.acc_stderr},
+                                {"acc_norm", r.acc_norm},
+                                {"acc_norm_stderr", r.acc_norm_stderr},
+                                {"seconds", seconds}}));
     return;
   }
   fmt::print("{} ({}): {} questions\nacc       {:.2f} +- {:.2f} %\nacc_norm  {:.2f} +- {:.2f} %\n{:.1f} s\n",
@@ -118,8 +116,7 @@ void run(const Options& options) {
   if (options.layers && options.against.empty()) fail(ErrorCode::usage, "--layers goes with --against");
   const Stopwatch watch;
   const models::LoadOptions load{options.compute == "f32" ? formats::Elem::f32 : formats::Elem::bf16};
-  const std::string text = options.text.empty() ? "" : read_text(options.text);
-  if (!options.text.empty() && text.empty()) fail(ErrorCode::bad_input, "{}: is empty", options.text);
+  const std::string text = options.text.empty() ? "" : read_prose(options.text);
   models::Model model(options.model, load);
   const text::Tokenizer tokenizer = load_tokenizer(options.model);
   if (!options.task.empty()) {

@@ -10,7 +10,6 @@
 #include "cli/model_options.h"
 #include "cli/output.h"
 #include "lowp/base/error.h"
-#include "lowp/base/file.h"
 #include "lowp/eval/calibrate.h"
 #include "lowp/formats/recipes.h"
 #include "lowp/quant/quantize_checkpoint.h"
@@ -92,8 +91,7 @@ void print_text(const Options& options, const quant::QuantizeReport& report, dou
 }
 
 std::map<std::string, float> calibrate(const Options& options) {
-  const std::string text = read_text(options.calibrate);
-  if (text.empty()) fail(ErrorCode::bad_input, "{}: is empty", options.calibrate);
+  const std::string text = read_prose(options.calibrate);
   models::Model model(options.model, {});
   Progress progress("calibrating");
   return eval::input_amax(model, load_tokenizer(options.model), text, options.calibrate_tokens,

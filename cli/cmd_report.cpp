@@ -166,7 +166,7 @@ void deliver(const Options& options, const Report& result, OutputFile* file) {
     file->commit();
   }
   if (options.json) {
-    fmt::print("{}\n", report::to_json(result).dump());
+    fmt::print("{}", json_line(report::to_json(result)));
     return;
   }
   print(report::grids(result), report::notes(result), report::about(result.machine));
@@ -179,12 +179,7 @@ models::LoadOptions load_options(const Options& options) {
   return {options.compute == "f32" ? formats::Elem::f32 : formats::Elem::bf16};
 }
 
-std::string read_if_named(const std::string& path) {
-  if (path.empty()) return "";
-  std::string text = read_text(path);
-  if (text.empty()) fail(ErrorCode::bad_input, "{}: is empty", path);
-  return text;
-}
+std::string read_if_named(const std::string& path) { return path.empty() ? "" : read_prose(path); }
 
 void check_usage(const Options& options) {
   check_device(options.device);

@@ -10,6 +10,9 @@ namespace lowp::cli {
 /// "auto" and "cpu" pass; anything else is an Error saying what this build has.
 void check_device(const std::string& device);
 
+/// A text for a model to read. Throws Error naming the file if it cannot be read, is empty or is not UTF-8.
+std::string read_prose(const std::string& path);
+
 /// tokenizer.json of MODEL. Throws Error.
 text::Tokenizer load_tokenizer(const std::string& model);
 

@@ -56,6 +56,15 @@ std::int64_t required_size(const Json& config, const std::string& where, const s
   fail(ErrorCode::bad_input, "{}: {} is missing", where, key);
 }
 
+// The count goes by two names: the architecture's own, and what transformers 5 writes for all of them.
+std::int64_t expert_count(const Json& config, const std::string& where, const std::string& own) {
+  const auto by_own = size_field(config, where, own), common = size_field(config, where, "num_local_experts");
+  if (by_own && common && by_own != common)
+    fail(ErrorCode::bad_input, "{}: {} is {} and num_local_experts {}", where, own, *by_own, *common);
+  if (common) return *common;
+  return by_own ? *by_own : required_size(config, where, own);
+}
+
 bool flag(const Json& config, const std::string& where, const std::string& key, bool fallback) {
   const auto at = config.find(key);
   if (at == config.end() || at->is_null()) return fallback;
@@ -133,12 +142,16 @@ std::optional<ModelConfig> read_model_config(const Json& config, const std::stri
          result.num_attention_heads, result.num_key_value_heads);
   result.tie_word_embeddings = flag(config, where, "tie_word_embeddings", known->tied_by_default);
   if (!known->experts_field.empty()) {
-    result.num_experts = required_size(config, where, std::string(known->experts_field));
+    result.num_experts = expert_count(config, where, std::string(known->experts_field));
     result.moe_intermediate_size = required_size(config, where, std::string(known->moe_size_field));
     result.decoder_sparse_step = size_field(config, where, "decoder_sparse_step").value_or(1);
-    if (const auto at = config.find("mlp_only_layers"); at != config.end() && at->is_array())
-      for (const Json& layer : *at)
-        if (layer.is_number_integer()) result.mlp_only_layers.push_back(layer.get<std::int64_t>());
+    if (const auto at = config.find("mlp_only_layers"); at != config.end() && !at->is_null()) {
+      const bool whole =
+          at->is_array() && std::all_of(at->begin(), at->end(), [](const Json& i) { return i.is_number_integer(); });
+      if (!whole)
+        fail(ErrorCode::bad_input, "{}: mlp_only_layers: expected a list of layers, found {}", where, at->dump());
+      result.mlp_only_layers = at->get<std::vector<std::int64_t>>();
+    }
   }
   return result;
 }

@@ -4,13 +4,14 @@
 #include <cmath>
 
 #include "lowp/base/error.h"
+#include "lowp/eval/encode.h"
 
 namespace lowp::eval {
 
 std::map<std::string, float> input_amax(models::Model& model, const text::Tokenizer& tokenizer, const std::string& text,
                                         std::int64_t tokens,
                                         const std::function<void(std::uint64_t, std::uint64_t)>& progress) {
-  std::vector<std::int32_t> ids = tokenizer.encode(text, true);
+  std::vector<std::int32_t> ids = encode(model, tokenizer, text, true);
   if (ids.empty()) fail(ErrorCode::bad_input, "the calibration text has no tokens");
   ids.resize(std::min(ids.size(), static_cast<std::size_t>(tokens)));
   std::map<std::string, float> largest;

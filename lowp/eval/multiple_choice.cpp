@@ -5,6 +5,7 @@
 
 #include "lowp/base/error.h"
 #include "lowp/base/file.h"
+#include "lowp/eval/encode.h"
 #include "lowp/eval/perplexity.h"
 
 namespace lowp::eval {
@@ -16,17 +17,29 @@ std::string text_field(const Json& json, const std::string& where, const char* k
   return at->get<std::string>();
 }
 
+constexpr const char* kBlanks = " \t\n\r\v\f";
+
+std::string_view stripped(std::string_view text) {
+  const std::size_t begin = std::min(text.find_first_not_of(kBlanks), text.size());
+  return text.substr(begin, text.find_last_not_of(kBlanks) + 1 - begin);
+}
+
+std::int64_t characters(std::string_view utf8) {
+  return std::count_if(utf8.begin(), utf8.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
+}
+
 // Tokens of context and continuation together, and how many of them are the continuation's. Trailing blanks of the
 // context belong to the continuation, so that a word keeps its leading blank.
 struct Pair {
   std::vector<std::int32_t> ids;
   std::size_t scored = 0;
 };
-Pair encode_pair(const text::Tokenizer& tokenizer, std::string context, std::string continuation) {
-  const std::size_t end = context.find_last_not_of(" \t\n\r") + 1;
+Pair encode_pair(const models::Model& model, const text::Tokenizer& tokenizer, std::string context,
+                 std::string continuation) {
+  const std::size_t end = context.find_last_not_of(kBlanks) + 1;
   continuation = context.substr(end) + continuation;
   context.resize(end);
-  Pair pair{tokenizer.encode(context + continuation, true)};
+  Pair pair{encode(model, tokenizer, context + continuation, true)};
   const std::size_t before = std::min(tokenizer.encode(context, true).size(), pair.ids.size());
   pair.scored = pair.ids.size() - before;
   return pair;
@@ -34,13 +47,9 @@ Pair encode_pair(const text::Tokenizer& tokenizer, std::string context, std::str
 
 double log_likelihood(models::Model& model, const text::Tokenizer& tokenizer, const Question::Choice& choice,
                       const std::string& where) {
-  Pair pair = encode_pair(tokenizer, choice.context, choice.continuation);
-  if (pair.scored == pair.ids.size()) {  // no context: the sequence starts at BOS or EOS
-    const auto& c = model.config();
-    if (!c.bos_id && c.eos_ids.empty())
-      fail(ErrorCode::bad_input, "{}: an empty context needs a BOS or EOS token", where);
-    pair.ids.insert(pair.ids.begin(), c.bos_id ? *c.bos_id : c.eos_ids.front());
-  }
+  Pair pair = encode_pair(model, tokenizer, choice.context, choice.continuation);
+  if (pair.scored == 0) fail(ErrorCode::bad_input, "{}: a choice has no token of its own", where);
+  if (pair.scored == pair.ids.size()) pair.ids.insert(pair.ids.begin(), prefix_token(model));  // no context
   const auto length = static_cast<std::int64_t>(pair.ids.size()) - 1;  // the last token is only predicted
   if (length > model.config().max_position_embeddings)
     fail(ErrorCode::bad_input, "{}: {} tokens, the model's context is {}", where, length,
@@ -70,10 +79,11 @@ Question parse_question(const Json& json, const std::string& where) {
     const std::string sentence = text_field(json, where, "sentence");
     const std::size_t blank = sentence.find('_');
     if (blank == std::string::npos) fail(ErrorCode::bad_input, "{}: sentence: has no blank '_'", where);
-    std::string rest = sentence.substr(blank + 1);
-    rest.erase(0, rest.find_first_not_of(' ') == std::string::npos ? rest.size() : rest.find_first_not_of(' '));
+    const std::string_view rest = stripped(std::string_view(sentence).substr(blank + 1));
+    if (rest.empty()) fail(ErrorCode::bad_input, "{}: sentence: nothing follows the blank '_'", where);
     for (const char* option : {"option1", "option2"})
-      question.choices.push_back({sentence.substr(0, blank) + text_field(json, where, option), " " + rest});
+      question.choices.push_back(
+          {sentence.substr(0, blank) + text_field(json, where, option), fmt::format(" {}", rest)});
     const std::string answer = text_field(json, where, "answer");
     if (answer != "1" && answer != "2")
       fail(ErrorCode::bad_input, "{}: answer: expected \"1\" or \"2\", found \"{}\"", where, answer);
@@ -121,8 +131,7 @@ MultipleChoiceResult multiple_choice(models::Model& model, const text::Tokenizer
     std::vector<double> sums, normalised;
     for (const Question::Choice& choice : question.choices) {
       sums.push_back(log_likelihood(model, tokenizer, choice, fmt::format("question {}", result.questions + 1)));
-      // The leading blank is the task's delimiter, not part of the choice.
-      normalised.push_back(sums.back() / static_cast<double>(std::max<std::size_t>(choice.continuation.size() - 1, 1)));
+      normalised.push_back(sums.back() / static_cast<double>(characters(choice.continuation) - 1));
     }
     const auto best = [](const std::vector<double>& v) {
       return static_cast<std::size_t>(std::max_element(v.begin(), v.end()) - v.begin());

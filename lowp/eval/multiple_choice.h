@@ -31,7 +31,7 @@ std::vector<Question> read_questions(const std::string& path);
 struct MultipleChoiceResult {
   std::size_t questions = 0;
   double acc = 0, acc_stderr = 0;            // largest summed log-likelihood
-  double acc_norm = 0, acc_norm_stderr = 0;  // divided by the continuation's bytes
+  double acc_norm = 0, acc_norm_stderr = 0;  // divided by the characters of the continuation, without its blank
 };
 
 /// Throws Error(bad_input) naming the question whose choice is longer than the model's context.

@@ -7,6 +7,7 @@
 
 #include "lowp/base/error.h"
 #include "lowp/base/threads.h"
+#include "lowp/eval/encode.h"
 #include "lowp/eval/wikitext.h"
 
 namespace lowp::eval {
@@ -159,25 +160,21 @@ struct Plan {
 Plan make_plan(const models::Model& model, const text::Tokenizer& tokenizer, const std::string& text,
                const PerplexityOptions& options, std::int64_t context) {
   Plan plan;
-  const auto bos = model.config().bos_id;
   if (options.method != Method::rolling) {
-    const std::vector<std::int32_t> ids = tokenizer.encode(text, true);
+    const std::vector<std::int32_t> ids = encode(model, tokenizer, text, true);
     plan.tokens = ids.size();
-    const bool adds_bos = tokenizer.adds_bos() && bos;
-    plan.windows = options.method == Method::disjoint ? disjoint_windows(ids, context)
-                                                      : half_windows(ids, context, adds_bos ? bos : std::nullopt);
+    const auto bos = tokenizer.adds_bos() ? std::optional(tokenizer.prefix().front()) : std::nullopt;
+    plan.windows =
+        options.method == Method::disjoint ? disjoint_windows(ids, context) : half_windows(ids, context, bos);
     if (plan.windows.empty())
       fail(ErrorCode::bad_input, "the text has {} tokens, fewer than one window of {}", ids.size(), context);
     return plan;
   }
-  const auto& eos = model.config().eos_ids;
-  if (!bos && eos.empty())
-    fail(ErrorCode::bad_input, "rolling windows need a BOS or EOS token; config.json names neither");
-  const std::int32_t prefix = bos ? *bos : eos.front();
+  const std::int32_t prefix = prefix_token(model);
   for (const std::string& page :
        options.wikitext_documents ? wikitext_documents(text) : std::vector<std::string>{text}) {
     const std::vector<std::int32_t> ids =
-        tokenizer.encode(options.wikitext_documents ? wikitext_detokenize(page) : page, false);
+        encode(model, tokenizer, options.wikitext_documents ? wikitext_detokenize(page) : page, false);
     plan.tokens += ids.size();
     plan.words += word_count(page);
     plan.bytes += page.size();
@@ -217,10 +214,6 @@ PerplexityResult perplexity(models::Model& model, models::Model* other, bool lay
   PerplexityResult result;
   result.context = checked_context(model, other, options);
   const Plan plan = make_plan(model, tokenizer, text, options, result.context);
-  for (const Window& window : plan.windows)
-    for (const std::int32_t id : window.tokens)
-      if (id >= model.config().vocab_size)
-        fail(ErrorCode::bad_input, "the tokenizer gives id {}, the model has {} tokens", id, model.config().vocab_size);
   std::optional<LayerMeter> meter;
   if (layers && other) meter.emplace(model, *other);
   std::vector<Position> positions;

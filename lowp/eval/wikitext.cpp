@@ -1,5 +1,6 @@
 #include "lowp/eval/wikitext.h"
 
+#include <algorithm>
 #include <array>
 
 namespace lowp::eval {
@@ -61,20 +62,22 @@ void tighten(std::string& text, char open, char close) {
 
 std::vector<std::string> wikitext_documents(std::string_view text) {
   std::vector<std::string> documents;
-  std::string current;
-  const auto flush = [&] {
-    if (!strip(current).empty()) documents.push_back(current);
-    current.clear();
+  const auto add = [&](std::string_view page) {
+    if (!strip(page).empty()) documents.emplace_back(page);
   };
-  while (!text.empty()) {
-    const std::size_t end = std::min(text.find('\n'), text.size() - 1) + 1;
-    const std::string_view line = text.substr(0, end), bare = strip(line);
-    const bool title = bare.starts_with("= ") && bare.ends_with(" =") && !bare.starts_with("= =") && bare.size() > 3;
-    if (title) flush();
-    current += line;
-    text.remove_prefix(end);
+  std::size_t page = 0;  // where it begins
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = std::min(text.find('\n', at), text.size());
+    std::string line(strip(text.substr(at, end - at)));
+    replace_all(line, "= = =", "===");
+    replace_all(line, "= =", "==");
+    if (line.starts_with("= ") && line.ends_with(" =")) {
+      if (at > 0) add(text.substr(page, at - 1 - page));  // pages are lines joined: the last has no line feed
+      page = at;
+    }
+    at = end + 1;
   }
-  flush();
+  add(text.substr(page));
   return documents;
 }
 

@@ -8,7 +8,8 @@
 
 namespace lowp::eval {
 
-/// Splits at title lines ("= Title =" with one equals sign); each document begins with its title.
+/// Splits at title lines ("= Title =" with one equals sign); each document begins with its title and, but for the last,
+/// lacks the line feed at its end.
 std::vector<std::string> wikitext_documents(std::string_view text);
 
 /// Undoes the tokenisation of WikiText: " @-@ " becomes "-", spaces around punctuation and inside brackets go.

@@ -6,10 +6,10 @@ namespace lowp::eval {
 namespace {
 
 TEST(Wikitext, SplitsAtTitles) {
-  const auto documents = wikitext_documents(" \n = One = \n \n text \n = = Section = = \n more\n = Two = \n end");
+  const auto documents = wikitext_documents(" \n = One = \n \n text \n = = Section = = \n more\n = Two = \n end\n");
   ASSERT_EQ(documents.size(), 2u);
-  EXPECT_EQ(documents[0], " = One = \n \n text \n = = Section = = \n more\n");
-  EXPECT_EQ(documents[1], " = Two = \n end");
+  EXPECT_EQ(documents[0], " = One = \n \n text \n = = Section = = \n more");
+  EXPECT_EQ(documents[1], " = Two = \n end\n");
 }
 
 TEST(Wikitext, Detokenizes) {

@@ -98,7 +98,7 @@ std::vector<std::int64_t> parse_windows(const Json& json, const std::string& whe
   const auto types = json.find("layer_types");
   if (types == json.end() || types->is_null()) {
     // The flag is Qwen's, and only Mistral has a window without one.
-    const bool slides = flag_or(json, where, "use_sliding_window", json.value("model_type", "") == "mistral");
+    const bool slides = flag_or(json, where, "use_sliding_window", text_or(json, where, "model_type", "") == "mistral");
     const std::int64_t first = json.contains("use_sliding_window") ? count_or(json, where, "max_window_layers", 28) : 0;
     for (std::int64_t i = first; slides && i < layers; ++i) windows[i] = window;
     return windows;
@@ -184,6 +184,10 @@ Config parse_config(const Json& json, const std::string& where) {
   config.rms_norm_eps = positive(number_or(json, where, "rms_norm_eps", 1e-6), where, "rms_norm_eps");
   config.max_position_embeddings = count_or(json, where, "max_position_embeddings", 2048);
   parse_rope(json, where, config);
+  constexpr std::int64_t kMostLayers = 1 << 16;  // a wrong count is not worth the memory
+  if (config.num_hidden_layers > kMostLayers)
+    fail(ErrorCode::unsupported, "{}: num_hidden_layers: at most {} are supported, found {}", where, kMostLayers,
+         config.num_hidden_layers);
   config.window = parse_windows(json, where, config.num_hidden_layers);
   config.eos_ids = token_ids(json, where, "eos_token_id");
   if (const auto bos = token_ids(json, where, "bos_token_id"); !bos.empty()) config.bos_id = bos.front();

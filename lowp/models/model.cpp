@@ -123,7 +123,12 @@ Model::Model(const std::string& path, LoadOptions options) : options_(options), 
                                load.linear(expert + "down_proj", c.hidden_size, c.moe_intermediate_size, false)});
     }
   }
-  w.head = load.linear(load.has("lm_head") ? "lm_head" : "model.embed_tokens", c.vocab_size, c.hidden_size, false);
+  const bool own_head = load.has("lm_head");
+  if (!own_head && !c.tie_word_embeddings)
+    fail(ErrorCode::bad_input,
+         "{}: tensor 'lm_head.weight' is missing and config.json's tie_word_embeddings is not true",
+         w.checkpoint->path());
+  w.head = load.linear(own_head ? "lm_head" : "model.embed_tokens", c.vocab_size, c.hidden_size, false);
   recipe_ = load.recipe();
   streamed_bytes_ = load.linear_bytes();
   for (const checkpoint::StoredTensor& tensor : w.checkpoint->tensors()) weight_bytes_ += tensor.view().bytes.size();

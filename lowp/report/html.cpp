@@ -14,16 +14,16 @@ constexpr std::string_view kStyle = R"(
   --b: #ffa257; --c: #57cf8f; --d: #c49bff; --e: #ff8f87; } }
 body { background: var(--bg); color: var(--fg); font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; margin: 2em auto; padding: 0 1.5em; max-width: 86em; }
 a { color: var(--a); text-decoration: none; }
-h1 { font-size: 1.5em; margin-bottom: 0.2em; } h2 { font-size: 1.15em; margin-top: 2em; }
+h1 { font-size: 1.5em; margin-bottom: 0.2em; } h1, dd { overflow-wrap: anywhere; } h2 { font-size: 1.15em; margin-top: 2em; }
 .about, .notes { color: var(--muted); font-size: 0.9em; } .notes dt { float: left; min-width: 1.8em; } .notes dd { margin: 0 0 0.4em 2em; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.87em; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.25em 0.6em; text-align: left; white-space: nowrap; border-bottom: 1px solid var(--line); } th { border-bottom: 2px solid var(--muted); vertical-align: bottom; }
 th.sortable { cursor: pointer; } th[aria-sort=ascending]::after { content: " \2191"; } th[aria-sort=descending]::after { content: " \2193"; }
 td.n, th.n { text-align: right; } tbody tr:nth-child(even) { background: var(--band); }
 td.long { white-space: normal; min-width: 18em; }
-svg { max-width: 100%; height: auto; display: block; margin: 0.5em 0 1.5em; } svg text { fill: var(--fg); font: 11px system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
+svg { max-width: 100%; min-width: 46em; height: auto; display: block; margin: 0.5em 0 1.5em; } svg text { fill: var(--fg); paint-order: stroke; stroke: var(--bg); stroke-width: 3px; font: 11px system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
 svg .title { font-size: 14px; font-weight: 600; } svg .muted { fill: var(--muted); } svg .axis { stroke: var(--muted); fill: none; } svg .grid { stroke: var(--line); }
-svg .leader { stroke: var(--muted); stroke-width: 0.7; } svg .reference { stroke: var(--muted); stroke-dasharray: 5 4; } svg .cell { font-size: 10px; }
+svg .leader { stroke: var(--muted); stroke-width: 0.7; } svg .reference { stroke: var(--muted); stroke-dasharray: 5 4; } svg .cell { font-size: 10px; stroke: none; }
 .s0 { fill: var(--a); stroke: var(--a); } .s1 { fill: var(--b); stroke: var(--b); } .s2 { fill: var(--c); stroke: var(--c); }
 .s3 { fill: var(--d); stroke: var(--d); } .s4 { fill: var(--e); stroke: var(--e); } .line { fill: none; stroke-width: 2; }
 )";

@@ -132,7 +132,7 @@ std::vector<NumberedNote> numbered_notes(const ModelReport& report) {
     all.push_back({kTask,
                    {"acc, acc_norm",
                     fmt::format("{} questions of {}: the choice with the largest log-likelihood, and with the largest "
-                                "log-likelihood a byte; +- {:.2f} and {:.2f} % (standard error of the original).",
+                                "log-likelihood a character; +- {:.2f} and {:.2f} % (standard error of the original).",
                                 original.task->questions, report.task_path, 100 * original.task->acc_stderr,
                                 100 * original.task->acc_norm_stderr)}});
   all.push_back(

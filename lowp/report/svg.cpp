@@ -13,10 +13,13 @@ namespace {
 
 std::string open(double width, double height, const std::string& title) {
   return fmt::format(
-      "<svg viewBox=\"0 0 {:.0f} {:.0f}\" width=\"{:.0f}\" role=\"img\" aria-label=\"{}\">\n<text class=\"title\" "
+      "<div class=\"wide\"><svg viewBox=\"0 0 {:.0f} {:.0f}\" width=\"{:.0f}\" role=\"img\" aria-label=\"{}\">\n<text "
+      "class=\"title\" "
       "x=\"0\" y=\"16\">{}</text>\n",
       width, height, width, escape(title), escape(title));
 }
+
+constexpr const char* kClose = "</svg></div>\n";
 
 std::string text(double x, double y, const std::string& words, const std::string& attributes = "") {
   return fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\"{}{}>{}</text>\n", x, y, attributes.empty() ? "" : " ", attributes,
@@ -169,7 +172,7 @@ std::string svg(const ScatterPlot& plot) {
     out += text(left ? boxes[i]->right : boxes[i]->left, boxes[i]->bottom - 3, point.label,
                 left ? "text-anchor=\"end\"" : "");
   }
-  return out + "</svg>\n";
+  return out + kClose;
 }
 
 std::string svg(const LinePlot& plot) {
@@ -198,7 +201,7 @@ std::string svg(const LinePlot& plot) {
     out += line(area.right - 10, sy(plot.lines[i].y.back()), area.right + 8, y, "leader") +
            text(area.right + 12, y + 4, plot.lines[i].label);
   }
-  return out + "</svg>\n";
+  return out + kClose;
 }
 
 std::string svg(const BarChart& chart) {
@@ -223,7 +226,7 @@ std::string svg(const BarChart& chart) {
                        scale(bar.value) - left, kRow - 6);
     out += text(scale(bar.value) + 6, y + 13, bar.text);
   }
-  return out + line(left, kTop - 2, left, bottom + 2, "axis") + "</svg>\n";
+  return out + line(left, kTop - 2, left, bottom + 2, "axis") + kClose;
 }
 
 std::string svg(const HeatMap& map) {
@@ -245,7 +248,7 @@ std::string svg(const HeatMap& map) {
       out += heat_cell({x, y, x + kCell, y + kRow}, map.values[r][c], map, map.rows[r] + " at " + map.columns[c]);
     }
   }
-  return out + "</svg>\n";
+  return out + kClose;
 }
 
 }  // namespace lowp::report

@@ -1,4 +1,5 @@
-// Plots as inline SVG. Colours come from the page's style (classes s0 to s4), so that they suit light and dark.
+// Plots as inline SVG, each in a box that scrolls where the page is narrow. Colours come from the page's style (classes
+// s0 to s4), so that they suit light and dark.
 #pragma once
 
 #include <cstddef>

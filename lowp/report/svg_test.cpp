@@ -77,7 +77,7 @@ TEST(Svg, ScatterMarksEveryPointAndEscapes) {
                          .reference = 0.01,
                          .reference_label = "ref"};
   const std::string out = svg(plot);
-  EXPECT_TRUE(out.starts_with("<svg ") && out.ends_with("</svg>\n"));
+  EXPECT_TRUE(out.starts_with("<div class=\"wide\"><svg ") && out.ends_with("</svg></div>\n"));
   EXPECT_EQ(occurrences(out, "<title>"), 2u);
   EXPECT_EQ(occurrences(out, "p&amp;q"), 2u);  // beside the point and in its title
   EXPECT_EQ(occurrences(out, "a&lt;b"), 2u);

@@ -72,6 +72,7 @@ class Quantize(Case):
         for field in ("num_experts", "moe_intermediate_size"):
             with self.subTest(field):
                 self.fails(self.fresh(llama_tensors(), {k: v for k, v in moe.items() if k != field}), words=["config.json", field, "missing"])
+        self.fails(self.fresh(llama_tensors(), moe | {"num_local_experts": 4}), words=["config.json", "num_experts is 2", "num_local_experts 4"])
 
     def test_optional_config_fields(self):
         for field, value in [("num_key_value_heads", "2"), ("head_dim", 0), ("tie_word_embeddings", "yes"), ("architectures", "LlamaForCausalLM"),
@@ -142,7 +143,7 @@ class Quantize(Case):
         text = self.folder / "text.txt"
         self.fails(BOOK, recipe="int8-int8_static", code=2, words=["int8-int8_static", "--calibrate"])
         self.fails(BOOK, "--calibrate", text, recipe="int8-int8_static", words=["text.txt"])
-        for content, words in [(b"", ["text.txt", "empty"]), (b"a\xff", ["UTF-8", "offset 1"])]:
+        for content, words in [(b"", ["text.txt", "empty"]), (b"a\xff", ["text.txt", "UTF-8", "offset 1"])]:
             text.write_bytes(content)
             self.fails(BOOK, "--calibrate", text, recipe="int8-int8_static", words=words)
         self.fails(BOOK, "--calibrate", text, "--calibrate-tokens", 0, recipe="int8-int8_static", code=2, words=["--calibrate-tokens", "0 not in range 1"])
@@ -223,6 +224,7 @@ class Run(Case):
         for field, value in [("hidden_size", "256"), ("rms_norm_eps", -1), ("rope_theta", "big"), ("max_position_embeddings", 0),
                              ("max_position_embeddings", 1e30), ("eos_token_id", 2.5)]:
             self.fails(self.copy(**{field: value}), "config.json", field, "expected")
+        self.fails(self.copy(num_hidden_layers=10**9), "config.json", "num_hidden_layers", "1000000000")
         model = self.copy()
         (model / "config.json").unlink()
         self.fails(model, "config.json")
@@ -239,6 +241,23 @@ class Run(Case):
                 model = self.copy()
                 (model / "model.safetensors").write_bytes(content if isinstance(content, bytes) else lowp_cli.file_bytes(content))
                 self.fails(model, *words)
+
+    def test_head(self):
+        """Another matrix in its place would be a silent fallback."""
+        self.fails(self.copy(tie_word_embeddings=False), "lm_head.weight", "missing", "tie_word_embeddings")
+
+    def test_more_tokens_than_the_model_has(self):
+        tensors, name = read_file(BOOK / "model.safetensors")[0], "model.embed_tokens.weight"
+        rows = Tensor("BF16", (100, 256), tensors[name].data[:100 * 256 * 2])
+        model = self.copy(vocab_size=100)
+        write_file(model / "model.safetensors", tensors | {name: rows})
+        self.fails(model, "token id", "100")
+        task = self.folder / "task.jsonl"
+        task.write_text('{"context": "The old", "choices": ["gentleman", "fire"], "answer": 0}\n')
+        for options in (["--text", self.text, "--method", "rolling"], ["--task", task]):
+            self.refused("eval", model, *options, words=["token id", "100"])
+        self.refused("quantize", model, "--recipe", "int8-int8_static", "--calibrate", self.text, "-o", self.folder / "out", words=["token id", "100"])
+        self.refused("eval", self.copy(bos_token_id=8192), "--text", self.text, "--method", "rolling", words=["config.json", "8192"])
 
     def test_a_million_merges(self):
         tokenizer = json.loads((BOOK / "tokenizer.json").read_text())
@@ -261,7 +280,7 @@ class Run(Case):
                 self.fails(model, "tokenizer.json")
 
     def test_texts(self):
-        for content, words in [(b"", ["empty"]), (b"short", ["512"]), (b"ab\xff", ["UTF-8"])]:
+        for content, words in [(b"", ["empty"]), (b"short", ["512"]), (b"ab\xff", ["text.txt", "UTF-8", "offset 2"])]:
             self.text.write_bytes(content)
             self.refused("eval", BOOK, "--text", self.text, words=words)
         self.refused("eval", BOOK, "--text", self.folder / "none", words=["none"])

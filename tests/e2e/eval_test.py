@@ -51,6 +51,9 @@ class Eval(Case):
         self.text.write_text(page.format("One"))
         one = self.eval(BOOK, "--method", "rolling", "--documents", "wikitext")
         self.assertAlmostEqual(pages["tokens"] / one["tokens"], 3, delta=0.2)
+        total = pages["nll"] * pages["scored"]  # a page lacks its last line feed, but for the last page
+        size = len("".join(page.format(title) for title in ("One", "Two", "Three"))) - 2
+        self.assertAlmostEqual(pages["bits_per_byte"], total / size / math.log(2))
 
     def test_against_itself(self):
         result = self.eval(BOOK, "--against", BOOK, "--layers")
@@ -91,6 +94,13 @@ class Eval(Case):
         self.assertEqual(result["questions"], len((MODELS / "choices.jsonl").read_text().splitlines()))
         self.assertEqual(set(result) - set(KEYS), {"task", "questions", "acc", "acc_stderr", "acc_norm", "acc_norm_stderr"})
         self.assertTrue(result["acc"] > 0.6 and 0 < result["acc_stderr"] < 0.1)
+
+    def test_task_normalised_by_characters(self):
+        """As lm-eval does; by bytes the dashes would win both."""
+        task = self.folder / "task.jsonl"
+        task.write_text(json.dumps({"context": "The old man", "choices": ["caf\u00e9", "\u2014\u2014"], "answer": 0}))
+        result = self.json("eval", BOOK, "--task", task, "--compute", "f32")
+        self.assertEqual((result["acc"], result["acc_norm"]), (0, 1))
 
 
 if __name__ == "__main__":
