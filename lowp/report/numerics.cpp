@@ -46,15 +46,15 @@ double draw(Random& random, Data data) {
 std::vector<std::string> members(std::string_view pattern) {
   const std::vector<std::string> all = formats::expand_pattern(pattern);
   if (all.size() == 1) return all;
+  const bool plain = pattern.ends_with("<G>") || pattern.ends_with("_channel");  // with no other kind of zero point
   std::vector<std::string> chosen;
   for (const std::string& name : all) {
     const auto match = formats::match_pattern(pattern, name);
     if (!match) continue;
     const auto [bits, group] = *match;
-    const bool symmetric = !name.ends_with("_asym");
     if (bits == 0     ? group == 64
-        : group == 0  ? symmetric && (bits == 8 || bits == 4)
-        : group == 32 ? symmetric || bits == 4 || bits == 2
+        : group == 0  ? plain && (bits == 8 || bits == 4)
+        : group == 32 ? plain || bits == 4 || bits == 2
                       : group == 128 && bits == 4)
       chosen.push_back(name);
   }
