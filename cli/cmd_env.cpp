@@ -9,6 +9,8 @@
 #include "cli/output.h"
 #include "lowp/base/env.h"
 #include "lowp/base/threads.h"
+#include "lowp/kernels/cpu/isa.h"
+#include "lowp/kernels/kernel.h"
 
 namespace lowp::cli {
 namespace {
@@ -21,14 +23,12 @@ std::string cpu_line(const std::string& key) {
   return "";
 }
 
-// Instruction sets that decide kernels, of those the CPU has.
-std::vector<std::string> instruction_sets() {
-  const std::string flags = " " + cpu_line("flags") + " ";
-  std::vector<std::string> found;
-  for (const char* set : {"avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_vbmi",
-                          "amx_int8", "amx_bf16"})
-    if (flags.find(fmt::format(" {} ", set)) != std::string::npos) found.emplace_back(set);
-  return found;
+// Kernel variants that this machine runs, the plainest first.
+std::vector<std::string_view> kernel_levels() {
+  std::vector<std::string_view> levels;
+  for (const kernels::cpu::Isa level : kernels::cpu::isa_levels())
+    if (kernels::cpu::runs(level)) levels.push_back(kernels::cpu::name(level));
+  return levels;
 }
 
 void run(bool json) {
@@ -41,6 +41,7 @@ void run(bool json) {
 #else
   const std::string compiler = "g++ " __VERSION__;
 #endif
+  const std::string chosen(kernels::reference_backend() ? "ref" : kernels::cpu::name(kernels::cpu::isa()));
   if (json) {
     Json variables = Json::object();
     for (const env::Variable& v : env::variables()) variables[std::string(v.name)] = env::get(v.name);
@@ -48,7 +49,8 @@ void run(bool json) {
                              {"compiler", compiler},
                              {"system", system.sysname + std::string(" ") + system.release},
                              {"cpu", cpu_line("model name")},
-                             {"instruction_sets", instruction_sets()},
+                             {"isa_levels", kernel_levels()},
+                             {"isa", chosen},
                              {"threads", thread_count()},
                              {"memory_bytes", memory},
                              {"devices", {"cpu"}},
@@ -57,10 +59,11 @@ void run(bool json) {
     return;
   }
   fmt::print(
-      "lowp      {}\ncompiler  {}\nsystem    {} {}\ncpu       {}\n          {}\nthreads   {}\nmemory    {}\ndevices   "
+      "lowp      {}\ncompiler  {}\nsystem    {} {}\ncpu       {}\nkernels   {} (this machine runs: {})\nthreads   "
+      "{}\nmemory    {}\ndevices   "
       "cpu (cuda: not in this build)\n\n",
-      LOWP_VERSION, compiler, system.sysname, system.release, cpu_line("model name"),
-      fmt::join(instruction_sets(), " "), thread_count(), human_bytes(memory));
+      LOWP_VERSION, compiler, system.sysname, system.release, cpu_line("model name"), chosen,
+      fmt::join(kernel_levels(), " "), thread_count(), human_bytes(memory));
   Table table({"variable", "value", "default", "meaning"});
   for (const env::Variable& v : env::variables()) {
     const std::string value = env::get(v.name);

@@ -1,6 +1,19 @@
 #include "lowp/kernels/kernel.h"
 
+#include "lowp/base/env.h"
+#include "lowp/base/error.h"
+
 namespace lowp::kernels {
+
+bool reference_backend() {
+  static const bool forced = [] {
+    const std::string value = env::get("LOWP_FORCE_BACKEND");
+    if (!value.empty() && value != "ref")
+      fail(ErrorCode::usage, "LOWP_FORCE_BACKEND: expected ref or nothing, found '{}'", value);
+    return value == "ref";
+  }();
+  return forced;
+}
 
 formats::GroupParams group_params(const QuantizedMatrix& matrix, std::int64_t group_row, std::int64_t group_col) {
   formats::GroupParams p;

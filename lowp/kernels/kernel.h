@@ -33,6 +33,10 @@ struct CastKernels {
                      float* out);
 };
 
+/// Whether LOWP_FORCE_BACKEND=ref asks for the scalar oracle in place of every fast kernel. Throws Error(usage) on any
+/// other value but the empty one.
+bool reference_backend();
+
 /// Parameters of the group that holds element (row, column), read back from a quantized matrix.
 formats::GroupParams group_params(const QuantizedMatrix& matrix, std::int64_t group_row, std::int64_t group_col);
 

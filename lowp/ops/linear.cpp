@@ -1,37 +1,74 @@
 #include "lowp/ops/linear.h"
 
 #include <algorithm>
+#include <array>
+#include <cstring>
 
 #include "lowp/base/error.h"
 #include "lowp/base/threads.h"
 #include "lowp/formats/codec.h"
+#include "lowp/kernels/cpu/gemm/pack.h"
 #include "lowp/kernels/cpu/matmul.h"
+#include "lowp/kernels/kernel.h"
 #include "lowp/ops/cast.h"
 
 namespace lowp::ops {
 namespace {
 
+namespace cpu = kernels::cpu;
 using formats::Elem;
 
-constexpr std::int64_t kPanel =
-    48;  // weight rows unpacked at a time: with k = 4096 they stay in the second-level cache
-constexpr std::int64_t kRowBlock = 64;  // activation rows swept over a panel
+constexpr std::int64_t kRowBlock = 512;          // rows of a tile
+constexpr std::int64_t kWorkBytes = 128 * 1024;  // of weights that a thread takes at a time, at least
+constexpr std::int64_t kWorkProducts = 1 << 20;  // or this much arithmetic
 
+const cpu::GemmKernels& gemm() { return cpu::gemm_kernels(cpu::isa()); }
+
+cpu::Matmul decoded_matmul() {
+  return kernels::reference_backend() ? cpu::kMatmulPortable.matmul : cpu::matmul_kernels().matmul;
+}
+
+// Padded to whole tiles.
 std::vector<float> load_bias(const std::optional<TensorView>& bias, std::int64_t n) {
   if (!bias) return {};
   LOWP_CHECK(element_count(bias->shape) == n, "bias of {} for {} outputs", element_count(bias->shape), n);
-  std::vector<float> values(static_cast<std::size_t>(n));
+  std::vector<float> values(static_cast<std::size_t>(round_up(n, OutputTile::kStride)));
   load_f32(*bias, 0, n, values.data());
   return values;
+}
+
+// A worker's memory, kept between calls.
+struct Scratch {
+  cpu::AlignedBytes decode{static_cast<std::size_t>(cpu::kScratchBytes)};
+  std::vector<float> values, rows, row;
+};
+
+Scratch& scratch() {
+  static thread_local Scratch mine;
+  return mine;
+}
+
+bool needs_float_sums(const cpu::PackedMatrix& w) {
+  return w.arithmetic != cpu::Arithmetic::int8 && (w.bias != 0 || w.offset != cpu::OffsetType::none);
+}
+
+std::int64_t row_stride(std::int64_t bytes) {
+  const std::int64_t lines = ceil_div<std::int64_t>(bytes, 64);
+  return (lines | 1) * 64;
 }
 
 }  // namespace
 
 Linear::Linear(const TensorView& weight, std::optional<TensorView> bias, Elem compute)
     : n_(weight.shape[0]), k_(weight.shape[1]), compute_(compute), bias_(load_bias(bias, weight.shape[0])) {
+  const bool packable = weight.dtype == DType::bf16 && (compute == Elem::bf16 || compute == Elem::f32);
+  if (packable && !kernels::reference_backend()) {
+    packed_ = cpu::pack(weight, compute == Elem::bf16 ? gemm().wide : cpu::Arithmetic::f32);
+    return;
+  }
   std::vector<float> values(static_cast<std::size_t>(n_ * k_));
   load_f32(weight, 0, n_ * k_, values.data());
-  keep(std::move(values));
+  keep_decoded(std::move(values));
 }
 
 Linear::Linear(const QuantizedMatrix& weight, const formats::Recipe& recipe, std::optional<float> activation_scale,
@@ -44,15 +81,21 @@ Linear::Linear(const QuantizedMatrix& weight, const formats::Recipe& recipe, std
       bias_(load_bias(bias, weight.m)) {
   LOWP_CHECK(!activation_ || activation_->scope != formats::Scope::calibrated || activation_scale_,
              "calibrated recipe {} without a scale", recipe.name);
+  if (!kernels::reference_backend())
+    if (const auto packing = cpu::packing_for(weight.format, k_, activation_, compute, gemm())) {
+      packed_ = cpu::pack(weight, *packing);
+      return;
+    }
+  // The values that torchao's dequantize gives: rounded to `compute` for weight-only recipes and intx, else exact.
   const bool exact = activation_.has_value() && !activation_->format.scale_in_input_dtype;
   const DType type = exact || compute == Elem::f32 ? DType::f32 : DType::bf16;
   const Tensor decoded = dequantize(weight, type);
   std::vector<float> values(static_cast<std::size_t>(n_ * k_));
   load_f32(decoded.view(), 0, n_ * k_, values.data());
-  keep(std::move(values));
+  keep_decoded(std::move(values));
 }
 
-void Linear::keep(std::vector<float> values) {
+void Linear::keep_decoded(std::vector<float> values) {
   const bool narrow = std::all_of(values.begin(), values.end(), [](float v) { return (float_bits(v) & 0xFFFFu) == 0; });
   if (!narrow) {
     weight_f32_ = std::move(values);
@@ -63,40 +106,164 @@ void Linear::keep(std::vector<float> values) {
                  [](float v) { return static_cast<std::uint16_t>(float_bits(v) >> 16); });
 }
 
-void Linear::run(std::span<const float> x, std::int64_t rows, std::span<float> y) const {
-  std::vector<float> quantized;
-  if (activation_) {
-    quantized.resize(x.size());
-    fake_quantize(*activation_, compute_, activation_scale_, x, rows, k_, quantized);
-    x = quantized;
+std::size_t Linear::memory() const {
+  return (packed_ ? packed_->memory() : weight_f32_.size() * 4 + weight_bf16_.size() * 2) + bias_.size() * 4;
+}
+
+std::int64_t Linear::tile_bytes() const {
+  return packed_ ? packed_->panel_bytes() : OutputTile::kStride * k_ * (weight_f32_.empty() ? 2 : 4);
+}
+
+bool Linear::shares_input(const Linear& other) const {
+  const auto same_activation = [&] {
+    if (activation_.has_value() != other.activation_.has_value()) return false;
+    return !activation_ || (activation_->word == other.activation_->word &&
+                            activation_->format.scale_in_input_dtype == other.activation_->format.scale_in_input_dtype);
+  };
+  const auto same_packing = [&] {
+    if (packed_.has_value() != other.packed_.has_value()) return false;
+    return !packed_ || (packed_->arithmetic == other.packed_->arithmetic && packed_->block == other.packed_->block &&
+                        needs_float_sums(*packed_) == needs_float_sums(*other.packed_));
+  };
+  return k_ == other.k_ && compute_ == other.compute_ && activation_scale_ == other.activation_scale_ &&
+         same_activation() && same_packing();
+}
+
+void Linear::prepare(std::span<const float> x, std::int64_t rows, Input& input) const {
+  LOWP_CHECK(static_cast<std::int64_t>(x.size()) == rows * k_, "{} values for [{}, {}]", x.size(), rows, k_);
+  input.rows_ = rows;
+  if (!packed_) {
+    input.values_.assign(x.begin(), x.end());
+    if (activation_) fake_quantize(*activation_, compute_, activation_scale_, x, rows, k_, input.values_);
+    return;
   }
-  const kernels::cpu::Matmul matmul = kernels::cpu::matmul_kernels().matmul;
-  const std::int64_t panels = ceil_div(n_, kPanel);
-  const std::int64_t grain = std::max<std::int64_t>(1, (1 << 19) / std::max<std::int64_t>(1, rows * k_ * kPanel));
-  parallel_for(panels, grain, [&](std::int64_t begin, std::int64_t end) {
-    std::vector<float> panel;
-    for (std::int64_t p = begin; p < end; ++p) {
-      const std::int64_t first = p * kPanel, cols = std::min(kPanel, n_ - first);
-      const float* w = weight_f32_.data() + first * k_;
-      if (weight_f32_.empty()) {
-        panel.resize(static_cast<std::size_t>(kPanel * k_));
-        for (std::int64_t i = 0; i < cols * k_; ++i)
-          panel[i] = bits_float(static_cast<std::uint32_t>(weight_bf16_[first * k_ + i]) << 16);
-        w = panel.data();
-      }
-      for (std::int64_t r = 0; r < rows; r += kRowBlock) {
-        const std::int64_t count = std::min(kRowBlock, rows - r);
-        float* out = y.data() + r * n_ + first;
-        matmul(x.data() + r * k_, count, w, cols, k_, out, n_);
-        for (std::int64_t i = 0; i < count; ++i)
-          for (std::int64_t c = 0; c < cols; ++c) {
-            float& value = out[i * n_ + c];
-            if (!bias_.empty()) value += bias_[first + c];
-            value = formats::round_to(compute_, value);
-          }
-      }
+  const cpu::PackedMatrix& w = *packed_;
+  cpu::PackedRows& out = input.packed_;
+  const bool int8 = w.arithmetic == cpu::Arithmetic::int8;
+  out.arithmetic = w.arithmetic;
+  out.rows = rows;
+  out.k = k_;
+  out.block = w.block;
+  out.stride = row_stride(w.padded_k() * (int8 ? 1 : w.arithmetic == cpu::Arithmetic::bf16 ? 2 : 4));
+  const auto count = static_cast<std::size_t>(rows), blocks = static_cast<std::size_t>(rows * out.blocks());
+  out.data.resize(static_cast<std::size_t>(rows * out.stride));
+  out.row_scale.resize(count);
+  out.block_scale.resize(activation_ && activation_->format.group_cols != 0 ? blocks : 0);
+  out.zero_point.resize(activation_ && activation_->format.zero_point != formats::ZeroPoint::none ? count : 0);
+  out.sums.resize(int8 ? blocks : 0);
+  out.float_sums.resize(needs_float_sums(w) ? blocks : 0);
+
+  formats::GroupStats call;
+  if (activation_ && activation_->scope == formats::Scope::tensor)
+    for (const float value : x) call.add(value);
+  const cpu::RowsTask task(x.data(), activation_ ? &*activation_ : nullptr, compute_, activation_scale_, call, &out);
+  parallel_for(rows, std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(k_, 1)),
+               [&](std::int64_t begin, std::int64_t end) {
+                 std::vector<float>& row = scratch().row;
+                 row.resize(static_cast<std::size_t>(k_));
+                 gemm().quantize_rows(task, begin, end - begin, row.data());
+               });
+}
+
+OutputTile Linear::tile(const Input& input, std::int64_t index, std::int64_t row, std::int64_t rows,
+                        float* values) const {
+  constexpr std::int64_t kStride = OutputTile::kStride;
+  const std::int64_t first = index * kStride, columns = std::min(kStride, n_ - first);
+  const float* bias = bias_.empty() ? nullptr : bias_.data() + first;
+  if (packed_) {
+    gemm().panel(*packed_, index, input.packed_, row, rows, bias, compute_ == Elem::bf16, scratch().decode.data(),
+                 values);
+  } else {
+    const float* w = weight_f32_.data() + first * k_;
+    std::vector<float>& wide = scratch().rows;
+    if (weight_f32_.empty()) {
+      wide.resize(static_cast<std::size_t>(kStride * k_));
+      for (std::int64_t i = 0; i < columns * k_; ++i)
+        wide[i] = bits_float(static_cast<std::uint32_t>(weight_bf16_[first * k_ + i]) << 16);
+      w = wide.data();
     }
-  });
+    decoded_matmul()(input.values_.data() + row * k_, rows, w, columns, k_, values, kStride);
+    for (std::int64_t r = 0; r < rows; ++r)
+      for (std::int64_t c = 0; c < columns; ++c) {
+        float& value = values[r * kStride + c];
+        if (bias) value += bias[c];
+        value = formats::round_to(compute_, value);
+      }
+  }
+  return {.row = row, .rows = rows, .column = first, .columns = columns, .values = values};
+}
+
+namespace {
+
+// Threads take tiles in order; each covers all rows, so that a weight is read once for kRowBlock rows.
+std::int64_t grain(std::int64_t rows, std::int64_t bytes, std::int64_t k) {
+  const std::int64_t products = std::max<std::int64_t>(rows, 1) * k * OutputTile::kStride;
+  return std::max<std::int64_t>(
+      1, std::min(kWorkBytes / std::max<std::int64_t>(bytes, 1), kWorkProducts / std::max<std::int64_t>(products, 1)));
+}
+
+}  // namespace
+
+void run_tiles(std::span<const Linear* const> linears, const Input& input,
+               const std::function<void(std::span<const OutputTile>)>& done) {
+  constexpr std::size_t kMost = 4;
+  LOWP_CHECK(!linears.empty() && linears.size() <= kMost, "{} Linears", linears.size());
+  for (const Linear* linear : linears)
+    LOWP_CHECK(linear->n() == linears[0]->n() && linears[0]->shares_input(*linear), "Linears that share no input");
+  const std::int64_t rows = input.rows();
+  parallel_for(linears[0]->tiles(), grain(rows, linears[0]->tile_bytes(), linears[0]->k()),
+               [&](std::int64_t begin, std::int64_t end) {
+                 std::vector<float>& values = scratch().values;
+                 const std::int64_t most = std::min(rows, kRowBlock) * OutputTile::kStride;
+                 values.resize(linears.size() * static_cast<std::size_t>(most));
+                 for (std::int64_t t = begin; t < end; ++t)
+                   for (std::int64_t r = 0; r < rows; r += kRowBlock) {
+                     std::array<OutputTile, kMost> tiles;
+                     for (std::size_t i = 0; i < linears.size(); ++i)
+                       tiles[i] = linears[i]->tile(input, t, r, std::min(kRowBlock, rows - r),
+                                                   values.data() + static_cast<std::int64_t>(i) * most);
+                     done({tiles.data(), linears.size()});
+                   }
+               });
+}
+
+void run_all(std::span<const Linear* const> linears, const Input& input, std::span<const std::span<float>> outputs) {
+  LOWP_CHECK(linears.size() == outputs.size(), "{} outputs of {} Linears", outputs.size(), linears.size());
+  const std::int64_t rows = input.rows();
+  std::int64_t tiles = 0;
+  for (std::size_t i = 0; i < linears.size(); ++i) {
+    LOWP_CHECK(linears[0]->shares_input(*linears[i]), "Linears that share no input");
+    LOWP_CHECK(static_cast<std::int64_t>(outputs[i].size()) == rows * linears[i]->n(), "output of {} values",
+               outputs[i].size());
+    tiles += linears[i]->tiles();
+  }
+  if (tiles == 0 || rows == 0) return;
+  parallel_for(tiles, grain(rows, linears[0]->tile_bytes(), linears[0]->k()),
+               [&](std::int64_t begin, std::int64_t end) {
+                 std::vector<float>& values = scratch().values;
+                 values.resize(static_cast<std::size_t>(std::min(rows, kRowBlock) * OutputTile::kStride));
+                 std::int64_t first = 0;  // tile of the Linear among all
+                 for (std::size_t i = 0; i < linears.size(); first += linears[i++]->tiles()) {
+                   const Linear& linear = *linears[i];
+                   for (std::int64_t t = std::max(begin - first, std::int64_t{0});
+                        t < std::min(end - first, linear.tiles()); ++t)
+                     for (std::int64_t r = 0; r < rows; r += kRowBlock) {
+                       const OutputTile tile = linear.tile(input, t, r, std::min(kRowBlock, rows - r), values.data());
+                       for (std::int64_t i_row = 0; i_row < tile.rows; ++i_row)
+                         std::memcpy(&outputs[i][(r + i_row) * linear.n() + tile.column],
+                                     tile.values + i_row * OutputTile::kStride,
+                                     static_cast<std::size_t>(tile.columns) * sizeof(float));
+                     }
+                 }
+               });
+}
+
+void Linear::run(std::span<const float> x, std::int64_t rows, std::span<float> y) const {
+  Input input;
+  prepare(x, rows, input);
+  const Linear* const self = this;
+  const std::span<float> output = y;
+  run_all({&self, 1}, input, {&output, 1});
 }
 
 }  // namespace lowp::ops

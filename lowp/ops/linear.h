@@ -1,44 +1,92 @@
 // y = x W^T + b under a recipe: the activation is really quantized, then multiplied with the weight's values.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include "lowp/formats/recipe.h"
+#include "lowp/kernels/cpu/gemm/packed.h"
 #include "lowp/tensor/quantized.h"
 
 namespace lowp::ops {
 
-/// A Linear's weight, decoded once for the multiplication.
+/// Rows of activations, quantized once for all Linears that share them. Reusable: prepare() keeps its memory.
+class Input {
+ public:
+  std::int64_t rows() const { return rows_; }
+
+ private:
+  friend class Linear;
+  std::int64_t rows_ = 0;
+  kernels::cpu::PackedRows packed_;
+  std::vector<float> values_;  // [rows, k], for weights that are not packed
+};
+
+/// Finished values of some outputs: bias added, rounded to the compute dtype.
+struct OutputTile {
+  static constexpr std::int64_t kStride = kernels::cpu::kPanel;
+  std::int64_t row = 0, rows = 0;
+  std::int64_t column = 0, columns = 0;  // columns <= kStride
+  float* values = nullptr;               // [rows, kStride]
+};
+
+/// A Linear's weight, packed once for the multiplication.
 class Linear {
  public:
   /// A high-precision weight [n, k] (f16, bf16, f32) and optional bias [n].
   Linear(const TensorView& weight, std::optional<TensorView> bias, formats::Elem compute);
 
-  /// A quantized weight. Weight-only recipes multiply by the weight rounded to `compute`, as torchao's dequantize does;
-  /// recipes with activations multiply exact values. `activation_scale`: the multiplier of Scope::calibrated.
+  /// A quantized weight. Products are of exact operands, elements times elements; scales multiply the sums of their
+  /// groups. `activation_scale`: the multiplier of Scope::calibrated.
   Linear(const QuantizedMatrix& weight, const formats::Recipe& recipe, std::optional<float> activation_scale,
          std::optional<TensorView> bias, formats::Elem compute);
 
   std::int64_t n() const { return n_; }
   std::int64_t k() const { return k_; }
+  /// Bytes that the weight takes in memory.
+  std::size_t memory() const;
 
-  /// y [rows, n] = x [rows, k] W^T + b, rounded to the compute dtype; products are summed in f32 in an order that does
-  /// not depend on `rows`. x holds values of the compute dtype.
+  /// Whether an Input prepared by this Linear serves `other` too.
+  bool shares_input(const Linear& other) const;
+
+  /// Quantizes x [rows, k], values of the compute dtype.
+  void prepare(std::span<const float> x, std::int64_t rows, Input& input) const;
+
+  /// y [rows, n] = x [rows, k] W^T + b, rounded to the compute dtype. Sums run in f32 (int32 within a block of integer
+  /// operands) in an order that does not depend on rows: a row's result is the same alone and in any batch.
   void run(std::span<const float> x, std::int64_t rows, std::span<float> y) const;
 
  private:
-  void keep(std::vector<float> values);
+  friend void run_tiles(std::span<const Linear* const> linears, const Input& input,
+                        const std::function<void(std::span<const OutputTile>)>& done);
+  friend void run_all(std::span<const Linear* const> linears, const Input& input,
+                      std::span<const std::span<float>> outputs);
+  void keep_decoded(std::vector<float> values);
+  std::int64_t tiles() const { return ceil_div(n_, OutputTile::kStride); }
+  std::int64_t tile_bytes() const;
+  // Values [rows, kStride] of the outputs from index * kStride on.
+  OutputTile tile(const Input& input, std::int64_t index, std::int64_t row, std::int64_t rows, float* values) const;
 
   std::int64_t n_ = 0, k_ = 0;
   formats::Elem compute_;
   std::optional<formats::Activation> activation_;
   std::optional<float> activation_scale_;
-  std::vector<float> weight_f32_;           // [n, k]; one of the two
-  std::vector<std::uint16_t> weight_bf16_;  // [n, k], where every value is exact in bf16
+  std::optional<kernels::cpu::PackedMatrix> packed_;
+  // Where no packed kernel serves, and in the reference backend: the values, f32, or bf16 where that is exact.
+  std::vector<float> weight_f32_;           // [n, k]
+  std::vector<std::uint16_t> weight_bf16_;  // [n, k]
   std::vector<float> bias_;
 };
+
+/// The product of several Linears of equal n with one input they share, tile by tile: `done` gets the tiles of all of
+/// them for the same rows and columns at once, on any thread, in any order. It may change the values: they are scratch.
+void run_tiles(std::span<const Linear* const> linears, const Input& input,
+               const std::function<void(std::span<const OutputTile>)>& done);
+
+/// The products of Linears that share an input, all in one go over the threads: outputs[i] is [rows, linears[i]->n()].
+void run_all(std::span<const Linear* const> linears, const Input& input, std::span<const std::span<float>> outputs);
 
 /// x [rows, k] onto the activation's grid: the values that quantizing and dequantizing leaves, in f32. Scope::token
 /// takes row- and tensor-level scales from each row, Scope::tensor from all rows, Scope::calibrated from `calibrated`.

@@ -1,0 +1,158 @@
+// A Linear's weight in the layout of the CPU kernels, the rows it is multiplied with, and the table of kernels.
+//
+// The layout. Panels of 32 outputs, one vector lane an output. Along k a panel is one forward stream: where the format
+// has group scales, each step of max(block, 32) values of k starts with the scales (then the offsets) of its blocks,
+// [block, 32]; then come the codes, chunk by chunk of 32 values of k. Codes of 16 bits, and of 8 bits under int8
+// arithmetic, stand as the kernels multiply them: [k / 2, 32, 2] words or [k / 4, 32, 4] bytes. Other codes come in two
+// halves of 16 outputs, each in planes of 4, 2 and 1 bits of all codes, so that shifts take a register of codes apart.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "lowp/base/bits.h"
+#include "lowp/formats/quantize.h"
+#include "lowp/formats/recipe.h"
+#include "lowp/kernels/cpu/isa.h"
+
+namespace lowp::kernels::cpu {
+
+inline constexpr std::int64_t kPanel = 32;  // outputs that are computed together
+inline constexpr std::int64_t kChunk = 32;  // k is padded to a multiple of this with zero activations
+
+/// What products are computed in. Operands are exact in each: elements without their scales, which multiply the sums
+/// over a block of k.
+enum class Arithmetic : std::uint8_t {
+  int8,  // unsigned weight codes x signed activation codes, summed in int32
+  bf16,  // pairs of bf16 products, summed in f32 by the CPU's bf16 instructions
+  f32,   // bf16 weights x f32 activations, by f32 multiply-add
+};
+
+/// How the scales of blocks stand in the stream.
+enum class ScaleType : std::uint8_t { none, e8m0, e4m3, bf16, f32 };
+
+/// How the offsets of blocks stand in the stream: zero points (offset = -zero * scale), or offsets themselves.
+enum class OffsetType : std::uint8_t { none, zero_point, bf16, f32 };
+
+/// Memory aligned to a cache line, not initialised.
+class AlignedBytes {
+ public:
+  AlignedBytes() = default;
+  explicit AlignedBytes(std::size_t size);
+  std::uint8_t* data() { return bytes_.get(); }
+  const std::uint8_t* data() const { return bytes_.get(); }
+  std::size_t size() const { return size_; }
+
+ private:
+  struct Free {
+    void operator()(std::uint8_t* bytes) const;
+  };
+  std::unique_ptr<std::uint8_t, Free> bytes_;
+  std::size_t size_ = 0;
+};
+
+/// A packed weight [n, k]. The value of code c of output j in block b is row_scale[j] * (scale[b, j] * (decoded(c) -
+/// bias) + offset[b, j]).
+struct PackedMatrix {
+  std::int64_t n = 0, k = 0;
+  Arithmetic arithmetic = Arithmetic::bf16;
+  int bits = 16;           // of a stored code: 1 to 8, or 16
+  std::int64_t block = 0;  // values of k that are summed before scales are applied: 16 or a multiple of 32
+  ScaleType scale = ScaleType::none;
+  OffsetType offset = OffsetType::none;
+  float bias = 0;
+  bool lookup = false;  // int8 arithmetic: bytes[c] is the decoded code, otherwise c is
+  std::array<std::uint8_t, 16> bytes{};
+  std::array<std::uint16_t, 128>
+      words{};                   // other arithmetics: decoded codes as bf16; of 8 bits the top one is the sign
+  std::vector<float> row_scale;  // [panels * 32]
+  std::vector<float> row_sum;    // [panels * 32] sums over k of the values, for activations with zero points
+  AlignedBytes data;             // [panels, panel_bytes()], and a little that may be read beyond
+
+  std::int64_t padded_k() const { return round_up(k, kChunk); }
+  std::int64_t panels() const { return ceil_div(n, kPanel); }
+  std::int64_t blocks() const { return ceil_div(padded_k(), block); }
+  std::int64_t step() const { return block < kChunk ? kChunk : block; }
+  /// Codes that are multiplied as they stand in memory.
+  bool direct() const { return bits == 16 || (bits == 8 && arithmetic == Arithmetic::int8); }
+  /// Bytes of the scales (and offsets) of one block, and of the codes of 32 values of k.
+  std::int64_t scale_bytes() const;
+  std::int64_t offset_bytes() const;
+  std::int64_t chunk_bytes() const { return kPanel * kChunk * bits / 8; }
+  std::int64_t panel_bytes() const {
+    return blocks() * (scale_bytes() + offset_bytes()) + padded_k() / kChunk * chunk_bytes();
+  }
+  std::size_t memory() const { return data.size() + (row_scale.size() + row_sum.size()) * sizeof(float); }
+};
+
+/// Rows of activations [rows, k] as kernels read them: int8 codes, bf16 or f32 elements.
+struct PackedRows {
+  Arithmetic arithmetic = Arithmetic::bf16;
+  std::int64_t rows = 0, k = 0;
+  std::int64_t block = 0;          // of the weight
+  std::int64_t stride = 0;         // bytes of a row; never a power of two, so that rows fall into different cache sets
+  std::vector<std::uint8_t> data;  // [rows, stride], zero beyond k
+  std::vector<float> row_scale;    // [rows]
+  std::vector<float> block_scale;  // [rows, blocks]; empty if there are none
+  std::vector<float> zero_point;   // [rows], subtracted from every code; empty if there are none
+  std::vector<std::int32_t> sums;  // int8: [rows, blocks] sums of codes
+  std::vector<float> float_sums;   // other arithmetics: sums of elements, if the weight has a bias or offsets
+
+  std::int64_t blocks() const { return ceil_div(round_up(k, kChunk), block); }
+};
+
+/// Rounds to a float element's grid: encode() and decode() of formats/codec.h in one, saturating.
+struct Grid {
+  std::uint32_t half = 0, lsb = 0, largest = 0, smallest_normal = 0;
+  float magic = 0;  // added to a magnitude below smallest_normal, it rounds to the subnormal step
+  bool has_nan = false;
+};
+
+/// What quantizing rows into PackedRows needs. A level's kernels are compiled for its instructions, so they call
+/// nothing inline that other code shares: what depends on formats is here.
+struct RowsTask {
+  RowsTask(const float* x, const formats::Activation* activation, formats::Elem compute,
+           std::optional<float> calibrated, const formats::GroupStats& call, PackedRows* out);
+
+  /// Parameters of a group of a row with these statistics.
+  formats::GroupParams params(const formats::GroupStats& stats, float tensor_scale) const;
+  /// The second-level scale of a row with these statistics; 1 if the format has none.
+  float tensor_scale(const formats::GroupStats& stats) const;
+
+  const float* x;                         // [rows, k]
+  const formats::Activation* activation;  // nullptr: x as it is, exact in the arithmetic's element
+  formats::Elem compute;
+  std::optional<float> calibrated;  // Scope::calibrated
+  formats::GroupStats call;         // Scope::tensor: of all rows
+  PackedRows* out;                  // sized
+  Grid grid;                        // of float elements
+  bool integers = false;
+  float low = 0, high = 0;  // of integers
+};
+
+/// Kernels of one instruction level.
+struct GemmKernels {
+  const char* name;
+  Arithmetic wide;  // the arithmetic of bf16 operands: bf16 where the level has it, otherwise f32
+  /// values [rows, 32] = rows row .. row + rows of x times the outputs of a panel, all scales applied, plus bias [32]
+  /// (or nullptr), rounded to bf16 if `round`. `scratch` has kScratchBytes aligned to 64. The order of summation
+  /// depends on the weight alone, not on rows.
+  void (*panel)(const PackedMatrix& weight, std::int64_t panel, const PackedRows& x, std::int64_t row,
+                std::int64_t rows, const float* bias, bool round, std::uint8_t* scratch, float* values);
+  /// Quantizes rows row .. row + rows, bit for bit as formats/quantize.h does. `scratch` has k floats.
+  void (*quantize_rows)(const RowsTask& task, std::int64_t row, std::int64_t rows, float* scratch);
+};
+
+inline constexpr std::int64_t kMaxSpan = 1024;  // values of k that are decoded at a time, at most
+inline constexpr std::int64_t kScratchBytes = kMaxSpan * kPanel * 2 + 2 * (kMaxSpan / 16) * kPanel * 4;
+
+extern const GemmKernels kGemmPortable, kGemmAvx2, kGemmAvx2Vnni, kGemmAvx512, kGemmAvx512Bf16, kGemmAmx;
+
+/// The packed kernels of a level.
+const GemmKernels& gemm_kernels(Isa isa);
+
+}  // namespace lowp::kernels::cpu
