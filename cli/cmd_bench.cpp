@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
 #include <memory>
 
 #include "bench/cases.h"
@@ -78,7 +77,8 @@ void print_rows(const bench::Device& device, const std::vector<bench::Row>& rows
 
 void run_kernels(Options& options) {
   const std::unique_ptr<bench::Device> device = find_device(options.device);
-  options.selection.dtype = *find_dtype(options.dtype);
+  for (const DType type : {DType::bf16, DType::f16, DType::f32})
+    if (formats::name(element_of(type)) == options.dtype) options.selection.dtype = type;
   const std::vector<bench::Row> others =
       options.compare.empty() ? std::vector<bench::Row>{} : bench::read_rows(options.compare);
   std::vector<bench::Case> cases;
@@ -111,8 +111,7 @@ void add_kernels(CLI::App& bench) {
                    "formats (of casts) or recipes (of products), separated by commas")
       ->delimiter(',');
   command->add_option("--dtype", options->dtype, "type of high-precision operands")
-      ->transform(
-          CLI::Transformer(std::map<std::string, std::string>{{"bf16", "BF16"}, {"f16", "F16"}, {"f32", "F32"}}))
+      ->check(CLI::IsMember({"bf16", "f16", "f32"}))
       ->capture_default_str();
   command->add_option("-m", options->selection.m, "rows")->check(kAtLeastOne);
   command->add_option("-n", options->selection.n, "output columns of products")->check(kAtLeastOne);

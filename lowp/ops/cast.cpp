@@ -47,20 +47,18 @@ DType code_type(const BlockFormat& format) {
   }
 }
 
-// Rows in bands of about 4 MB of input, a multiple of the group height, so that pages can be let go while streaming.
-std::int64_t band_rows(const BlockFormat* format, std::int64_t k) {
-  const std::int64_t height = format && format->group_rows > 1 ? format->group_rows : 1;
-  return round_up(std::max<std::int64_t>(1, (std::int64_t{1} << 20) / std::max<std::int64_t>(k, 1)), height);
-}
-
+// All rows at once, on all threads; with rows_read in bands of about 16 MB of bf16, so that pages can be let go while
+// streaming. Parts are multiples of the group height.
 template <typename Body>
 void for_bands(const BlockFormat* format, std::int64_t m, std::int64_t k, const CastOptions& options,
                const Body& body) {
-  const std::int64_t height = format && format->group_rows > 1 ? format->group_rows : 1;
-  const std::int64_t band = band_rows(format, k);
+  const std::int64_t height = format && format->group_rows > 1 ? format->group_rows : 1,
+                     row = std::max<std::int64_t>(k, 1);
+  const std::int64_t band =
+      options.rows_read ? round_up(ceil_div<std::int64_t>(std::int64_t{1} << 23, row), height) : m;
+  const std::int64_t grain = ceil_div<std::int64_t>(std::int64_t{1} << 15, height * row);
   for (std::int64_t top = 0; top < m; top += band) {
     const std::int64_t rows = std::min(band, m - top);
-    const std::int64_t grain = ceil_div<std::int64_t>(std::int64_t{1} << 14, std::max<std::int64_t>(height * k, 1));
     parallel_for(ceil_div(rows, height), grain, [&](std::int64_t begin, std::int64_t end) {
       body(top + begin * height, std::min(top + end * height, top + rows));
     });
