@@ -154,7 +154,7 @@ struct Nvfp4 {
     const Floats ratio = two_levels ? q / all(tensor_scale) : q;
     const Floats clamped = min_float(max_float(ratio, all(0x1p-6f)), all(448.0f));
     const Ints code = encode_float<Elem::e4m3>(clamped, Ints{}) & 0xFF;
-    const Floats scale = floats((code << 20) + (120 << 23));                               // normal: not below 2^-6
+    const Floats scale = floats((code << 20) + (120 << 23));  // normal: not below 2^-6
     const Floats multiplier = all(two_levels ? 1.0f / tensor_scale : 1.0f) / scale;
     const bool plain = !two_levels || (tensor_scale > 0x1p-100f && tensor_scale < 0x1p100f);
     store(c.multiplier + g, multiplier);

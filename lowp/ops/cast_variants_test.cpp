@@ -1,6 +1,4 @@
 // Every vector variant against the oracle, bit for bit: all formats, input types, scale modes; values of every kind.
-#include "lowp/kernels/cpu/cast.h"
-
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -10,6 +8,7 @@
 #include <numeric>
 #include <random>
 
+#include "lowp/kernels/cpu/cast.h"
 #include "lowp/kernels/ref/cast.h"
 
 namespace lowp::kernels {
