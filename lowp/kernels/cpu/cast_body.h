@@ -36,7 +36,10 @@ class Quantizer {
         k_(task.out->k),
         width_(!format_.has_scale() || format_.group_cols == 0 ? k_ : format_.group_cols),
         groups_(ceil_div(k_, width_)),
-        codes_(reinterpret_cast<char*>(task.out->codes.bytes().data())) {}
+        codes_(reinterpret_cast<char*>(task.out->codes.bytes().data())),
+        narrow_(width_ > 1 && width_ < kStep && kStep % width_ == 0) {
+    for (int i = 0; i < kLanes && narrow_; ++i) group_of_lane_[i] = static_cast<std::int32_t>(2 * i / width_);
+  }
 
   bool run(std::int64_t row_begin, std::int64_t row_end) {
     if (format_.has_scale() && format_.group_rows == 0) return whole(row_begin, row_end);
@@ -170,12 +173,11 @@ class Quantizer {
     const char* x = address(task_.x, first);
     char* out = codes_ + first * kCodeBits / 8;
     const auto to = [&](std::int64_t i) { return out + i * kCodeBits / 8; };
-    if (width_ > 1 && width_ < kStep && kStep % width_ == 0) {
-      Ints group;
-      for (int i = 0; i < kLanes; ++i) group[i] = static_cast<std::int32_t>(2 * i / width_);
+    if (narrow_) {
       std::int64_t i = 0;
-      for (; i + kStep <= end; i += kStep) step(x + i * In::kBytes, to(i), lanes(static_cast<int>(i / width_), group));
-      if (i < end) last_step(x + i * In::kBytes, to(i), end - i, lanes(static_cast<int>(i / width_), group));
+      for (; i + kStep <= end; i += kStep)
+        step(x + i * In::kBytes, to(i), lanes(static_cast<int>(i / width_), group_of_lane_));
+      if (i < end) last_step(x + i * In::kBytes, to(i), end - i, lanes(static_cast<int>(i / width_), group_of_lane_));
       return;
     }
     for (int j = 0; j < count; ++j) {
@@ -194,6 +196,8 @@ class Quantizer {
   const formats::BlockFormat& format_;
   const std::int64_t k_, width_, groups_;
   char* const codes_;
+  const bool narrow_;        // several groups in a step
+  Ints group_of_lane_ = {};  // there
   Chunk chunk_{};
 };
 

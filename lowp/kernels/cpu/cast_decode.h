@@ -22,7 +22,7 @@ inline Decoder decoder(const QuantizedMatrix& in, bool to_bf16) {
   const formats::Elem element = in.format.element;
   const bool table = in.format.rule == formats::Rule::codebook;
   return {to_bf16, formats::info(element).bits, in.format.tensor_scale ? in.tensor_scale : 1.0f,
-          (formats::max_value(element) + 1) / 2,
+          in.format.rule == formats::Rule::tinygemm ? (integer_most(element) + 1) / 2 : 0.0f,
           table ? in.codebook.as<float>() : formats::kNarrowValues[static_cast<std::size_t>(element)].data()};
 }
 

@@ -4,9 +4,21 @@
 #include <cstdint>
 #include <cstring>
 
+#include "lowp/formats/element.h"
 #include "lowp/kernels/cpu/simd.h"
 
 namespace lowp::kernels::cpu::LOWP_ISA {
+
+/// Bounds of an integer element. Not formats::max_value(): what is compiled here for an instruction set must not be a
+/// function that others share.
+inline float integer_most(formats::Elem e) {
+  const formats::ElementFormat& f = formats::info(e);
+  return static_cast<float>((1 << (f.is_signed ? f.bits - 1 : f.bits)) - 1);
+}
+inline float integer_least(formats::Elem e) {
+  const formats::ElementFormat& f = formats::info(e);
+  return f.is_signed ? -static_cast<float>(1 << (f.bits - 1)) : 0.0f;
+}
 
 constexpr std::int32_t kMagnitude = 0x7FFFFFFF, kInfinity = 0x7F800000, kHighHalf = -65536;
 

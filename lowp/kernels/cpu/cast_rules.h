@@ -114,7 +114,8 @@ struct Mx {
     Ints odd = bits(amax) >= kInfinity;
     Ints code;
     if (scaling == Scaling::rceil) {
-      const Floats d = amax / all(formats::max_value(e));
+      constexpr float kMost = formats::max_value(e);
+      const Floats d = amax / all(kMost);
       const Ints exponent = (bits(d) >> 23) & 0xFF, fraction = bits(d) & 0x7FFFFF;
       odd |= (exponent == 0) & (fraction != 0);
       const Ints up = to_float(fraction) > gather(kStays.data(), exponent);
@@ -172,7 +173,8 @@ struct Float8 {
 
   void params(Chunk& c, int g) const {
     const Floats amax = load(c.most + g);
-    const Floats scale = select(amax == 0.0f, all(1.0f), In::round(amax / all(formats::max_value(e))));
+    constexpr float kMost = formats::max_value(e);
+    const Floats scale = select(amax == 0.0f, all(1.0f), In::round(amax / all(kMost)));
     store(c.scale + g, scale);
     store(c.multiplier + g, 1.0f / scale);
     store(c.odd + g, not_plain(scale));
@@ -191,8 +193,8 @@ struct Affine {
   explicit Affine(const QuantizeTask& task)
       : format(task.out->format),
         input(task.out->input),
-        least(formats::min_value(format.element)),
-        most(formats::max_value(format.element)) {}
+        least(integer_least(format.element)),
+        most(integer_most(format.element)) {}
 
   void params(Chunk& c, int g) const {
     Floats scale, zero = {};
@@ -226,7 +228,7 @@ struct Tinygemm {
   Elem input;
   float most;
   explicit Tinygemm(const QuantizeTask& task)
-      : format(task.out->format), input(task.out->input), most(formats::max_value(format.element)) {}
+      : format(task.out->format), input(task.out->input), most(integer_most(format.element)) {}
 
   void params(Chunk& c, int g) const {
     const Floats low = load(c.least + g), high = load(c.most + g);
@@ -254,7 +256,7 @@ struct FloatZero {
   Elem input;
   float most;
   explicit FloatZero(const QuantizeTask& task)
-      : format(task.out->format), input(task.out->input), most(formats::max_value(format.element)) {}
+      : format(task.out->format), input(task.out->input), most(integer_most(format.element)) {}
 
   void params(Chunk& c, int g) const {
     Floats low = load(c.least + g), high = load(c.most + g);
@@ -265,7 +267,8 @@ struct FloatZero {
     const Floats scale = affine_floor(format, input, In::round(In::round(high - low) / all(most)));
     store(c.scale + g, scale);
     store(c.zero_point + g, shift ? In::round(-low / scale) : low);
-    store(c.odd + g, Ints{});
+    // The zero point has the sign of a zero among the values: by the definition that of the first.
+    store(c.odd + g, format.super_cols > 0 ? Ints{} : low == 0.0f);
   }
   Ints code(Floats x, const Lane& p) const {
     Floats y = shift ? x / p.scale + p.zero_point : (x - p.zero_point) / p.scale;
@@ -280,7 +283,7 @@ struct Absmax {
   static constexpr int kBits = 8;
   float least, most;
   explicit Absmax(const QuantizeTask& task)
-      : least(formats::min_value(task.out->format.element)), most(formats::max_value(task.out->format.element)) {}
+      : least(integer_least(task.out->format.element)), most(integer_most(task.out->format.element)) {}
 
   void params(Chunk& c, int g) const {
     const Floats scale = load(c.most + g) / all(most);
@@ -304,7 +307,7 @@ struct Sym8 {
   static constexpr int kBits = 8;
   float least, most;
   explicit Sym8(const QuantizeTask& task)
-      : least(formats::min_value(task.out->format.element)), most(formats::max_value(task.out->format.element)) {}
+      : least(integer_least(task.out->format.element)), most(integer_most(task.out->format.element)) {}
 
   void params(Chunk& c, int g) const {
     const Floats scale = max_float(load(c.most + g), all(1e-6f)) / all(8.0f);
