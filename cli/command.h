@@ -9,6 +9,7 @@ namespace lowp::cli {
 /// A count on the command line. (The message of CLI::PositiveNumber spells the largest double in all its digits.)
 inline const CLI::Range kAtLeastOne(std::int64_t{1}, std::int64_t{1} << 31);
 
+void add_bench(CLI::App& app);
 void add_cast(CLI::App& app);
 void add_chat(CLI::App& app);
 void add_env(CLI::App& app);

@@ -21,6 +21,7 @@ ENGINE = MODELS + ["engine"]
 EVAL = sorted({*ENGINE, *TEXT, "eval"})
 REPORT = sorted({*QUANT, *EVAL, "report"})
 PUBLIC = REPORT
+BENCH = PUBLIC + ["bench"]
 LAYERS = {
     "lowp/base": BASE,
     "lowp/formats": FORMATS,
@@ -34,7 +35,8 @@ LAYERS = {
     "lowp/engine": ENGINE,
     "lowp/eval": EVAL,
     "lowp/report": REPORT,
-    "cli": PUBLIC + ["cli"],
+    "bench": BENCH,
+    "cli": BENCH + ["cli"],
     "tests": PUBLIC + ["tests"],
 }
 # A backend may include the seam (kernels/kernel.h) and itself, never another backend; ops reaches a backend by its header.
@@ -50,7 +52,7 @@ SINGLE = {
 
 
 def sources():
-    for top in ("lowp", "cli", "tests"):
+    for top in ("lowp", "bench", "cli", "tests"):
         yield from (p for p in sorted((ROOT / top).rglob("*")) if p.suffix in {".h", ".cpp", ".cu", ".cuh"})
 
 

@@ -47,14 +47,9 @@ void unpack_rows(const std::uint8_t* in, int bits, std::int64_t stride, std::int
   });
 }
 
-// Of bytes or words, from memory of any alignment: a file may put a tensor anywhere.
-Tensor transpose(const TensorView& in) {
-  const std::int64_t rows = in.shape[0], columns = in.shape[1], width = info(in.dtype).bits / 8;
-  Tensor out(in.dtype, {columns, rows});
-  for (std::int64_t r = 0; r < rows; ++r)
-    for (std::int64_t c = 0; c < columns; ++c)
-      std::memcpy(out.bytes().data() + (c * rows + r) * width, in.bytes.data() + (r * columns + c) * width,
-                  static_cast<std::size_t>(width));
+Tensor transposed(const TensorView& in) {
+  Tensor out(in.dtype, {in.shape[1], in.shape[0]});
+  transpose(in.bytes.data(), in.shape[0], in.shape[1], info(in.dtype).bits / 8, out.bytes().data());
   return out;
 }
 
@@ -96,12 +91,12 @@ Tensor unpack_bytes(const TensorView& packed, int bits, std::int64_t columns) {
 }
 
 Tensor pack_zero_points(const Tensor& zero_points, int bits) {
-  return transpose(pack_words(transpose(zero_points.view()), bits).view());
+  return transposed(pack_words(transposed(zero_points.view()), bits).view());
 }
 
 Tensor unpack_zero_points(const TensorView& packed, int bits, std::int64_t rows) {
-  const Tensor words = transpose(packed);
-  return transpose(unpack_words(words.view(), bits, rows).view());
+  const Tensor words = transposed(packed);
+  return transposed(unpack_words(words.view(), bits, rows).view());
 }
 
 }  // namespace lowp::checkpoint::compressed_tensors

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "lowp/base/error.h"
+#include "lowp/base/threads.h"
 #include "lowp/checkpoint/dialect.h"
 #include "lowp/checkpoint/dialect_support.h"
 #include "lowp/formats/pack.h"
@@ -39,9 +40,11 @@ bool is_calibrated(const formats::Recipe& recipe) {
 Tensor pack_rows(const Tensor& codes, std::int64_t m, std::int64_t k, int code_bits) {
   const std::int64_t width = formats::packed_bytes(k, code_bits);
   Tensor packed(DType::u8, {m, width});
-  for (std::int64_t row = 0; row < m; ++row)
-    formats::pack_bits(std::span(codes.as<std::uint8_t>() + row * k, static_cast<std::size_t>(k)), code_bits,
-                       std::span(packed.as<std::uint8_t>() + row * width, static_cast<std::size_t>(width)));
+  parallel_for(m, ceil_div<std::int64_t>(1 << 18, k), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row)
+      formats::pack_bits(std::span(codes.as<std::uint8_t>() + row * k, static_cast<std::size_t>(k)), code_bits,
+                         std::span(packed.as<std::uint8_t>() + row * width, static_cast<std::size_t>(width)));
+  });
   return packed;
 }
 

@@ -49,11 +49,9 @@ Tensor unpack_int4(const TensorView& packed, const BlockFormat& format) {
   return codes;
 }
 
-Tensor transpose(const Tensor& values) {
-  const std::int64_t rows = values.shape()[0], cols = values.shape()[1];
-  Tensor result(DType::f32, {cols, rows});
-  for (std::int64_t r = 0; r < rows; ++r)
-    for (std::int64_t c = 0; c < cols; ++c) result.as<float>()[c * rows + r] = values.as<float>()[r * cols + c];
+Tensor transposed(const Tensor& values) {
+  Tensor result(DType::f32, {values.shape()[1], values.shape()[0]});
+  transpose(values.bytes().data(), values.shape()[0], values.shape()[1], 4, result.bytes().data());
   return result;
 }
 
@@ -173,11 +171,11 @@ class TorchaoDialect final : public Dialect {
       if (field == "qdata") {
         tensor = int4 ? pack_int4(weight.codes) : copy(weight.codes.view());
       } else if (field == "scale") {
-        tensor = int4 ? transpose(weight.scale) : copy(weight.scale.view());
+        tensor = int4 ? transposed(weight.scale) : copy(weight.scale.view());
         if (is_high_precision(entry.dtype)) tensor = copy_rounded(tensor, entry.dtype);
       } else if (field == "zero_point") {
         tensor = weight.zero_point.empty() ? Tensor(entry.dtype, entry.shape)
-                 : int4                    ? copy_rounded(transpose(weight.zero_point), entry.dtype)
+                 : int4                    ? copy_rounded(transposed(weight.zero_point), entry.dtype)
                                            : copy(weight.zero_point.view());
       } else if (field == "per_tensor_scale") {
         tensor = one_f32(weight.tensor_scale);
@@ -278,7 +276,7 @@ class TorchaoDialect final : public Dialect {
       check_codes(stored.codes, format, where);
     matrix.codes = int4 ? unpack_int4(stored.codes, format) : copy(stored.codes);
     if (is_high_precision(stored.scale.dtype)) {
-      matrix.scale = int4 ? transpose(copy_as_f32(stored.scale)) : copy_as_f32(stored.scale);
+      matrix.scale = int4 ? transposed(copy_as_f32(stored.scale)) : copy_as_f32(stored.scale);
     } else {
       matrix.scale = described.tiled_scales
                          ? untile(stored.scale, format.scale_rows(module.m), format.scale_cols(module.k))
@@ -286,7 +284,7 @@ class TorchaoDialect final : public Dialect {
     }
     if (format.zero_point == formats::ZeroPoint::integer) matrix.zero_point = copy(*stored.zero_point);
     if (format.zero_point == formats::ZeroPoint::floating)
-      matrix.zero_point = transpose(copy_as_f32(*stored.zero_point));
+      matrix.zero_point = transposed(copy_as_f32(*stored.zero_point));
     if (format.tensor_scale)
       matrix.tensor_scale = required_one(checkpoint, torchao::tensor_name(module.name, "per_tensor_scale"));
     return matrix;

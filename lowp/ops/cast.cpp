@@ -1,6 +1,7 @@
 #include "lowp/ops/cast.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <mutex>
@@ -9,6 +10,7 @@
 
 #include "lowp/base/error.h"
 #include "lowp/base/threads.h"
+#include "lowp/kernels/cpu/cast.h"
 #include "lowp/kernels/ref/cast.h"
 
 namespace lowp::ops {
@@ -18,7 +20,10 @@ using formats::BlockFormat;
 using formats::Elem;
 using formats::GroupStats;
 
-const kernels::CastKernels& kernels_for_cpu() { return kernels::ref::kCast; }
+const kernels::CastKernels& kernels_for_cpu() {
+  static const auto fast = kernels::cpu::cast_kernels();
+  return fast.empty() ? kernels::ref::kCast : *fast.front();
+}
 
 // Storage type of the codes in memory.
 DType code_type(const BlockFormat& format) {
@@ -42,20 +47,18 @@ DType code_type(const BlockFormat& format) {
   }
 }
 
-// Rows in bands of about 4 MB of input, a multiple of the group height, so that pages can be let go while streaming.
-std::int64_t band_rows(const BlockFormat* format, std::int64_t k) {
-  const std::int64_t height = format && format->group_rows > 1 ? format->group_rows : 1;
-  return round_up(std::max<std::int64_t>(1, (std::int64_t{1} << 20) / std::max<std::int64_t>(k, 1)), height);
-}
-
+// All rows at once, on all threads; with rows_read in bands of about 16 MB of bf16, so that pages can be let go while
+// streaming. Parts are multiples of the group height.
 template <typename Body>
 void for_bands(const BlockFormat* format, std::int64_t m, std::int64_t k, const CastOptions& options,
                const Body& body) {
-  const std::int64_t height = format && format->group_rows > 1 ? format->group_rows : 1;
-  const std::int64_t band = band_rows(format, k);
+  const std::int64_t height = format && format->group_rows > 1 ? format->group_rows : 1,
+                     row = std::max<std::int64_t>(k, 1);
+  const std::int64_t band =
+      options.rows_read ? round_up(ceil_div<std::int64_t>(std::int64_t{1} << 23, row), height) : m;
+  const std::int64_t grain = ceil_div<std::int64_t>(std::int64_t{1} << 15, height * row);
   for (std::int64_t top = 0; top < m; top += band) {
     const std::int64_t rows = std::min(band, m - top);
-    const std::int64_t grain = ceil_div<std::int64_t>(std::int64_t{1} << 14, std::max<std::int64_t>(height * k, 1));
     parallel_for(ceil_div(rows, height), grain, [&](std::int64_t begin, std::int64_t end) {
       body(top + begin * height, std::min(top + end * height, top + rows));
     });
@@ -108,48 +111,52 @@ GroupStats stats(const TensorView& x, const CastOptions& options, bool allow_non
 
 QuantizedMatrix quantize(const TensorView& x, const BlockFormat& format, const CastOptions& options,
                          std::span<const float> codebook) {
-  const bool tolerant = format.rule == formats::Rule::mx || format.rule == formats::Rule::plain;
   QuantizedMatrix out = allocate(format, element_of(x.dtype), x.shape[0], x.shape[1], options.name);
+  quantize_into(out, x, options, codebook);
+  return out;
+}
+
+void quantize_into(QuantizedMatrix& out, const TensorView& x, const CastOptions& options,
+                   std::span<const float> codebook) {
+  const BlockFormat& format = out.format;
+  const bool tolerant =
+      format.rule == formats::Rule::plain || (format.rule == formats::Rule::mx && !options.refuse_nonfinite);
   GroupStats matrix;
-  if (!tolerant) matrix = stats(x, options);
+  if (format.group_rows == 0 || (format.tensor_scale && !options.shared)) matrix = stats(x, options);
   if (options.shared) matrix = *options.shared;
   if (format.tensor_scale) out.tensor_scale = formats::nvfp4_tensor_scale(matrix.amax());
   std::copy(codebook.begin(), codebook.end(), out.codebook.empty() ? nullptr : out.codebook.as<float>());
   const kernels::QuantizeTask task{x, options.scaling, matrix, &out};
-  for_bands(&format, out.m, out.k, options,
-            [&](std::int64_t begin, std::int64_t end) { kernels_for_cpu().quantize(task, begin, end); });
+  std::atomic<bool> finite = true;
+  for_bands(&format, out.m, out.k, options, [&](std::int64_t begin, std::int64_t end) {
+    if (!kernels_for_cpu().quantize(task, begin, end)) finite = false;
+  });
+  if (!finite && !tolerant) stats(x, options);  // throws, naming the place
   // Of an all-zero matrix the block scales are 1 too; a zero block of another one keeps the smallest.
   if (format.tensor_scale && matrix.amax() == 0)
     std::fill_n(out.scale.as<std::uint8_t>(), out.scale.bytes().size(),
                 static_cast<std::uint8_t>(formats::encode(format.scale, 1.0f)));
-  return out;
 }
 
 Tensor dequantize(const QuantizedMatrix& matrix, DType output) {
   Tensor result(output, {matrix.m, matrix.k});
-  for_bands(nullptr, matrix.m, matrix.k, {}, [&](std::int64_t begin, std::int64_t end) {
-    std::vector<float> values(static_cast<std::size_t>((end - begin) * matrix.k));
-    kernels_for_cpu().dequantize(matrix, element_of(output), begin, end, values.data());
-    store_rounded(result, begin * matrix.k, values);
-  });
+  dequantize_into(result, matrix);
   return result;
+}
+
+void dequantize_into(Tensor& out, const QuantizedMatrix& matrix) {
+  const std::size_t row = out.bytes().size() / static_cast<std::size_t>(std::max<std::int64_t>(matrix.m, 1));
+  for_bands(nullptr, matrix.m, matrix.k, {}, [&](std::int64_t begin, std::int64_t end) {
+    kernels_for_cpu().dequantize(matrix, out.dtype(), begin, end,
+                                 out.bytes().data() + static_cast<std::size_t>(begin) * row);
+  });
 }
 
 double sqnr(const TensorView& x, const QuantizedMatrix& matrix, const CastOptions& options) {
   // Summed by row, then over rows in order: the same figure with any number of threads.
   std::vector<double> signal(static_cast<std::size_t>(matrix.m)), noise(static_cast<std::size_t>(matrix.m));
   for_bands(nullptr, matrix.m, matrix.k, options, [&](std::int64_t begin, std::int64_t end) {
-    const std::int64_t k = matrix.k;
-    std::vector<float> original(static_cast<std::size_t>(k)), values(static_cast<std::size_t>(k));
-    for (std::int64_t r = begin; r < end; ++r) {
-      load_f32(x, r * k, k, original.data());
-      kernels_for_cpu().dequantize(matrix, Elem::f32, r, r + 1, values.data());
-      for (std::int64_t c = 0; c < k; ++c) {
-        const double value = original[c], error = value - static_cast<double>(values[c]);
-        signal[r] += value * value;
-        noise[r] += error * error;
-      }
-    }
+    kernels_for_cpu().errors(x, matrix, begin, end, signal.data() + begin, noise.data() + begin);
   });
   const double total = std::accumulate(noise.begin(), noise.end(), 0.0);
   if (total == 0) return std::numeric_limits<double>::infinity();

@@ -12,6 +12,7 @@ namespace lowp::ops {
 struct CastOptions {
   formats::Scaling scaling = formats::Scaling::rceil;  // MX formats only
   std::optional<formats::GroupStats> shared;         // statistics that replace the matrix's own in tensor-level scales
+  bool refuse_nonfinite = false;                     // also in MX formats
   std::string name = "tensor";                       // in messages
   std::function<void(std::int64_t rows)> rows_read;  // called when the first `rows` rows of x are no longer needed
 };
@@ -25,13 +26,19 @@ QuantizedMatrix allocate(const formats::BlockFormat& format, formats::Elem input
 /// unless allow_nonfinite.
 formats::GroupStats stats(const TensorView& x, const CastOptions& options, bool allow_nonfinite = false);
 
-/// Quantizes x, f16, bf16 or f32 [m, k], along k. NaN and infinities are an Error(bad_input) unless the format is MX,
-/// which poisons their blocks, or plain. Codebook formats need `codebook` [16].
+/// Quantizes x, f16, bf16 or f32 [m, k], along k. NaN and infinities are an Error(bad_input) unless the format is plain
+/// or MX, which poisons their blocks. Codebook formats need `codebook` [16].
 QuantizedMatrix quantize(const TensorView& x, const formats::BlockFormat& format, const CastOptions& options,
                          std::span<const float> codebook = {});
 
+/// The same into `out`, as allocate() made it for this format and shape; what it held before is overwritten.
+void quantize_into(QuantizedMatrix& out, const TensorView& x, const CastOptions& options,
+                   std::span<const float> codebook = {});
+
 /// The values of a quantized matrix as f32 or bf16 [m, k], rounded as torchao's dequantize rounds.
 Tensor dequantize(const QuantizedMatrix& matrix, DType output);
+/// The same into `out`, f32 or bf16 [m, k].
+void dequantize_into(Tensor& out, const QuantizedMatrix& matrix);
 
 /// Signal-to-noise ratio in dB of a quantized matrix against the original: 20 log10(|x| / |x - q|), values of q in f32;
 /// infinite for equal matrices, -infinity for an all-zero x that is not reproduced.

@@ -25,15 +25,12 @@ struct NamedTensor {
   Tensor tensor;
 };
 
-// [r, c] -> [c, r] for each of `count` matrices of elements of `width` bytes.
+// [r, c] -> [c, r] for each of `count` matrices.
 Tensor transposed(const TensorView& x, std::int64_t count, std::int64_t r, std::int64_t c, const Shape& shape) {
   Tensor out(x.dtype, shape);
-  const auto width = static_cast<std::int64_t>(info(x.dtype).bits / 8);
+  const std::int64_t width = info(x.dtype).bits / 8;
   for (std::int64_t e = 0; e < count; ++e)
-    for (std::int64_t i = 0; i < r; ++i)
-      for (std::int64_t j = 0; j < c; ++j)
-        std::memcpy(out.bytes().data() + ((e * c + j) * r + i) * width, x.bytes.data() + ((e * r + i) * c + j) * width,
-                    static_cast<std::size_t>(width));
+    transpose(x.bytes.data() + e * r * c * width, r, c, width, out.bytes().data() + e * r * c * width);
   return out;
 }
 

@@ -142,6 +142,7 @@ class Job {
     ops::CastOptions result;
     result.scaling = request_.scaling;
     result.shared = layer.shared;
+    result.refuse_nonfinite = true;  // MX formats would poison the block of a NaN; in a checkpoint that is never wanted
     result.name =
         layer.source.stored ? layer.source.stored->file->path() + ": " + layer.module.name : layer.module.name;
     if (layer.source.stored) {
@@ -279,8 +280,6 @@ class Job {
     Tensor holder;
     const TensorView x = layer.source.load(checkpoint_, from_, holder);
     const ops::CastOptions cast = options(layer, x);
-    // MX formats would poison the block of a NaN; in a checkpoint that is never wanted.
-    if (layer.module.recipe.weight.rule == formats::Rule::mx) ops::stats(x, cast);
     const QuantizedMatrix weight = quantize(x, layer.module.recipe.weight, layer.algorithm, cast);
     LayerReport row{layer.module.name, layer.module.recipe.name, layer.source.m, layer.source.k};
     const std::vector<TensorEntry> layout = dialect_->layout(layer.module);

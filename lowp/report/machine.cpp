@@ -5,21 +5,32 @@
 
 #include <ctime>
 #include <fstream>
+#include <string_view>
 
 #include "lowp/base/threads.h"
 
 namespace lowp::report {
 namespace {
 
-std::string cpu_model() {
+// The value of a key of /proc/cpuinfo, of the first processor; "" if it is not there.
+std::string cpu_info(std::string_view key) {
   std::ifstream in("/proc/cpuinfo");
-  for (std::string line; std::getline(in, line);)
-    if (const auto colon = line.find(": "); line.starts_with("model name") && colon != std::string::npos)
-      return line.substr(colon + 2);
-  return "an unknown CPU";
+  for (std::string line; std::getline(in, line);) {
+    const auto colon = line.find(':');
+    if (colon == std::string::npos || colon + 2 > line.size()) continue;
+    if (line.substr(0, line.find_last_not_of(" \t", colon - 1) + 1) == key) return line.substr(colon + 2);
+  }
+  return "";
 }
 
 }  // namespace
+
+// Virtual machines often hide the name; family and model tell more.
+std::string cpu_model() {
+  const std::string name = cpu_info("model name"), family = cpu_info("cpu family"), model = cpu_info("model");
+  if (name.empty()) return "an unknown CPU";
+  return family.empty() ? name : fmt::format("{} (family {}, model {})", name, family, model);
+}
 
 Machine this_machine(const std::string& version) {
   return {cpu_model(), thread_count(), fmt::format("{:%Y-%m-%d %H:%M} UTC", fmt::gmtime(std::time(nullptr))), version};

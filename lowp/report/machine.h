@@ -6,11 +6,14 @@
 namespace lowp::report {
 
 struct Machine {
-  std::string cpu;  // model name
+  std::string cpu;  // as cpu_model()
   int threads = 0;
   std::string date;     // "2026-01-31 12:00 UTC"
   std::string version;  // of lowp
 };
+
+/// Name, family and model of the CPU, e.g. "Intel(R) Xeon(R) Processor (family 6, model 167)".
+std::string cpu_model();
 
 /// This machine, now.
 Machine this_machine(const std::string& version);

@@ -65,6 +65,9 @@ class Tensor {
   std::vector<std::byte> bytes_;
 };
 
+/// out [columns, rows] = the transpose of in [rows, columns], elements of `width` bytes (1, 2, 4 or 8) at any address.
+void transpose(const std::byte* in, std::int64_t rows, std::int64_t columns, std::int64_t width, std::byte* out);
+
 /// Copies `count` values from element `begin` of a f16, bf16 or f32 tensor into f32; exact. Unaligned memory is fine.
 void load_f32(const TensorView& tensor, std::int64_t begin, std::int64_t count, float* out);
 

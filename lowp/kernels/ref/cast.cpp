@@ -1,6 +1,10 @@
 #include "lowp/kernels/ref/cast.h"
 
+#include <algorithm>
+#include <cstring>
 #include <vector>
+
+#include "lowp/kernels/group.h"
 
 namespace lowp::kernels::ref {
 namespace {
@@ -8,7 +12,6 @@ namespace {
 using formats::BlockFormat;
 using formats::Elem;
 using formats::GroupParams;
-using formats::GroupStats;
 
 MatrixStats stats(const TensorView& x, std::int64_t row_begin, std::int64_t row_end) {
   const std::int64_t k = x.shape.back();
@@ -24,109 +27,67 @@ MatrixStats stats(const TensorView& x, std::int64_t row_begin, std::int64_t row_
   return result;
 }
 
-void store_params(QuantizedMatrix& out, std::int64_t at, const GroupParams& p) {
-  if (!out.format.has_scale()) return;
-  if (formats::info(out.format.scale).bits > 8)
-    out.scale.as<float>()[at] = p.scale;
-  else
-    out.scale.as<std::uint8_t>()[at] = static_cast<std::uint8_t>(p.scale_code);
-  if (out.format.zero_point == formats::ZeroPoint::integer)
-    out.zero_point.as<std::int8_t>()[at] = static_cast<std::int8_t>(p.zero_point);
-  if (out.format.zero_point == formats::ZeroPoint::floating) out.zero_point.as<float>()[at] = p.zero_point;
-}
-
-// Integer codes are kept as signed bytes, everything else as it is; codes wider than a byte are plain f16, bf16 and
-// f32.
-void store_code(QuantizedMatrix& out, std::int64_t i, std::uint32_t code) {
-  const auto& element = formats::info(out.format.element);
-  if (out.format.two_codes_a_byte()) {
-    std::uint8_t& byte = out.codes.as<std::uint8_t>()[i / 2];
-    byte = static_cast<std::uint8_t>(i % 2 ? (byte & 0x0Fu) | (code << 4) : (byte & 0xF0u) | code);
-  } else if (element.bits == 32) {
-    out.codes.as<std::uint32_t>()[i] = code;
-  } else if (element.bits == 16) {
-    out.codes.as<std::uint16_t>()[i] = static_cast<std::uint16_t>(code);
-  } else {
-    const bool sign_extend = !element.is_float() && element.is_signed;
-    out.codes.as<std::uint8_t>()[i] =
-        sign_extend ? static_cast<std::uint8_t>(static_cast<std::int8_t>(formats::decode(out.format.element, code)))
-                    : static_cast<std::uint8_t>(code);
-  }
-}
-
-std::uint32_t load_code(const QuantizedMatrix& in, std::int64_t i) {
-  if (in.format.two_codes_a_byte()) return (in.codes.as<std::uint8_t>()[i / 2] >> (i % 2 * 4)) & 0xFu;
-  switch (formats::info(in.format.element).bits) {
-    case 32:
-      return in.codes.as<std::uint32_t>()[i];
-    case 16:
-      return in.codes.as<std::uint16_t>()[i];
-    default:
-      return in.codes.as<std::uint8_t>()[i];
-  }
-}
-
-void quantize(const QuantizeTask& task, std::int64_t row_begin, std::int64_t row_end) {
-  QuantizedMatrix& out = *task.out;
-  const BlockFormat& format = out.format;
-  const Elem input = out.input;
-  const std::int64_t k = out.k, groups = format.scale_cols(k);
-  const std::int64_t width = format.group_cols == 0 ? k : format.group_cols;
+bool quantize(const QuantizeTask& task, std::int64_t row_begin, std::int64_t row_end) {
+  const BlockFormat& format = task.out->format;
+  const std::int64_t k = task.out->k, unit = std::max(format.group_cols, format.super_cols);
+  const std::int64_t width = unit == 0 || !format.has_scale() ? k : unit;
   const std::int64_t height = format.group_rows == 0 ? 1 : format.group_rows;
-  std::vector<float> rows(static_cast<std::size_t>(height * k));
-  std::vector<GroupParams> params(static_cast<std::size_t>(groups));
+  bool all_finite = true;
+  for (std::int64_t top = row_begin; top < row_end; top += height)
+    for (std::int64_t left = 0; left < k; left += width)
+      all_finite &= quantize_group(task, top, std::min(height, row_end - top), left, std::min(width, k - left));
+  return all_finite;
+}
 
-  for (std::int64_t top = row_begin; top < row_end; top += height) {
-    const std::int64_t count = std::min(height, row_end - top);
-    load_f32(task.x, top * k, count * k, rows.data());
-    for (std::int64_t g = 0; g < groups && format.has_scale(); ++g) {
-      GroupStats group = task.matrix;
-      if (format.group_rows != 0) {
-        group = {};
-        for (std::int64_t r = 0; r < count; ++r)
-          for (std::int64_t c = g * width; c < std::min((g + 1) * width, k); ++c) group.add(rows[r * k + c]);
-        if (format.super_cols > 0) group.add(0);  // its zero points cannot be positive
-      }
-      params[g] = formats::choose_params(format, input, task.scaling, group, out.tensor_scale);
-    }
-    if (format.super_cols > 0)
-      for (std::int64_t g = 0, count = format.super_cols / width; g < groups; g += count)
-        formats::fit_super_block(format, &params[g], static_cast<int>(count));
-    const std::int64_t scale_row = format.group_rows == 0 ? 0 : top / format.group_rows;
-    if (format.group_rows != 0 || top == 0)
-      for (std::int64_t g = 0; g < groups; ++g) store_params(out, scale_row * groups + g, params[g]);
-    for (std::int64_t r = 0; r < count; ++r)
-      for (std::int64_t c = 0; c < k; ++c) {
-        const GroupParams& p = params[c / width];
-        const float x = rows[r * k + c];
-        const std::uint32_t code = format.rule == formats::Rule::codebook
-                                       ? formats::nearest_entry(out.codebook.as<float>(), 16, x / p.scale)
-                                       : formats::encode_element(format, input, p, x);
-        store_code(out, (top + r) * k + c, code);
-      }
+// Values of one row, rounded to `output`.
+void decode_row(const QuantizedMatrix& in, Elem output, std::int64_t row, float* out) {
+  const BlockFormat& format = in.format;
+  const std::int64_t width = format.group_cols == 0 || !format.has_scale() ? in.k : format.group_cols;
+  const std::int64_t scale_row = format.group_rows == 0 ? 0 : row / format.group_rows;
+  GroupParams p;
+  for (std::int64_t c = 0; c < in.k; ++c) {
+    if (c % width == 0) p = group_params(in, scale_row, c / width);
+    const std::uint32_t code = load_code(in, row * in.k + c);
+    out[c] = format.rule == formats::Rule::codebook
+                 ? formats::round_to(output, in.codebook.as<float>()[code % 16] * p.scale)
+                 : formats::decode_element(format, output, p, in.tensor_scale, code);
   }
 }
 
-void dequantize(const QuantizedMatrix& in, Elem output, std::int64_t row_begin, std::int64_t row_end, float* out) {
-  const BlockFormat& format = in.format;
-  const std::int64_t k = in.k, groups = format.scale_cols(k);
-  const std::int64_t width = format.group_cols == 0 ? k : format.group_cols;
-  std::vector<GroupParams> params(static_cast<std::size_t>(groups));
+void dequantize(const QuantizedMatrix& in, DType output, std::int64_t row_begin, std::int64_t row_end, std::byte* out) {
+  std::vector<float> values(static_cast<std::size_t>(in.k));
   for (std::int64_t r = row_begin; r < row_end; ++r) {
-    const std::int64_t scale_row = format.group_rows == 0 ? 0 : r / format.group_rows;
-    for (std::int64_t g = 0; g < groups; ++g) params[g] = group_params(in, scale_row, g);
-    for (std::int64_t c = 0; c < k; ++c) {
-      const GroupParams& p = params[c / width];
-      const std::uint32_t code = load_code(in, r * k + c);
-      *out++ = format.rule == formats::Rule::codebook
-                   ? formats::round_to(output, in.codebook.as<float>()[code % 16] * p.scale)
-                   : formats::decode_element(format, output, p, in.tensor_scale, code);
+    decode_row(in, element_of(output), r, values.data());
+    if (output == DType::f32) {
+      std::memcpy(out, values.data(), values.size() * 4);
+      out += values.size() * 4;
+      continue;
+    }
+    for (const float value : values) {
+      const auto code = static_cast<std::uint16_t>(float_bits(value) >> 16);
+      std::memcpy(out, &code, 2);
+      out += 2;
+    }
+  }
+}
+
+void errors(const TensorView& x, const QuantizedMatrix& in, std::int64_t row_begin, std::int64_t row_end,
+            double* signal, double* noise) {
+  std::vector<float> original(static_cast<std::size_t>(in.k)), values(static_cast<std::size_t>(in.k));
+  for (std::int64_t r = row_begin; r < row_end; ++r, ++signal, ++noise) {
+    load_f32(x, r * in.k, in.k, original.data());
+    decode_row(in, Elem::f32, r, values.data());
+    *signal = *noise = 0;
+    for (std::int64_t c = 0; c < in.k; ++c) {
+      const double value = original[c], error = value - static_cast<double>(values[c]);
+      *signal += value * value;
+      *noise += error * error;
     }
   }
 }
 
 }  // namespace
 
-const CastKernels kCast = {"ref", stats, quantize, dequantize};
+const CastKernels kCast = {"ref", stats, quantize, dequantize, errors};
 
 }  // namespace lowp::kernels::ref

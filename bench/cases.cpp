@@ -1,0 +1,96 @@
+#include "bench/cases.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "bench/cast_cases.h"
+#include "lowp/base/error.h"
+#include "lowp/base/nearest.h"
+
+namespace lowp::bench {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct Family {
+  std::string_view name;
+  std::string_view device;  // how the device's name begins
+  std::vector<Case> (*cases)(const Selection& selection);
+};
+
+constexpr Family kFamilies[] = {
+    {"cast", "cpu", cast_cases},
+};
+
+const Limit& find_limit(const Device& device, std::string_view name) {
+  for (const Limit& limit : device.limits())
+    if (limit.name == name) return limit;
+  LOWP_CHECK(false, "{} has no limit {}", device.name(), name);
+}
+
+}  // namespace
+
+std::vector<std::string> families(const Device& device) {
+  std::vector<std::string> names;
+  for (const Family& family : kFamilies)
+    if (device.name().starts_with(family.device)) names.emplace_back(family.name);
+  return names;
+}
+
+std::vector<Case> cases(const std::string& name, const Device& device, const Selection& selection) {
+  for (const Family& family : kFamilies)
+    if (family.name == name && device.name().starts_with(family.device)) return family.cases(selection);
+  const std::vector<std::string> known = families(device);
+  fail(ErrorCode::usage, "--op {}: {} has no such kernels{}; it has {}", name, device.name(), did_you_mean(name, known),
+       fmt::join(known, ", "));
+}
+
+Row measure(const Case& what, Device& device, const Effort& effort) {
+  const Limit& limit = find_limit(device, what.limit_name);
+  Row row;
+  row.op = what.op;
+  row.recipe = what.recipe;
+  row.m = what.m;
+  row.n = what.n;
+  row.k = what.k;
+  row.device = device.description();
+  row.bytes = what.bytes;
+  row.flop = what.flop;
+  row.limit_name = what.limit_name;
+  const std::function<void()> run = what.prepare();
+  device.seconds(run);
+  std::vector<double> limits;
+  const auto start = Clock::now();
+  const auto enough = [&] {
+    const int count = static_cast<int>(row.samples.size());
+    return count >= effort.most ||
+           (count >= effort.least && std::chrono::duration<double>(Clock::now() - start).count() > effort.seconds);
+  };
+  while (!enough()) {
+    limits.push_back(device.probe(what.limit_name));
+    row.samples.push_back(device.seconds(run));
+  }
+  row.seconds = median(row.samples);
+  row.limit = median(limits);
+  row.share = static_cast<double>(limit.of == Limit::Of::bytes ? what.bytes : what.flop) / row.seconds / row.limit;
+  return row;
+}
+
+std::vector<Row> probe_limits(Device& device) {
+  std::vector<Row> rows;
+  for (const Limit& limit : device.limits()) {
+    Row row;
+    row.op = "probe";
+    row.recipe = limit.name;
+    row.device = device.description();
+    row.limit_name = limit.name;
+    row.share = 1;
+    std::vector<double> rates;
+    for (int i = 0; i < 5; ++i) rates.push_back(device.probe(limit.name));
+    row.limit = median(rates);
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+}  // namespace lowp::bench

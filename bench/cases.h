@@ -1,0 +1,49 @@
+// What can be measured: a case is one call of a kernel on one shape.   <- ADD A FAMILY OF CASES in cases.cpp
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bench/device.h"
+#include "bench/row.h"
+#include "lowp/tensor/dtype.h"
+
+namespace lowp::bench {
+
+struct Case {
+  std::string op, recipe;
+  std::int64_t m = 0, n = 0, k = 0;
+  std::uint64_t bytes = 0, flop = 0;  // as in Row
+  std::string limit_name;
+  /// Makes inputs and outputs and returns the call to time, which owns them: cases are prepared one at a time.
+  std::function<std::function<void()>()> prepare;
+};
+
+/// Which cases are wanted.
+struct Selection {
+  std::vector<std::string> recipes;     // formats or recipes; empty: the family's own choice
+  DType dtype = DType::bf16;            // of high-precision operands
+  std::optional<std::int64_t> m, n, k;  // where the family's shape has them
+};
+
+/// Names of the families that a device has: "cast", ...
+std::vector<std::string> families(const Device& device);
+
+/// The cases of a family. Throws Error(usage) naming the known ones if the device has none of that name.
+std::vector<Case> cases(const std::string& family, const Device& device, const Selection& selection);
+
+struct Effort {
+  int least = 5, most = 25;  // samples
+  double seconds = 1;        // no more samples after this long, once there are `least`
+};
+
+/// Prepares a case, warms up, and measures it: before each sample the limit is probed, because machines drift.
+Row measure(const Case& what, Device& device, const Effort& effort);
+
+/// A row for each of the device's limits, op "probe".
+std::vector<Row> probe_limits(Device& device);
+
+}  // namespace lowp::bench

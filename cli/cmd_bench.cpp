@@ -1,0 +1,143 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "bench/cases.h"
+#include "bench/cpu_device.h"
+#include "cli/command.h"
+#include "cli/model_options.h"
+#include "cli/output.h"
+#include "lowp/base/error.h"
+
+namespace lowp::cli {
+namespace {
+
+struct Options {
+  std::string device = "auto", dtype = "bf16", compare;
+  std::vector<std::string> ops;
+  bench::Selection selection;
+  bench::Effort effort;
+  bool json = false;
+};
+
+std::unique_ptr<bench::Device> find_device(const std::string& name) {
+  check_device(name);
+  return bench::cpu_device();
+}
+
+std::string shape(const bench::Row& row) {
+  std::string text;
+  for (const std::int64_t size : {row.m, row.n, row.k})
+    if (size) text += (text.empty() ? "" : " x ") + std::to_string(size);
+  return text;
+}
+
+std::string rate(double per_second, bench::Limit::Of of) {
+  return fmt::format("{:.1f} {}", per_second / 1e9, of == bench::Limit::Of::bytes ? "GB/s" : "GOP/s");
+}
+
+std::string milliseconds(double seconds) { return fmt::format("{:.3f}", seconds * 1e3); }
+
+void print_limits(const bench::Device& device, const std::vector<bench::Row>& limits) {
+  fmt::print("{}\n\n", device.description());
+  Table table({"limit", "measured", "what"});
+  for (std::size_t i = 0; i < limits.size(); ++i)
+    table.add({limits[i].limit_name, rate(limits[i].limit, device.limits()[i].of), device.limits()[i].meaning});
+  fmt::print("{}\n", table.text());
+}
+
+void print_rows(const bench::Device& device, const std::vector<bench::Row>& rows) {
+  const bool compared = std::any_of(rows.begin(), rows.end(), [](const bench::Row& r) { return r.ratio.has_value(); });
+  std::vector<std::string> header = {"op", "recipe", "shape", "ms", "min", "max", "runs", "rate", "limit", "share %"};
+  if (compared) header.insert(header.end(), {"other ms", "ratio"});
+  Table table(header);
+  for (const bench::Row& row : rows) {
+    const auto limit = std::find_if(device.limits().begin(), device.limits().end(),
+                                    [&](const bench::Limit& l) { return l.name == row.limit_name; });
+    const auto [low, high] = std::minmax_element(row.samples.begin(), row.samples.end());
+    std::vector<std::string> cells = {row.op,
+                                      row.recipe,
+                                      shape(row),
+                                      milliseconds(row.seconds),
+                                      milliseconds(*low),
+                                      milliseconds(*high),
+                                      std::to_string(row.samples.size()),
+                                      rate(row.share * row.limit, limit->of),
+                                      fmt::format("{} {}", row.limit_name, rate(row.limit, limit->of)),
+                                      fmt::format("{:.0f}", row.share * 100)};
+    if (compared) {
+      cells.push_back(row.peer_seconds ? milliseconds(*row.peer_seconds) : "-");
+      cells.push_back(row.ratio ? fmt::format("{:.2f}", *row.ratio) : "-");
+    }
+    table.add(cells);
+  }
+  fmt::print("{}", table.text());
+}
+
+void run_kernels(Options& options) {
+  const std::unique_ptr<bench::Device> device = find_device(options.device);
+  for (const DType type : {DType::bf16, DType::f16, DType::f32})
+    if (formats::name(element_of(type)) == options.dtype) options.selection.dtype = type;
+  const std::vector<bench::Row> others =
+      options.compare.empty() ? std::vector<bench::Row>{} : bench::read_rows(options.compare);
+  std::vector<bench::Case> cases;
+  for (const std::string& family : options.ops.empty() ? bench::families(*device) : options.ops)
+    for (bench::Case& found : bench::cases(family, *device, options.selection)) cases.push_back(std::move(found));
+
+  const std::vector<bench::Row> limits = bench::probe_limits(*device);
+  if (options.json)
+    for (const bench::Row& row : limits) fmt::print("{}", json_line(to_json(row)));
+  else
+    print_limits(*device, limits);
+  Progress progress("measuring");
+  std::vector<bench::Row> rows;
+  for (const bench::Case& what : cases) {
+    rows.push_back(bench::measure(what, *device, options.effort));
+    if (!options.compare.empty()) bench::compare({&rows.back(), 1}, others, options.compare);
+    if (options.json) fmt::print("{}", json_line(to_json(rows.back())));
+    progress.update(rows.size(), cases.size());
+  }
+  if (!options.json) print_rows(*device, rows);
+}
+
+void add_kernels(CLI::App& bench) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = bench.add_subcommand("kernels", "Time each kernel beside the machine's limit");
+  command->add_option("--device", options->device, "auto or cpu")->capture_default_str();
+  command->add_option("--op", options->ops, "families of kernels: cast (all that the device has)")->delimiter(',');
+  command
+      ->add_option("--recipe,--format", options->selection.recipes,
+                   "formats (of casts) or recipes (of products), separated by commas")
+      ->delimiter(',');
+  command->add_option("--dtype", options->dtype, "type of high-precision operands")
+      ->check(CLI::IsMember({"bf16", "f16", "f32"}))
+      ->capture_default_str();
+  command->add_option("-m", options->selection.m, "rows")->check(kAtLeastOne);
+  command->add_option("-n", options->selection.n, "output columns of products")->check(kAtLeastOne);
+  command->add_option("-k", options->selection.k, "columns; the inner dimension of products")->check(kAtLeastOne);
+  command->add_option("--samples", options->effort.most, "most runs of a kernel")
+      ->check(kAtLeastOne)
+      ->capture_default_str();
+  command->add_option("--seconds", options->effort.seconds, "no more runs of a kernel after this time")
+      ->capture_default_str();
+  command->add_option("--compare", options->compare, "JSON lines of another run: adds its times and the ratio");
+  command->add_flag("--json", options->json, "JSON lines on standard output");
+  command->footer(
+      "Every time is the median of many runs; before each run the limit that bounds it is probed, because machines "
+      "drift.\nshare = work / time / limit. Threads: LOWP_THREADS.\n\nExamples:\n"
+      "  lowp bench kernels --op cast\n"
+      "  lowp bench kernels --op cast --format mxfp8,nvfp4 --dtype f32 --json > before.json\n"
+      "  lowp bench kernels --op cast --format mxfp8,nvfp4 --dtype f32 --compare before.json");
+  command->callback([options] { run_kernels(*options); });
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("bench", "Measure kernels against the machine's limit");
+  command->require_subcommand(1);
+  add_kernels(*command);
+}
+
+}  // namespace lowp::cli

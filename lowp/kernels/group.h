@@ -1,0 +1,16 @@
+// One group of a cast by the definition of formats/quantize.h: what the oracle loops over, and what a fast kernel does
+// with a group whose numbers its shortcuts do not cover.
+#pragma once
+
+#include "lowp/kernels/kernel.h"
+
+namespace lowp::kernels {
+
+/// Parameters and codes of the elements [row, row + rows) x [col, col + cols): a whole group, a whole super-block, or a
+/// part of the matrix where the parameters are the matrix's. False if a value is not finite.
+bool quantize_group(const QuantizeTask& task, std::int64_t row, std::int64_t rows, std::int64_t col, std::int64_t cols);
+
+/// The code of element i (row-major).
+std::uint32_t load_code(const QuantizedMatrix& matrix, std::int64_t i);
+
+}  // namespace lowp::kernels

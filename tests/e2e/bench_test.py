@@ -1,0 +1,57 @@
+"""End to end: `lowp bench`: rows, comparison, bad usage. Times are not looked at.
+
+    python3 tests/e2e/bench_test.py build/lowp
+"""
+import json
+
+import lowp_cli
+from lowp_cli import Case, run
+
+KEYS = {"op", "recipe", "m", "n", "k", "device", "seconds", "bytes", "flop", "limit_name", "limit", "share", "peer",
+        "peer_seconds", "ratio", "samples"}
+SMALL = ["bench", "kernels", "--op", "cast", "-m", 256, "-k", 512, "--samples", 2, "--seconds", 0]
+
+
+class Kernels(Case):
+    def rows(self, *args):
+        done = run(*SMALL, "--json", *args)
+        self.assertEqual(done.code, 0, done.err)
+        rows = [json.loads(line) for line in done.out.splitlines()]
+        for row in rows:
+            self.assertEqual(set(row), KEYS)
+        return rows
+
+    def test_rows_have_the_keys_and_a_limit_of_the_same_run(self):
+        rows = self.rows("--format", "mxfp8,int4_g32")
+        probes = {row["recipe"] for row in rows if row["op"] == "probe"}
+        self.assertLessEqual({"read", "copy"}, probes)
+        measured = [row for row in rows if row["op"] != "probe"]
+        self.assertEqual([(row["op"], row["recipe"]) for row in measured],
+                         [("cast:bf16", "mxfp8"), ("dequantize:bf16", "mxfp8"),
+                          ("cast:bf16", "int4_g32"), ("dequantize:bf16", "int4_g32")])
+        for row in measured:
+            self.assertEqual(len(row["samples"]), 2)
+            self.assertIn(row["limit_name"], probes)
+            self.assertAlmostEqual(row["share"], row["bytes"] / row["seconds"] / row["limit"])
+        self.assertEqual(measured[0]["bytes"], 256 * 512 * 2 + 256 * 512 + 256 * 512 // 32)
+
+    def test_comparison(self):
+        other = self.folder / "before.json"
+        other.write_text("".join(json.dumps(row) + "\n" for row in self.rows("--format", "mxfp8")))
+        compared = [row for row in self.rows("--format", "mxfp8,mxfp4", "--compare", other) if row["op"] != "probe"]
+        self.assertEqual([row["peer"] is not None for row in compared], [True, True, False, False])
+        self.assertAlmostEqual(compared[0]["ratio"], compared[0]["peer_seconds"] / compared[0]["seconds"])
+
+    def test_bad_usage(self):
+        for arguments, message in ((["--op", "cats"], "cast"), (["--format", "mxfp9"], "mxfp8"),
+                                   (["-k", 33, "--format", "mxfp8"], "divisible"), (["--dtype", "bf17"], "bf17"),
+                                   (["--device", "tpu"], "tpu"), (["--compare", self.folder / "missing"], "missing")):
+            done = run("bench", "kernels", *arguments, "--samples", 1, "--seconds", 0)
+            self.assertIn(done.code, (1, 2), arguments)
+            self.assertIn(message, done.err)
+            self.assertEqual(done.out, "")
+        self.assertEqual(run("bench").code, 2)
+
+
+if __name__ == "__main__":
+    lowp_cli.main()
