@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "cli/command.h"
+#include "cli/model_options.h"
 #include "cli/output.h"
 #include "lowp/base/error.h"
 #include "lowp/quant/cast_file.h"
@@ -60,6 +61,7 @@ void run(Options& options) {
 void add_cast(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("cast", "Cast the tensors of a safetensors file into a format, or back");
+  add_threads_option(*command);
   command->add_option("input", options->request.input, "a safetensors file")->required();
   command->add_option("--format", options->request.format, "format name, see `lowp recipes --formats`");
   command->add_option("-o,--output", options->request.output, "the file to write")->required();

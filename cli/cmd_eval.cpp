@@ -147,6 +147,7 @@ void run(const Options& options) {
 void add_eval(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("eval", "Measure a model on a text or a task, alone or against another model");
+  add_threads_option(*command);
   command->add_option("model", options->model, "a model folder, quantized or not")->required();
   command->add_option("--text", options->text, "a UTF-8 text file: perplexity");
   command->add_option("--task", options->task, "a .jsonl file of multiple-choice questions: accuracy");

@@ -124,6 +124,7 @@ void run(const Options& options) {
 void add_quantize(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("quantize", "Quantize a checkpoint");
+  add_threads_option(*command);
   command
       ->add_option("model", options->model, "a folder, a safetensors file, or org/name in the local Hugging Face cache")
       ->required();

@@ -248,6 +248,7 @@ void run(const Options& options, void (*make)(const Options&)) {
 void add_numerics(CLI::App& report, const std::shared_ptr<Options>& options) {
   CLI::App* numerics =
       report.add_subcommand("numerics", "SQNR of every format over tensors of every magnitude; needs no model");
+  add_threads_option(*numerics);
   numerics->add_option("-o,--output", options->output, "an HTML file to write: heat maps and tables");
   numerics->add_flag("--json", options->json, "one JSON object on standard output");
   numerics->footer("Examples:\n  lowp report numerics\n  lowp report numerics -o numerics.html");
@@ -259,6 +260,7 @@ void add_report(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command =
       app.add_subcommand("report", "Compare recipes: accuracy, size and speed of a model, or the numerics of formats");
+  add_threads_option(*command);
   command->add_option("model", options->model,
                       "a model folder that is not quantized; a folder named numerics is ./numerics");
   command->add_option("--recipes", options->recipes,

@@ -69,6 +69,7 @@ void add_generation_options(CLI::App& command, GenerationOptions& options) {
       ->check(CLI::IsMember({"bf16", "f32"}))
       ->capture_default_str();
   command.add_option("--device", options.device, "where to compute: auto or cpu")->capture_default_str();
+  add_threads_option(command);
 }
 
 CLI::Validator count() {

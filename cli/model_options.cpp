@@ -4,11 +4,19 @@
 
 #include "lowp/base/error.h"
 #include "lowp/base/file.h"
+#include "lowp/base/threads.h"
 #include "lowp/base/utf8.h"
 #include "lowp/checkpoint/checkpoint.h"
 
 namespace lowp::cli {
 namespace fs = std::filesystem;
+
+void add_threads_option(CLI::App& command) {
+  command
+      .add_option_function<int>("--threads", set_thread_count,
+                                "threads that compute; LOWP_THREADS, or the cores this process may use, if not given")
+      ->check(CLI::Range(1, kMostThreads));
+}
 
 void check_device(const std::string& device) {
   if (device != "cpu" && device != "auto")

@@ -1,11 +1,15 @@
-// What the commands that run a model share.
+// Options that commands share.
 #pragma once
 
+#include <CLI/CLI.hpp>
 #include <string>
 
 #include "lowp/text/tokenizer.h"
 
 namespace lowp::cli {
+
+/// --threads N, for every command that computes.
+void add_threads_option(CLI::App& command);
 
 /// "auto" and "cpu" pass; anything else is an Error saying what this build has.
 void check_device(const std::string& device);

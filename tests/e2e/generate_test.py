@@ -43,6 +43,13 @@ class Generate(Case):
         for narrow in (["--top-k", 1], ["--top-p", 1e-9], ["--min-p", 1], ["--temperature", 1e-9]):
             self.assertEqual(self.generate("-n", 20, "--seed", 9, *narrow)["text"], greedy, narrow)
 
+    def test_threads(self):
+        texts = [self.generate("-n", 20, "--temperature", 0, "--threads", count)["text"] for count in (1, 2, 5)]
+        self.assertEqual(texts[0], texts[1])
+        self.assertEqual(texts[0], texts[2])
+        for count in (0, -1, 5000, "many"):
+            self.refused("generate", MODEL, "-p", PROMPT, "--threads", count, code=2, words=["--threads"])
+
     def with_generation_config(self, config):
         folder = self.folder / "model"
         if not folder.exists():
