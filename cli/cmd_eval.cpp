@@ -15,7 +15,8 @@ namespace lowp::cli {
 namespace {
 
 struct Options {
-  std::string model, text, task, against, method = "disjoint", documents, compute = "bf16", device = "auto";
+  std::string model, text, task, against, method = "disjoint", documents;
+  ModelOptions load;
   std::int64_t context = 0;
   bool layers = false, json = false;
 };
@@ -44,7 +45,7 @@ void print_perplexity(const Options& options, const models::Model& model, const 
                 {"recipe", model.recipe()},
                 {"method", options.method},
                 {"context", r.context},
-                {"compute", options.compute},
+                {"compute", options.load.compute},
                 {"device", "cpu"},
                 {"tokens", r.tokens},
                 {"scored", r.scored},
@@ -66,7 +67,7 @@ void print_perplexity(const Options& options, const models::Model& model, const 
     return;
   }
   fmt::print("{} ({}), {} windows of {} tokens, compute {}\n", options.model, model.recipe(), options.method, r.context,
-             options.compute);
+             options.load.compute);
   fmt::print("scored        {} of {} tokens\nNLL           {:.5f} +- {:.5f} nats a token\nperplexity    {:.4f}\n",
              r.scored, r.tokens, r.nll, r.nll_stderr, r.perplexity);
   if (r.word_perplexity)
@@ -92,7 +93,7 @@ void print_task(const Options& options, const models::Model& model, const eval::
     fmt::print("{}", json_line({{"model", options.model},
                                 {"recipe", model.recipe()},
                                 {"task", options.task},
-                                {"compute", options.compute},
+                                {"compute", options.load.compute},
                                 {"device", "cpu"},
                                 {"questions", r.questions},
                                 {"acc", r.acc},
@@ -108,14 +109,14 @@ void print_task(const Options& options, const models::Model& model, const eval::
 }
 
 void run(const Options& options) {
-  check_device(options.device);
+  check_device(options.load.device);
   if (options.text.empty() == options.task.empty())
     fail(ErrorCode::usage, "one of --text FILE and --task FILE is required");
   if (!options.documents.empty() && options.method != "rolling")
     fail(ErrorCode::usage, "--documents goes with --method rolling");
   if (options.layers && options.against.empty()) fail(ErrorCode::usage, "--layers goes with --against");
   const Stopwatch watch;
-  const models::LoadOptions load{options.compute == "f32" ? formats::Elem::f32 : formats::Elem::bf16};
+  const models::LoadOptions load = load_options(options.load);
   const std::string text = options.text.empty() ? "" : read_prose(options.text);
   models::Model model(options.model, load);
   const text::Tokenizer tokenizer = load_tokenizer(options.model);
@@ -147,7 +148,6 @@ void run(const Options& options) {
 void add_eval(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("eval", "Measure a model on a text or a task, alone or against another model");
-  add_threads_option(*command);
   command->add_option("model", options->model, "a model folder, quantized or not")->required();
   command->add_option("--text", options->text, "a UTF-8 text file: perplexity");
   command->add_option("--task", options->task, "a .jsonl file of multiple-choice questions: accuracy");
@@ -166,11 +166,7 @@ void add_eval(CLI::App& app) {
       ->check(CLI::IsMember({"wikitext"}));
   command->add_flag("--layers", options->layers,
                     "with --against: output SQNR of each Linear, fed by the reference's input");
-  command
-      ->add_option("--compute", options->compute, "dtype of the residual stream and of what activation quantizers see")
-      ->check(CLI::IsMember({"bf16", "f32"}))
-      ->capture_default_str();
-  command->add_option("--device", options->device, "where to compute")->capture_default_str();
+  add_model_options(*command, options->load);
   command->add_flag("--json", options->json, "one JSON object on standard output");
   command->footer(
       "Examples:\n"

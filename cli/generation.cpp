@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "cli/model_options.h"
 #include "cli/output.h"
 #include "lowp/base/error.h"
 #include "lowp/base/utf8.h"
@@ -22,7 +21,7 @@ struct sigaction before;
 
 // The folder of the model, once the options that need no model make sense.
 std::string checked_folder(const GenerationOptions& options) {
-  check_device(options.device);
+  check_device(options.load.device);
   for (const std::string& stop : options.stop) check_text(stop, "--stop");
   engine::Sampling given;
   given.temperature = options.temperature.value_or(given.temperature);
@@ -65,11 +64,7 @@ void add_generation_options(CLI::App& command, GenerationOptions& options) {
   command.add_option("--stop", options.stop, "end before this text; may be given more than once")
       ->allow_extra_args(false);
   command.add_flag("--ignore-eos", options.ignore_eos, "go on where the model would end");
-  command.add_option("--compute", options.compute, "dtype of the residual stream")
-      ->check(CLI::IsMember({"bf16", "f32"}))
-      ->capture_default_str();
-  command.add_option("--device", options.device, "where to compute: auto or cpu")->capture_default_str();
-  add_threads_option(command);
+  add_model_options(command, options.load);
 }
 
 CLI::Validator count() {
@@ -115,7 +110,7 @@ Generator::Generator(const GenerationOptions& options)
       folder_(checked_folder(options)),
       defaults_(engine::read_generation_config(folder_)),
       tokenizer_(load_tokenizer(options.model)),
-      model_(options.model, {.compute = options.compute == "f32" ? formats::Elem::f32 : formats::Elem::bf16}),
+      model_(options.model, load_options(options.load)),
       sampling_(merged(options, defaults_)),
       engine_(model_,
               {.vocab_limit = static_cast<std::int64_t>(tokenizer_.vocab_size()), .eos_ids = defaults_.eos_ids}) {

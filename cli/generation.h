@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cli/model_options.h"
 #include "lowp/engine/engine.h"
 #include "lowp/engine/generation_config.h"
 #include "lowp/models/model.h"
@@ -17,7 +18,8 @@
 namespace lowp::cli {
 
 struct GenerationOptions {
-  std::string model, compute = "bf16", device = "auto";
+  std::string model;
+  ModelOptions load;
   std::optional<double> temperature, top_p, min_p;
   std::optional<std::int64_t> top_k;
   std::uint64_t seed = 0;

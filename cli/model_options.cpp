@@ -7,6 +7,8 @@
 #include "lowp/base/threads.h"
 #include "lowp/base/utf8.h"
 #include "lowp/checkpoint/checkpoint.h"
+#include "lowp/formats/element.h"
+#include "lowp/formats/recipes.h"
 
 namespace lowp::cli {
 namespace fs = std::filesystem;
@@ -16,6 +18,35 @@ void add_threads_option(CLI::App& command) {
       .add_option_function<int>("--threads", set_thread_count,
                                 "threads that compute; LOWP_THREADS, or the cores this process may use, if not given")
       ->check(CLI::Range(1, kMostThreads));
+}
+
+void add_model_options(CLI::App& command, ModelOptions& options) {
+  command
+      .add_option("--compute", options.compute, "dtype of the residual stream and of what activation quantizers see")
+      ->check(CLI::IsMember({"bf16", "f32"}))
+      ->capture_default_str();
+  command
+      .add_option("--kv-cache-dtype", options.kv_cache,
+                  "what keys and values are stored as; auto: the dtype of --compute, which loses nothing")
+      ->check(CLI::IsMember({"auto", "f32", "bf16", "int8"}))
+      ->capture_default_str();
+  command
+      .add_option("--head", options.head,
+                  "the head that gives logits: bf16 as the checkpoint has it, same as the other layers, or a recipe")
+      ->capture_default_str();
+  command.add_option("--device", options.device, "where to compute: auto or cpu")->capture_default_str();
+  add_threads_option(command);
+}
+
+models::LoadOptions load_options(const ModelOptions& options) {
+  models::LoadOptions load;
+  if (options.compute == "f32") load.compute = formats::Elem::f32;
+  if (options.kv_cache != "auto") load.kv_cache = formats::find_element(options.kv_cache);
+  if (options.head == "same")
+    load.head_as_others = true;
+  else if (options.head != "bf16")
+    load.head = formats::recipe(options.head);
+  return load;
 }
 
 void check_device(const std::string& device) {

@@ -190,7 +190,7 @@ void Engine::run(std::span<Work> works) {
   std::vector<models::Chunk> batch;
   for (Work& work : works) {
     Sequence& sequence = *work.sequence;
-    if (!sequence.cache) sequence.cache.emplace(model_.config());
+    if (!sequence.cache) sequence.cache.emplace(model_);
     sequence.cache->truncate(work.first);  // of what a failed attempt left behind
     batch.push_back({std::span(sequence.tokens)
                          .subspan(static_cast<std::size_t>(work.first), static_cast<std::size_t>(work.tokens)),

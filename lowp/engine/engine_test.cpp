@@ -144,7 +144,7 @@ TEST(Engine, ScoresAgreeWithTheModel) {
   const Result result = alone(r);
   std::vector<std::int32_t> ids = r.prompt;
   ids.insert(ids.end(), result.tokens.begin(), result.tokens.end());
-  models::Cache cache(model().config());
+  models::Cache cache(model());
   const models::Chunk chunk{ids, &cache};
   const auto logits = model().logits(model().forward({&chunk, 1}));
   const auto vocab = static_cast<std::size_t>(model().config().vocab_size);

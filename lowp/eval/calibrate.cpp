@@ -22,7 +22,7 @@ std::map<std::string, float> input_amax(models::Model& model, const text::Tokeni
       });
   const auto window = static_cast<std::size_t>(std::min<std::int64_t>(512, model.config().max_position_embeddings));
   for (std::size_t at = 0; at < ids.size(); at += window) {
-    models::Cache cache(model.config());
+    models::Cache cache(model);
     const models::Chunk chunk{std::span(ids).subspan(at, std::min(window, ids.size() - at)), &cache};
     model.forward({&chunk, 1});
     if (progress) progress(std::min(at + window, ids.size()), ids.size());

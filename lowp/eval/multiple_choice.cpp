@@ -54,7 +54,7 @@ double log_likelihood(models::Model& model, const text::Tokenizer& tokenizer, co
   if (length > model.config().max_position_embeddings)
     fail(ErrorCode::bad_input, "{}: {} tokens, the model's context is {}", where, length,
          model.config().max_position_embeddings);
-  models::Cache cache(model.config());
+  models::Cache cache(model);
   const models::Chunk chunk{std::span(pair.ids).first(static_cast<std::size_t>(length)), &cache};
   const std::vector<float> hidden = model.forward({&chunk, 1});
   const auto width = static_cast<std::size_t>(model.config().hidden_size);

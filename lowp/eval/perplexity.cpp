@@ -120,7 +120,7 @@ class LayerMeter {
 // The scored positions of one window, appended.
 void score(const Window& window, models::Model& model, models::Model* other, std::vector<Position>& positions) {
   const auto hidden_of = [&](models::Model& m) {
-    models::Cache cache(m.config());
+    models::Cache cache(m);
     const models::Chunk chunk{window.tokens, &cache};
     return m.forward({&chunk, 1});
   };

@@ -4,31 +4,18 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "lowp/formats/recipe.h"
 #include "lowp/models/config.h"
+#include "lowp/models/kv_cache.h"
 #include "lowp/ops/linear.h"
 
 namespace lowp::models {
-
-/// Keys and values of one sequence. Copyable; a model's caches fit only that model.
-class Cache {
- public:
-  explicit Cache(const Config& config);
-  std::int64_t length() const { return length_; }
-  /// Forgets everything from position `length` on.
-  void truncate(std::int64_t length);
-
- private:
-  friend class Model;
-  struct Head {
-    std::vector<float> keys, values;  // [length, head_dim]
-  };
-  std::int64_t length_ = 0, head_dim_ = 0;
-  std::vector<std::vector<Head>> layers_;  // [layer][kv head]
-};
 
 /// Tokens that follow what the cache holds. Their count plus the cache's length must not exceed
 /// max_position_embeddings.
@@ -40,6 +27,10 @@ struct Chunk {
 struct LoadOptions {
   formats::Elem compute =
       formats::Elem::bf16;  // dtype of the residual stream and of what activation quantizers see: bf16, f32
+  std::optional<formats::Elem> kv_cache = {};  // what keys and values are stored as: f32, bf16, int8; unset: `compute`
+  // The head, where the checkpoint does not quantize it: kept, or by this recipe, or by that of the other layers.
+  std::optional<formats::Recipe> head = {};
+  bool head_as_others = false;
 };
 
 /// Sees the input [rows, k] and output [rows, n] of every Linear by its module name, in execution order.
@@ -68,6 +59,9 @@ class Model {
   /// Logits [rows, vocab_size] of hidden states [rows, hidden_size].
   std::vector<float> logits(std::span<const float> hidden) const;
 
+  /// Where caches of this model take their pages from.
+  const std::shared_ptr<KvPool>& kv_pool() const { return kv_pool_; }
+
   /// The Linear of this module name (but not the head), or nullptr.
   const ops::Linear* find_linear(const std::string& module) const;
 
@@ -77,18 +71,37 @@ class Model {
  private:
   struct Layer;
   struct Weights;
-  std::vector<float> linear(const ops::Linear& weight, const std::string& module, std::span<const float> x) const;
-  std::vector<float> attention(const Layer& layer, std::size_t index, std::span<const Chunk> batch,
-                               std::span<const float> x) const;
-  std::vector<float> mlp(const Layer& layer, std::span<const float> x) const;
-  std::vector<float> experts(const Layer& layer, std::span<const float> x) const;
+  struct Workspace;
+  // A Linear, its name below its block, and the buffer that its output goes to.
+  struct Projection {
+    const ops::Linear* linear;
+    std::string_view module;
+    std::vector<float>* output;
+  };
+  bool bf16() const { return options_.compute == formats::Elem::bf16; }
+  void begin(std::span<const Chunk> batch);
+  void project(std::span<const Projection> projections, std::string_view block, std::span<const float> x) const;
+  void norm(std::span<const float> x, const std::vector<float>& weight, std::span<float> out) const;
+  void rotate_and_store(const Layer& layer, std::int64_t index);
+  void plan_attention(std::span<const Chunk> batch, std::int64_t index);
+  void attention(const Layer& layer, std::int64_t index, std::span<const Chunk> batch, std::span<const float> x);
+  std::span<const float> gate_up(const ops::Linear& gate, const ops::Linear& up, std::string_view block,
+                                 std::span<const float> x);
+  void mlp(const Layer& layer, std::span<const float> x);
+  void route(std::span<const float> scores);
+  void experts(const Layer& layer, std::span<const float> x);
+  void add_to_stream(const Projection& projection, std::string_view block, std::span<const float> x,
+                     const std::vector<float>& norm_weight);
+  void add_block(const std::vector<float>& norm_weight);
 
   Config config_;
   LoadOptions options_;
   std::string recipe_;
   std::uint64_t weight_bytes_ = 0, streamed_bytes_ = 0;
   Tap tap_;
+  std::shared_ptr<KvPool> kv_pool_;
   std::unique_ptr<Weights> weights_;
+  std::unique_ptr<Workspace> workspace_;  // of forward(), kept from call to call
 };
 
 }  // namespace lowp::models

@@ -3,6 +3,7 @@
 #include <charconv>
 #include <set>
 
+#include "lowp/base/bits.h"
 #include "lowp/base/error.h"
 #include "lowp/ops/cast.h"
 
@@ -85,6 +86,30 @@ ops::Linear WeightLoader::linear(const std::string& module, std::int64_t n, std:
   if (!weight) fail(ErrorCode::bad_input, "{}: tensor '{}.weight' is missing", checkpoint_.path(), module);
   linear_bytes_ += weight->bytes.size();
   return {*weight, bias_view, compute_};
+}
+
+ops::Linear WeightLoader::head(const std::string& module, std::int64_t n, std::int64_t k, const LoadOptions& options) {
+  std::optional<formats::Recipe> recipe = options.head;
+  if (options.head_as_others && !modules_.empty()) {
+    recipe = modules_.begin()->second.recipe;
+    for (const auto& [name, other] : modules_)
+      if (other.recipe.name != recipe->name)
+        fail(ErrorCode::usage, "{}: the head cannot be as the other layers, which differ: {}", checkpoint_.path(),
+             this->recipe());
+  }
+  if (!recipe || recipe->keeps() || modules_.contains(module)) return linear(module, n, k, false);
+  const bool calibrated = recipe->activation && recipe->activation->scope == formats::Scope::calibrated;
+  if (recipe->weight.rule == formats::Rule::codebook || recipe->weight.hqq || calibrated)
+    fail(ErrorCode::usage, "the head cannot be quantized by '{}' while loading: that takes {}", recipe->name,
+         calibrated ? "calibration" : "an algorithm that iterates; use lowp quantize");
+  const std::optional<TensorView> weight = find_weight(module, n, k);
+  if (!weight) fail(ErrorCode::bad_input, "{}: tensor '{}.weight' is missing", checkpoint_.path(), module);
+  ops::CastOptions cast;
+  cast.name = module + ".weight";
+  const QuantizedMatrix quantized = ops::quantize(*weight, recipe->weight, cast);
+  linear_bytes_ += static_cast<std::uint64_t>(ceil_div<std::int64_t>(n * k * info(recipe->weight.element).bits, 8)) +
+                   quantized.scale.bytes().size() + quantized.zero_point.bytes().size();
+  return {quantized, *recipe, std::nullopt, std::nullopt, compute_};
 }
 
 TensorView WeightLoader::embedding(const std::string& module, std::int64_t n, std::int64_t k, Tensor& holder) {

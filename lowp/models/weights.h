@@ -45,6 +45,9 @@ class WeightLoader {
   std::vector<float> vector(const std::string& name, std::int64_t size) const;
   /// The Linear `module` with weight [n, k], and its bias [n] if `bias`. Fused expert tensors are sliced.
   ops::Linear linear(const std::string& module, std::int64_t n, std::int64_t k, bool bias);
+  /// The Linear that gives logits, quantized here if the options say so and the checkpoint has not done it. Throws
+  /// Error(usage) for a recipe that cannot be computed from the weight alone.
+  ops::Linear head(const std::string& module, std::int64_t n, std::int64_t k, const LoadOptions& options);
   bool has(const std::string& module) const;
   /// Values of an embedding [n, k]; `holder` owns them if they had to be decoded.
   TensorView embedding(const std::string& module, std::int64_t n, std::int64_t k, Tensor& holder);

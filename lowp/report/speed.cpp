@@ -54,7 +54,7 @@ struct Times {
   double prefill = 0, decode = 0;
 };
 Times run_once(models::Model& model, std::span<const std::int32_t> ids, std::int64_t steps) {
-  models::Cache cache(model.config());
+  models::Cache cache(model);
   const auto feed = [&](std::span<const std::int32_t> tokens) {
     const models::Chunk chunk{tokens, &cache};
     return greedy(model, model.forward({&chunk, 1}));

@@ -73,6 +73,15 @@ class Eval(Case):
         one, two = (self.eval(model, "--against", BOOK, env={"LOWP_THREADS": threads}) for threads in "12")
         self.assertEqual({k: v for k, v in one.items() if k != "seconds"}, {k: v for k, v in two.items() if k != "seconds"})
 
+    def test_kv_cache_and_head_cost_little(self):
+        plain = self.eval(BOOK)["nll"]
+        for options, most in ((["--kv-cache-dtype", "bf16"], 0), (["--head", "same"], 0), (["--kv-cache-dtype", "int8"], 0.005),
+                              (["--head", "int8"], 0.005), (["--kv-cache-dtype", "int8", "--compute", "f32"], 0.01)):
+            self.assertLessEqual(abs(self.eval(BOOK, *options)["nll"] - plain), most, options)
+        for head, word in (("int99", "int99"), ("codebook4_g64-bf16", "lowp quantize"), ("int8-int8_static", "calibration")):
+            self.refused("eval", BOOK, "--text", self.text, "--head", head, code=2, words=[word])
+        self.refused("eval", BOOK, "--text", self.text, "--kv-cache-dtype", "fp4", code=2, words=["--kv-cache-dtype"])
+
     def test_golden(self):
         """A few rows of what nll_test.py checks in full."""
         golden = json.loads((GOLDEN / "nll-bookworm-8m.json").read_text())

@@ -44,7 +44,7 @@ TEST_P(Architecture, LogitsAgreeWithTransformers) {
   const std::vector<std::int32_t> tokens(view.as<std::int32_t>(), view.as<std::int32_t>() + element_count(view.shape));
   const auto error = [&](formats::Elem compute, const char* expected) {
     models::Model model(folder_.path(), {compute});
-    models::Cache cache(model.config());
+    models::Cache cache(model);
     // Two chunks, so that the second looks back over the first.
     std::vector<float> found;
     for (const auto part : {std::span(tokens).first(10), std::span(tokens).subspan(10)}) {

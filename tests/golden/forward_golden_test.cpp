@@ -5,8 +5,8 @@
 
 #include "lowp/base/error.h"
 #include "lowp/eval/perplexity.h"
-#include "lowp/models/attention.h"
 #include "lowp/models/model.h"
+#include "lowp/models/rope.h"
 #include "lowp/quant/quantize_checkpoint.h"
 #include "tests/temp_dir.h"
 
@@ -38,7 +38,7 @@ std::string text(const std::string& name) {
 
 // Logits [tokens, vocab] of one sequence in one call.
 std::vector<float> logits(models::Model& model, const std::vector<std::int32_t>& tokens) {
-  models::Cache cache(model.config());
+  models::Cache cache(model);
   const models::Chunk chunk{tokens, &cache};
   return model.logits(model.forward({&chunk, 1}));
 }
@@ -93,7 +93,7 @@ TEST_P(Forward, GreedyAgreesWithTransformers) {
     const std::string name = GetParam() + "/f32/greedy" + std::to_string(prompt);
     std::vector<std::int32_t> next = ids(GetParam() + "/greedy" + std::to_string(prompt) + "/prompt_ids");
     const std::vector<std::int32_t> expected = ids(name + "/ids"), top2 = ids(name + "/top2");
-    models::Cache cache(model.config());
+    models::Cache cache(model);
     for (std::size_t i = 0; i < expected.size(); ++i) {
       const models::Chunk chunk{next, &cache};
       const std::vector<float> hidden = model.forward({&chunk, 1});
@@ -122,11 +122,11 @@ TEST_P(Forward, DoesNotDependOnBatchOrChunks) {
     models::Model model(folder / recipe, {});
     const std::vector<std::int32_t> tokens = ids(GetParam() + "/tokens");
     const std::span<const std::int32_t> all(tokens);
-    models::Cache alone(model.config());
+    models::Cache alone(model);
     const models::Chunk whole{all, &alone};
     const std::vector<float> expected = model.forward({&whole, 1});
 
-    models::Cache pieces(model.config()), other(model.config());
+    models::Cache pieces(model), other(model);
     std::vector<float> found;
     std::size_t at = 0;
     for (const std::size_t count : {std::size_t{1}, std::size_t{17}, std::size_t{5}, tokens.size() - 23}) {
@@ -140,6 +140,14 @@ TEST_P(Forward, DoesNotDependOnBatchOrChunks) {
       at += count;
     }
     EXPECT_EQ(found, expected) << recipe;
+
+    // With a tap, products and what follows them are not fused.
+    std::size_t seen = 0;
+    model.set_tap([&](const std::string&, auto, std::int64_t, auto, std::int64_t) { ++seen; });
+    models::Cache tapped(model);
+    const models::Chunk again{all, &tapped};
+    EXPECT_EQ(model.forward({&again, 1}), expected) << recipe;
+    EXPECT_GE(seen, 7u * static_cast<std::size_t>(model.config().num_hidden_layers));
   }
 }
 
@@ -155,9 +163,9 @@ TEST(Rope, AnglesAgreeWithTransformers) {
     config.update(parse_json(text(name + "/config"), name));
     const models::Config parsed = models::parse_config(config, name);
     const models::RopeTable table(parsed.rope, 64, formats::Elem::f32);
-    std::vector<float> cos, sin;
+    std::vector<float> cos(32), sin(32);
     for (std::size_t i = 0; i < positions.size(); ++i) {
-      table.angles(positions[i], cos, sin);
+      table.angles(positions[i], cos.data(), sin.data());
       // Frequencies are rounded to f32 here and there: an angle of p radians is good to about p * 2^-23.
       const double bound = 1e-6 + 4e-7 * positions[i];
       for (std::size_t j = 0; j < 32; ++j) {

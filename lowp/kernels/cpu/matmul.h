@@ -11,13 +11,9 @@ namespace lowp::kernels::cpu {
 using Matmul = void (*)(const float* x, std::int64_t rows, const float* w, std::int64_t cols, std::int64_t k, float* y,
                         std::int64_t ldy);
 
-/// out[i] = sum over j, in order, of p[j] * v[j, i] for `count` rows of v [count, d].
-using WeightedSum = void (*)(const float* p, const float* v, std::int64_t count, std::int64_t d, float* out);
-
 struct MatmulKernels {
   const char* name;
   Matmul matmul;
-  WeightedSum weighted_sum;
 };
 
 extern const MatmulKernels kMatmulPortable, kMatmulAvx2;

@@ -5,6 +5,6 @@
 
 namespace lowp::kernels::cpu {
 
-const MatmulKernels kMatmulAvx2 = {"avx2", avx2::matmul, avx2::weighted_sum};
+const MatmulKernels kMatmulAvx2 = {"avx2", avx2::matmul};
 
 }  // namespace lowp::kernels::cpu

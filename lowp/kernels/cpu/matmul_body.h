@@ -62,24 +62,4 @@ inline void matmul(const float* x, std::int64_t rows, const float* w, std::int64
   for (; r < rows; ++r) row_band<1>(x + r * k, w, cols, k, y + r * ldy, ldy);
 }
 
-// 64 columns at a time stay in registers.
-inline void weighted_sum(const float* p, const float* v, std::int64_t count, std::int64_t d, float* out) {
-  constexpr std::int64_t kWide = 8;
-  std::int64_t i = 0;
-  for (; i + kWide * kLanes <= d; i += kWide * kLanes) {
-    Lanes acc[kWide] = {};
-    for (std::int64_t j = 0; j < count; ++j) {
-      const Lanes weight = Lanes{} + p[j];
-#pragma GCC unroll 8
-      for (std::int64_t l = 0; l < kWide; ++l) acc[l] += weight * load(v + j * d + i + l * kLanes);
-    }
-    std::memcpy(out + i, acc, sizeof acc);
-  }
-  for (; i < d; ++i) {
-    float acc = 0;
-    for (std::int64_t j = 0; j < count; ++j) acc += p[j] * v[j * d + i];
-    out[i] = acc;
-  }
-}
-
 }  // namespace lowp::kernels::cpu::LOWP_ISA

@@ -4,6 +4,6 @@
 
 namespace lowp::kernels::cpu {
 
-const MatmulKernels kMatmulPortable = {"portable", portable::matmul, portable::weighted_sum};
+const MatmulKernels kMatmulPortable = {"portable", portable::matmul};
 
 }  // namespace lowp::kernels::cpu

@@ -1,0 +1,15 @@
+#define LOWP_ISA avx2
+#define LOWP_LANES 8
+#include "lowp/kernels/cpu/attention_body.h"
+
+namespace lowp::kernels::cpu {
+
+const AttentionKernel kAttentionAvx2 = {.name = "avx2",
+                                        .bf16 = false,
+                                        .scores = avx2::scores,
+                                        .softmax = avx2::softmax<float>,
+                                        .mix = avx2::mix,
+                                        .from_int8 = avx2::from_int8,
+                                        .from_bf16 = avx2::from_bf16};
+
+}  // namespace lowp::kernels::cpu

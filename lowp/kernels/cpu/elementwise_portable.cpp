@@ -1,0 +1,9 @@
+#define LOWP_ISA portable
+#include "lowp/kernels/cpu/elementwise_body.h"
+
+namespace lowp::kernels::cpu {
+
+const ElementwiseKernels kElementwisePortable = {"portable",         portable::rms_norm, portable::rotate,
+                                                 portable::silu_mul, portable::gelu_mul, portable::add};
+
+}  // namespace lowp::kernels::cpu
