@@ -10,6 +10,7 @@
 #include "lowp/base/error.h"
 #include "lowp/base/threads.h"
 #include "lowp/kernels/ref/cast.h"
+#include "lowp/ops/cast_cuda.h"
 
 namespace lowp::ops {
 namespace {
@@ -108,6 +109,7 @@ GroupStats stats(const TensorView& x, const CastOptions& options, bool allow_non
 
 QuantizedMatrix quantize(const TensorView& x, const BlockFormat& format, const CastOptions& options,
                          std::span<const float> codebook) {
+  if (options.device.is_cuda()) return quantize_on_cuda(x, format, options, codebook);
   const bool tolerant = format.rule == formats::Rule::mx || format.rule == formats::Rule::plain;
   QuantizedMatrix out = allocate(format, element_of(x.dtype), x.shape[0], x.shape[1], options.name);
   GroupStats matrix;
@@ -125,7 +127,8 @@ QuantizedMatrix quantize(const TensorView& x, const BlockFormat& format, const C
   return out;
 }
 
-Tensor dequantize(const QuantizedMatrix& matrix, DType output) {
+Tensor dequantize(const QuantizedMatrix& matrix, DType output, const Device& device) {
+  if (device.is_cuda()) return dequantize_on_cuda(matrix, output, device);
   Tensor result(output, {matrix.m, matrix.k});
   for_bands(nullptr, matrix.m, matrix.k, {}, [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> values(static_cast<std::size_t>((end - begin) * matrix.k));

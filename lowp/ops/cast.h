@@ -6,6 +6,7 @@
 #include <string>
 
 #include "lowp/kernels/kernel.h"
+#include "lowp/ops/device.h"
 
 namespace lowp::ops {
 
@@ -13,6 +14,7 @@ struct CastOptions {
   formats::Scaling scaling = formats::Scaling::rceil;  // MX formats only
   std::optional<formats::GroupStats> shared;         // statistics that replace the matrix's own in tensor-level scales
   std::string name = "tensor";                       // in messages
+  Device device;                                     // where quantize() computes
   std::function<void(std::int64_t rows)> rows_read;  // called when the first `rows` rows of x are no longer needed
 };
 
@@ -31,7 +33,7 @@ QuantizedMatrix quantize(const TensorView& x, const formats::BlockFormat& format
                          std::span<const float> codebook = {});
 
 /// The values of a quantized matrix as f32 or bf16 [m, k], rounded as torchao's dequantize rounds.
-Tensor dequantize(const QuantizedMatrix& matrix, DType output);
+Tensor dequantize(const QuantizedMatrix& matrix, DType output, const Device& device = {});
 
 /// Signal-to-noise ratio in dB of a quantized matrix against the original: 20 log10(|x| / |x - q|), values of q in f32;
 /// infinite for equal matrices, -infinity for an all-zero x that is not reproduced.
