@@ -9,6 +9,7 @@
 #include "cli/output.h"
 #include "lowp/base/env.h"
 #include "lowp/base/threads.h"
+#include "lowp/kernels/cuda/runtime.h"
 
 namespace lowp::cli {
 namespace {
@@ -31,6 +32,18 @@ std::vector<std::string> instruction_sets() {
   return found;
 }
 
+// The GPUs, and what kernels were compiled for; lines for people.
+std::string gpus() {
+  std::string text;
+  for (const kernels::cuda::DeviceInfo& d : kernels::cuda::devices())
+    text += fmt::format("cuda:{}    {}, compute capability {}.{}, {} multiprocessors, {}\n", d.index, d.name, d.major,
+                        d.minor, d.multiprocessors, human_bytes(static_cast<std::uint64_t>(d.memory_bytes)));
+  if (text.empty()) text = fmt::format("          no GPU: {}\n", kernels::cuda::why_none());
+  for (const kernels::cuda::Architecture& a : kernels::cuda::architectures())
+    text += fmt::format("kernels   {}{}\n", a.name, a.ran ? "" : ": compiled, never run by us");
+  return text;
+}
+
 void run(bool json) {
   utsname system{};
   ::uname(&system);
@@ -44,6 +57,11 @@ void run(bool json) {
   if (json) {
     Json variables = Json::object();
     for (const env::Variable& v : env::variables()) variables[std::string(v.name)] = env::get(v.name);
+    Json devices = {"cpu"}, architectures = Json::array();
+    for (const kernels::cuda::DeviceInfo& d : kernels::cuda::devices())
+      devices.push_back("cuda:" + std::to_string(d.index) + " " + d.name);
+    for (const kernels::cuda::Architecture& a : kernels::cuda::architectures())
+      architectures.push_back({{"name", a.name}, {"ran", a.ran}});
     fmt::print("{}\n", Json({{"version", LOWP_VERSION},
                              {"compiler", compiler},
                              {"system", system.sysname + std::string(" ") + system.release},
@@ -51,16 +69,16 @@ void run(bool json) {
                              {"instruction_sets", instruction_sets()},
                              {"threads", thread_count()},
                              {"memory_bytes", memory},
-                             {"devices", {"cpu"}},
+                             {"devices", devices},
+                             {"kernels", architectures},
                              {"variables", variables}})
                            .dump());
     return;
   }
   fmt::print(
-      "lowp      {}\ncompiler  {}\nsystem    {} {}\ncpu       {}\n          {}\nthreads   {}\nmemory    {}\ndevices   "
-      "cpu (cuda: not in this build)\n\n",
+      "lowp      {}\ncompiler  {}\nsystem    {} {}\ncpu       {}\n          {}\nthreads   {}\nmemory    {}\n{}\n",
       LOWP_VERSION, compiler, system.sysname, system.release, cpu_line("model name"),
-      fmt::join(instruction_sets(), " "), thread_count(), human_bytes(memory));
+      fmt::join(instruction_sets(), " "), thread_count(), human_bytes(memory), gpus());
   Table table({"variable", "value", "default", "meaning"});
   for (const env::Variable& v : env::variables()) {
     const std::string value = env::get(v.name);

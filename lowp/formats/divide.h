@@ -12,7 +12,8 @@ LOWP_HD constexpr float divide_by_bits(float a, float b) {
   const std::uint32_t sign = (float_bits(a) ^ float_bits(b)) & 0x80000000u;
   std::uint32_t x = float_bits(a) & 0x7FFFFFFFu, y = float_bits(b) & 0x7FFFFFFFu;
   constexpr std::uint32_t kInfinity = 0x7F800000u, kNan = 0x7FC00000u;
-  if (x > kInfinity || y > kInfinity || (x == kInfinity && y == kInfinity) || (x == 0 && y == 0)) return bits_float(kNan);
+  if (x > kInfinity || y > kInfinity || (x == kInfinity && y == kInfinity) || (x == 0 && y == 0))
+    return bits_float(kNan);
   if (x == kInfinity || y == 0) return bits_float(sign | kInfinity);
   if (x == 0 || y == kInfinity) return bits_float(sign);
 
@@ -57,7 +58,9 @@ __device__ inline float device_reciprocal(float b) {
   y = __fmaf_rn(y, __fmaf_rn(-b, y, 1.0f), y);
   y = __fmaf_rn(y, __fmaf_rn(-b, y, 1.0f), y);
   const std::uint32_t bits = float_bits(b);
-  return (bits & 0x7FFFFFu) == 0x7FFFFFu ? bits_float((bits & 0x80000000u) | (((253u << 23) - (bits & 0x7F800000u)) + 1u)) : y;
+  return (bits & 0x7FFFFFu) == 0x7FFFFFu
+             ? bits_float((bits & 0x80000000u) | (((253u << 23) - (bits & 0x7F800000u)) + 1u))
+             : y;
 }
 __device__ inline float device_divide(float a, float b) {
   const std::uint32_t ea = (float_bits(a) >> 23) & 0xFFu, eb = (float_bits(b) >> 23) & 0xFFu;

@@ -76,7 +76,8 @@ LOWP_HD constexpr int ceil_log2_f32(float d) {
 
 /// Power-of-two scale byte (e8m0) of an MX block with the given largest magnitude (finite).
 LOWP_HD constexpr std::uint32_t mx_scale_code(Elem element, Scaling scaling, float amax) {
-  if (scaling == Scaling::rceil) return static_cast<std::uint32_t>(ceil_log2_f32(divide(amax, max_value(element))) + 127);
+  if (scaling == Scaling::rceil)
+    return static_cast<std::uint32_t>(ceil_log2_f32(divide(amax, max_value(element))) + 127);
   std::uint32_t bits = float_bits(amax);
   if (scaling == Scaling::even) bits = (bits + (1u << (22 - info(element).mantissa_bits))) & 0xFF800000u;
   int exponent = static_cast<int>(bits >> 23) - 127 - max_exponent(element);

@@ -73,6 +73,8 @@ CudaCast cast_on_cuda(const CudaCastRequest& request) {
   const BlockFormat& format = request.format;
   const Dims dims = dims_of(request.x.shape);
   const std::int64_t size = dims.m * dims.k;
+  if (format.super_cols > 0)
+    fail(ErrorCode::unsupported, "{}: {} has no cast on CUDA devices; use the CPU", request.options.name, format.name);
   cuda::use_device(request.options.device.cuda);
   Transfers transfers;
   CudaCast result;
@@ -91,13 +93,13 @@ CudaCast cast_on_cuda(const CudaCastRequest& request) {
   if (!request.codebook.empty()) task.codebook = transfers.upload(request.codebook);
 
   if (format.rule != Rule::mx && format.rule != Rule::plain) {
-    auto* amax = static_cast<std::uint32_t*>(transfers.allocate(static_cast<std::size_t>(dims.experts) * 4));
+    std::vector<cuda::MatrixAmax> found(static_cast<std::size_t>(dims.experts));
+    auto* amax = static_cast<cuda::MatrixAmax*>(transfers.allocate(found.size() * sizeof found[0]));
     cuda::amax(task.x, task.input, dims.experts, size, amax, stream);
-    std::vector<std::uint32_t> found(static_cast<std::size_t>(dims.experts));
-    cuda::copy(found.data(), amax, found.size() * 4, stream);
+    cuda::copy(found.data(), amax, found.size() * sizeof found[0], stream);
     transfers.stream().synchronize();
     for (std::int64_t e = 0; e < dims.experts; ++e) {
-      if (is_finite(bits_float(found[static_cast<std::size_t>(e)]))) continue;
+      if (is_finite(bits_float(found[static_cast<std::size_t>(e)].bits))) continue;
       auto* index = static_cast<std::int64_t*>(transfers.allocate(8));
       cuda::first_nonfinite(task.x, task.input, dims.experts * size, index, stream);
       std::int64_t first = 0;
@@ -111,10 +113,10 @@ CudaCast cast_on_cuda(const CudaCastRequest& request) {
     if (request.options.shared) {
       task.amax = nullptr;
       task.static_amax = request.options.shared->amax();
-      found.assign(found.size(), float_bits(task.static_amax));
+      for (cuda::MatrixAmax& f : found) f.tensor_scale = formats::nvfp4_tensor_scale(task.static_amax);
     }
     if (format.tensor_scale)
-      for (const std::uint32_t bits : found) result.tensor_scale.push_back(formats::nvfp4_tensor_scale(bits_float(bits)));
+      for (const cuda::MatrixAmax& f : found) result.tensor_scale.push_back(f.tensor_scale);
   }
 
   cuda::cast(task, stream);

@@ -6,8 +6,8 @@
 
 namespace lowp::ops {
 
-/// One orientation of a cast, as kernels/cuda/cast.h lays it out: codes [experts, m, k] along k, [experts, k, m] along m;
-/// scales in the wanted layout, zero points as scales in layout `rows` (along m: [experts, groups, k]).
+/// One orientation of a cast, as kernels/cuda/cast.h lays it out: codes [experts, m, k] along k, [experts, k, m] along
+/// m; scales in the wanted layout, zero points as scales in layout `rows` (along m: [experts, groups, k]).
 struct PlacedCast {
   Tensor codes, scale, zero_point;
 };

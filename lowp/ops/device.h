@@ -14,8 +14,8 @@ struct Device {
   std::string name() const;
 };
 
-/// `auto` (the first GPU, or the CPU if there is none), `cpu`, `cuda` or `cuda:N`. Throws Error(usage) naming what there
-/// is, and why there is no GPU.
+/// `auto` (the first GPU, or the CPU if there is none), `cpu`, `cuda` or `cuda:N`. Throws Error(usage) naming what
+/// there is, and why there is no GPU.
 Device choose_device(std::string_view text);
 
 }  // namespace lowp::ops

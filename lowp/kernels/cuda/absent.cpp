@@ -38,12 +38,15 @@ void fill(void*, int, std::size_t, StreamHandle) { absent(); }
 void check_launch(const char*) { absent(); }
 
 void cast(const CastTask&, StreamHandle) { absent(); }
-void amax(const void*, formats::Elem, std::int64_t, std::int64_t, std::uint32_t*, StreamHandle) { absent(); }
+void amax(const void*, formats::Elem, std::int64_t, std::int64_t, MatrixAmax*, StreamHandle) { absent(); }
 void first_nonfinite(const void*, formats::Elem, std::int64_t, std::int64_t*, StreamHandle) { absent(); }
 void dequantize(const DequantizeTask&, StreamHandle) { absent(); }
-void to_layout(const std::uint8_t*, std::int64_t, const formats::ScaleGrid&, std::uint8_t*, std::int64_t, StreamHandle) {
+void to_layout(const std::uint8_t*, std::int64_t, const formats::ScaleGrid&, std::uint8_t*, std::int64_t,
+               StreamHandle) {
   absent();
 }
-void from_layout(const std::uint8_t*, std::int64_t, const formats::ScaleGrid&, std::uint8_t*, StreamHandle) { absent(); }
+void from_layout(const std::uint8_t*, std::int64_t, const formats::ScaleGrid&, std::uint8_t*, StreamHandle) {
+  absent();
+}
 
 }  // namespace lowp::kernels::cuda

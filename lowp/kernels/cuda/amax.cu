@@ -10,9 +10,10 @@ namespace {
 
 // grid: blocks of an expert, experts. x: whole chunks from a 16-byte aligned address if `chunks`, then single values.
 template <Elem In>
-__global__ void __launch_bounds__(256) find_amax(const void* x, std::int64_t size, bool chunks, std::uint32_t* out) {
+__global__ void __launch_bounds__(256) find_amax(const void* x, std::int64_t size, bool chunks, MatrixAmax* out) {
   const std::int64_t from = blockIdx.y * size, count = chunks ? size / 8 : 0;
-  const std::int64_t stride = std::int64_t{gridDim.x} * blockDim.x, first = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  const std::int64_t stride = std::int64_t{gridDim.x} * blockDim.x,
+                     first = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   std::uint32_t amax = 0;
   for (std::int64_t i = first; i < count; i += kUnroll * stride) {
     Chunk<In> chunk[kUnroll];
@@ -33,12 +34,20 @@ __global__ void __launch_bounds__(256) find_amax(const void* x, std::int64_t siz
       amax = max_abs<In>(amax, static_cast<const std::uint16_t*>(x)[from + i]);
   }
   const std::uint32_t bits = amax_bits<In>(combine_over_block<In>(amax));
-  if (threadIdx.x == 0) atomicMax(out + blockIdx.y, bits);
+  if (threadIdx.x != 0) return;
+  MatrixAmax& mine = out[blockIdx.y];
+  atomicMax(&mine.bits, bits);
+  __threadfence();
+  if (atomicAdd(&mine.arrived, 1u) + 1 == gridDim.x) {  // the last block
+    const float tensor_scale = formats::nvfp4_tensor_scale(bits_float(atomicMax(&mine.bits, 0u)));
+    mine.tensor_scale = tensor_scale;
+    mine.reciprocal = formats::divide(1.0f, tensor_scale);
+  }
 }
 
 }  // namespace
 
-void amax(const void* x, Elem input, std::int64_t experts, std::int64_t size, std::uint32_t* out, StreamHandle stream) {
+void amax(const void* x, Elem input, std::int64_t experts, std::int64_t size, MatrixAmax* out, StreamHandle stream) {
   fill(out, 0, static_cast<std::size_t>(experts) * sizeof *out, stream);
   const bool chunks = size % 8 == 0 && reinterpret_cast<std::uintptr_t>(x) % 16 == 0;
   // Enough blocks to fill any device, few enough that their atomics do not matter.

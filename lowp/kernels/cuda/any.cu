@@ -1,10 +1,10 @@
-// The kernels that handle every format, shape and alignment by the definitions of formats/quantize.h: what the fast ones
-// do not cover, and what they are tested against on the device.
+// The kernels that handle every format, shape and alignment by the definitions of formats/quantize.h: what the fast
+// ones do not cover, and what they are tested against on the device.
+#include <cuda_runtime.h>
+
+#include "lowp/formats/quantize.h"
 #include "lowp/kernels/cuda/cast.h"
 #include "lowp/kernels/cuda/launch.h"
-#include "lowp/formats/quantize.h"
-
-#include <cuda_runtime.h>
 
 namespace lowp::kernels::cuda {
 namespace {
@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(256, 2) cast_any(const __grid_constant__ AnyAr
       return load_value(args.x, args.input, from + (top + r) * args.row_stride + (left + c) * args.column_stride);
     };
 
-    const float matrix_amax = args.amax ? bits_float(args.amax[expert]) : args.static_amax;
+    const float matrix_amax = args.amax ? bits_float(args.amax[expert].bits) : args.static_amax;
     const float tensor_scale = format.tensor_scale ? formats::nvfp4_tensor_scale(matrix_amax) : 1.0f;
     GroupStats stats;
     if (by_group) {
@@ -105,7 +105,8 @@ __global__ void __launch_bounds__(256, 2) cast_any(const __grid_constant__ AnyAr
       if (formats::info(format.scale).bits > 8)
         static_cast<float*>(args.scale)[to] = p.scale;
       else
-        static_cast<std::uint8_t*>(args.scale)[to] = static_cast<std::uint8_t>(p.scale_code);
+        static_cast<std::uint8_t*>(args.scale)[to] = static_cast<std::uint8_t>(
+            format.tensor_scale && matrix_amax == 0 ? formats::encode(format.scale, 1.0f) : p.scale_code);
       if (format.zero_point == formats::ZeroPoint::integer)
         static_cast<std::int8_t*>(args.zero_point)[to] = static_cast<std::int8_t>(p.zero_point);
       else if (format.zero_point == formats::ZeroPoint::floating)
@@ -129,7 +130,7 @@ __global__ void __launch_bounds__(256, 2) cast_any(const __grid_constant__ AnyAr
   }
 }
 
-__global__ void __launch_bounds__(256) dequantize_any(const __grid_constant__ DequantizeTask task) {
+__global__ void __launch_bounds__(256, 2) dequantize_any(const __grid_constant__ DequantizeTask task) {
   const BlockSpec& format = task.format;
   const bool has_scale = format.rule != Rule::plain;
   const std::int64_t height = format.group_rows == 0 ? max(task.m, std::int64_t{1}) : format.group_rows;
@@ -154,23 +155,24 @@ __global__ void __launch_bounds__(256) dequantize_any(const __grid_constant__ De
       const std::uint32_t code = load_code(task.codes, format, i);
       const float tensor_scale = task.tensor_scale ? task.tensor_scale[expert] : 1.0f;
       float value = format.rule == Rule::codebook
-                              ? formats::round_to(task.output, task.codebook[expert * 16 + code % 16] * p.scale)
-                              : formats::decode_element(format, task.output, p, tensor_scale, code);
+                        ? formats::round_to(task.output, task.codebook[expert * 16 + code % 16] * p.scale)
+                        : formats::decode_element(format, task.output, p, tensor_scale, code);
       if (value != value) {  // the code's NaN, or that of the scale; a GPU's products have another NaN
         const float q = formats::decode(format.element, code);
         value = q != q ? q : bits_float(formats::kQuietNan);
       }
       if (task.output == Elem::f32)
         static_cast<float*>(task.out)[i] = value;
-      else
-        static_cast<std::uint16_t*>(task.out)[i] =
-            static_cast<std::uint16_t>(formats::encode(task.output, value, formats::Overflow::to_special));
+      else  // already rounded
+        static_cast<std::uint16_t*>(task.out)[i] = static_cast<std::uint16_t>(
+            task.output == Elem::bf16 ? float_bits(value) >> 16
+                                      : formats::encode(task.output, value, formats::Overflow::to_special));
     }
   }
 }
 
-__global__ void __launch_bounds__(256) move_scales(const std::uint8_t* in, std::int64_t experts, formats::ScaleGrid grid,
-                                                   std::uint8_t* out, bool back) {
+__global__ void __launch_bounds__(256)
+    move_scales(const std::uint8_t* in, std::int64_t experts, formats::ScaleGrid grid, std::uint8_t* out, bool back) {
   const std::int64_t matrix = grid.h * grid.w;
   for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < experts * matrix;
        i += std::int64_t{gridDim.x} * blockDim.x) {
@@ -190,7 +192,8 @@ __global__ void __launch_bounds__(256) find_nonfinite(const void* x, Elem input,
 }
 
 unsigned blocks_for(std::int64_t threads) {
-  return static_cast<unsigned>(std::min<std::int64_t>(ceil_div<std::int64_t>(std::max<std::int64_t>(threads, 1), 256), 1 << 16));
+  return static_cast<unsigned>(
+      std::min<std::int64_t>(ceil_div<std::int64_t>(std::max<std::int64_t>(threads, 1), 256), 1 << 16));
 }
 
 }  // namespace
@@ -199,7 +202,8 @@ void launch_any(const AnyArgs& args, StreamHandle stream) {
   const bool by_group = args.format.rule != Rule::plain && args.format.group_rows != 0;
   const std::int64_t height = by_group ? args.format.group_rows : 1;
   const std::int64_t width = by_group && args.format.group_cols != 0 ? args.format.group_cols : args.columns;
-  const std::int64_t groups = args.experts * ceil_div(args.rows, height) * ceil_div(args.columns, std::max<std::int64_t>(width, 1));
+  const std::int64_t groups =
+      args.experts * ceil_div(args.rows, height) * ceil_div(args.columns, std::max<std::int64_t>(width, 1));
   cast_any<<<blocks_for(groups * 32), 256, 0, stream>>>(args);
   check_launch("cast_any");
 }

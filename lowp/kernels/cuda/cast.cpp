@@ -20,6 +20,7 @@ CodecArgs codec_args(const CastTask& task) {
   if (task.format.tensor_scale && !task.amax) {
     args.tensor_scale = formats::nvfp4_tensor_scale(task.static_amax);
     args.reciprocal = formats::divide(1.0f, args.tensor_scale);
+    args.all_zero = task.static_amax == 0;
   }
   args.given_scale = !task.amax && task.format.group_rows == 0;
   return args;
@@ -36,8 +37,9 @@ std::int64_t padded_bytes(const CastResult& to, std::int64_t experts, std::int64
     case formats::ScaleLayout::rows:
       return 0;
     case formats::ScaleLayout::tiled:
-      return experts * h % formats::kTileRows == 0 && w % formats::kTileCols == 0 ? 0
-                                                                                  : formats::tiled_bytes(experts * h, w);
+      return experts * h % formats::kTileRows == 0 && w % formats::kTileCols == 0
+                 ? 0
+                 : formats::tiled_bytes(experts * h, w);
     case formats::ScaleLayout::tiled_per_expert:
       return whole ? 0 : experts * formats::tiled_bytes(h, w);
     case formats::ScaleLayout::tiled_m_groups:
@@ -52,7 +54,8 @@ std::int64_t padded_bytes(const CastResult& to, std::int64_t experts, std::int64
 bool rows_args(const CastTask& task, RowsArgs& args) {
   const formats::BlockSpec& format = task.format;
   const std::int64_t most = std::numeric_limits<std::uint32_t>::max() / 2;
-  if (task.k % 8 != 0 || task.m * task.k / 8 > most || task.experts > 65535 || task.experts * task.m > most) return false;
+  if (task.k % 8 != 0 || task.m * task.k / 8 > most || task.experts > 65535 || task.experts * task.m > most)
+    return false;
   if (!aligned(task.x, 16) || !aligned(task.along_k.codes, 8)) return false;
   const std::int64_t width = format.group_cols == 0 ? task.k : format.group_cols;
   args.x = task.x;
@@ -70,6 +73,10 @@ bool rows_args(const CastTask& task, RowsArgs& args) {
   const bool in_warp = width % 8 == 0 && width / 8 <= 32 && (width / 8 & (width / 8 - 1)) == 0 && task.k % width == 0;
   args.lanes = format.group_cols != 0 && in_warp ? static_cast<int>(width / 8) : 0;
   args.place = grid_of(task.along_k, task.m, args.groups_per_row);
+  const formats::ScaleLayout layout = task.along_k.layout;
+  const bool alone = layout == formats::ScaleLayout::tiled_per_expert ||
+                     (layout == formats::ScaleLayout::tiled && (task.experts == 1 || task.m % formats::kTileRows == 0));
+  args.whole_tiles = alone && aligned(task.along_k.scale, 16) && task.m / formats::kTileRows < 65535;
   args.codec = codec_args(task);
   return true;
 }
@@ -79,7 +86,8 @@ bool columns_args(const CastTask& task, ColumnsArgs& args) {
   const std::int64_t most = std::numeric_limits<std::uint32_t>::max() / 2;
   if (format.group_rows != 1 || format.group_cols == 0) return false;
   if (task.m % 32 != 0 || task.k % 2 != 0 || task.m > most || task.k > most || task.experts > 65535) return false;
-  if (!aligned(task.x, task.input == Elem::f32 ? 8 : 4) || !aligned(task.along_m.codes, 16) || !aligned(task.along_m.scale, 2))
+  if (!aligned(task.x, task.input == Elem::f32 ? 8 : 4) || !aligned(task.along_m.codes, 16) ||
+      !aligned(task.along_m.scale, 2))
     return false;
   args.x = task.x;
   args.codes = task.along_m.codes;
@@ -139,18 +147,19 @@ void cast(const CastTask& task, StreamHandle stream) {
   if (task.experts == 0 || task.m == 0 || task.k == 0) return;
   const auto clear_padding = [&](const CastResult& to, std::int64_t h, std::int64_t columns) {
     if (!to.codes || task.format.group_cols == 0) return;
-    const std::int64_t bytes = padded_bytes(to, task.experts, h, ceil_div<std::int64_t>(columns, task.format.group_cols));
+    const std::int64_t bytes =
+        padded_bytes(to, task.experts, h, ceil_div<std::int64_t>(columns, task.format.group_cols));
     if (bytes) fill(to.scale, 0, static_cast<std::size_t>(bytes), stream);
   };
-  clear_padding(task.along_k, task.m, task.k);
-  clear_padding(task.along_m, task.k, task.m);
-
   RowsArgs rows;
   ColumnsArgs columns;
   const int experts = static_cast<int>(task.experts);
   const bool fast_rows = task.along_k.codes && rows_args(task, rows);
   const bool fast_columns = task.along_m.codes && columns_args(task, columns);
-  if (fast_rows && fast_columns && launch_both(rows, columns, task.input, experts, stream)) return;
+  const bool both = fast_rows && fast_columns;
+  if (!fast_rows || both || !rows.whole_tiles) clear_padding(task.along_k, task.m, task.k);
+  clear_padding(task.along_m, task.k, task.m);
+  if (both && launch_both(rows, columns, task.input, experts, stream)) return;
   if (task.along_k.codes && !(fast_rows && launch_rows(rows, task.input, experts, stream)))
     cast_by_definition(task, false, stream);
   if (task.along_m.codes && !(fast_columns && launch_columns(columns, task.input, experts, stream)))

@@ -4,17 +4,17 @@
 
 #include "lowp/formats/block.h"
 #include "lowp/formats/scale_layout.h"
-#include "lowp/kernels/cuda/runtime.h"
+#include "lowp/kernels/cuda/cast_args.h"
 
 namespace lowp::kernels::cuda {
 
-/// Where the result of one orientation goes. `codes` as in QuantizedMatrix: [experts, m, k] (k/2 bytes for 4-bit floats)
-/// along k, [experts, k, m] (m/2) along m. Scales along k: [experts, m, groups]; along m: [experts, groups, k] in layout
-/// `rows`, as torchao's kernels write them, else tiles of the logical [k, groups].
+/// Where the result of one orientation goes. `codes` as in QuantizedMatrix: [experts, m, k] (k/2 bytes for 4-bit
+/// floats) along k, [experts, k, m] (m/2) along m. Scales along k: [experts, m, groups]; along m: [experts, groups, k]
+/// in layout `rows`, as torchao's kernels write them, else tiles of the logical [k, groups].
 struct CastResult {
   void* codes = nullptr;
-  void* scale = nullptr;       // e8m0 or e4m3 bytes, or f32
-  void* zero_point = nullptr;  // i8 or f32, shaped as the scales in layout `rows`
+  void* scale = nullptr;                                     // e8m0 or e4m3 bytes, or f32
+  void* zero_point = nullptr;                                // i8 or f32, shaped as the scales in layout `rows`
   formats::ScaleLayout layout = formats::ScaleLayout::rows;  // others hold one-byte scales
   const formats::ScaleGroup* groups = nullptr;               // of ScaleMap::groups(), copied to the device
   std::int64_t group_count = 0;
@@ -26,21 +26,21 @@ struct CastTask {
   std::int64_t experts = 1, m = 0, k = 0;
   formats::BlockSpec format;
   formats::Scaling scaling = formats::Scaling::rceil;
-  /// Tensor-level scales (group_rows == 0, or two levels) come from amax [experts] (f32 bits of the largest magnitude of
-  /// each expert, as amax() below writes) or, if that is null, from static_amax.
-  const std::uint32_t* amax = nullptr;
+  /// Tensor-level scales (group_rows == 0, or two levels) come from amax [experts], which amax() below writes, or, if
+  /// that is null, from static_amax.
+  const MatrixAmax* amax = nullptr;
   float static_amax = 0;
   const float* codebook = nullptr;  // [experts, 16]; codebook formats
   CastResult along_k, along_m;      // without codes: not wanted
 };
 
-/// Casts. Shapes that do not fit the format are the caller's fault (formats::misfit). Padding of tiled layouts is zeroed.
-/// Any shape and alignment works; the fast kernels want k a multiple of 8 and 16-byte aligned pointers along k, and
-/// m a multiple of 32 and k even along m.
+/// Casts. Shapes that do not fit the format are the caller's fault (formats::misfit). Padding of tiled layouts is
+/// zeroed. Any shape and alignment works; the fast kernels want k a multiple of 8 and 16-byte aligned pointers along k,
+/// and m a multiple of 32 and k even along m.
 void cast(const CastTask& task, StreamHandle stream);
 
-/// Writes f32 bits of the largest magnitude of each expert of x [experts, size]; NaN or infinity if there is one.
-void amax(const void* x, formats::Elem input, std::int64_t experts, std::int64_t size, std::uint32_t* out,
+/// Writes the largest magnitude of each expert of x [experts, size].
+void amax(const void* x, formats::Elem input, std::int64_t experts, std::int64_t size, MatrixAmax* out,
           StreamHandle stream);
 
 /// Index of the first NaN or infinity of x [size], or -1, into *out (device memory). Slow: for error messages.

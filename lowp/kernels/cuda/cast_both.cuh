@@ -24,17 +24,23 @@ __device__ __forceinline__ void cast_row_tile(const RowsArgs& args, const CodecA
       const bool inside = row < args.rows && column < args.row_chunks;
       index[u] = inside ? row * args.row_chunks + column : 0xFFFFFFFFu;
       if (inside)
-        chunk[u].load_again(args.x, static_cast<std::size_t>(expert) * args.chunks + index[u]);
+        chunk[u].load(args.x, static_cast<std::size_t>(expert) * args.chunks + index[u]);
       else
         chunk[u].clear();
     }
-    cast_chunks<Codec>(args, codec, expert, chunk, index);
+    for_tensor_scale<Codec>(codec, [&](auto used) {
+      cast_chunks<decltype(used)>(args, codec, expert, chunk, index, [&](std::uint32_t u, const Chosen& c) {
+        const std::uint32_t row = row0 + (i + u) * kStep + threadIdx.x / kRowLanes;
+        if (row < args.rows && column < args.row_chunks)
+          store_scale<Codec>(args, expert, row * args.groups_per_row + column / (Codec::kGroup / 8), c);
+      });
+    });
   }
 }
 
 /// grid: tiles along k, along m, experts.
 template <class Codec>
-__global__ void __launch_bounds__(kColumnWarps<Codec> * 32)
+__global__ void __launch_bounds__(kColumnWarps<Codec> * 32, kColumnBlocks<Codec>)
     cast_both(const __grid_constant__ RowsArgs rows, const __grid_constant__ ColumnsArgs columns) {
   __shared__ LineTile tile;
   const std::uint32_t row0 = blockIdx.y * (kColumnWarps<Codec> * kWarpRows), column0 = blockIdx.x * kColumns;

@@ -1,9 +1,9 @@
 // Casts along columns: groups run down m, the result is K-major ([k, m] for each expert), in one pass.
 //
-// A warp owns 64 columns of 32 rows, a lane two neighbouring columns: each row is one 128-byte line for the warp (bf16),
-// the largest magnitudes of both columns fall out of packed maxima without any exchange, and a lane ends with whole runs
-// of output. Through shared memory (16-byte units, swizzled so that neither side meets a bank conflict) the warps of a
-// block join their runs to full 128-byte lines of the output.
+// A warp owns 64 columns of 32 rows, a lane two neighbouring columns: each row is one 128-byte line for the warp
+// (bf16), the largest magnitudes of both columns fall out of packed maxima without any exchange, and a lane ends with
+// whole runs of output. Through shared memory (16-byte units, swizzled so that neither side meets a bank conflict) the
+// warps of a block join their runs to full 128-byte lines of the output.
 #pragma once
 
 #include "lowp/kernels/cuda/cast_groups.cuh"
@@ -15,6 +15,10 @@ inline constexpr int kColumns = 64, kWarpRows = 32, kLineBytes = 128;
 /// Warps of a block: as many as fill a line of each output row.
 template <class Codec>
 inline constexpr int kColumnWarps = kLineBytes / (kWarpRows * (Codec::kNibbles ? 1 : 2) / 2);
+
+/// Blocks that should fit a multiprocessor: 80 registers a thread, 128 for f32, whose values alone take 64.
+template <class Codec>
+inline constexpr int kColumnBlocks = (Codec::kInput == Elem::f32 ? 16 : 24) / kColumnWarps<Codec>;
 
 /// Two neighbouring values of 32 rows.
 template <Elem In>
@@ -86,49 +90,53 @@ __device__ __forceinline__ void cast_column_tile(const ColumnsArgs& args, LineTi
     pair.load(args.x, expert * matrix + static_cast<std::size_t>(row) * args.k + column, args.k);
     const CodecArgs codec = codec_of(args.codec, args.amax, expert);  // after the loads are on their way
     std::uint32_t code[2][kUnits * 4];
+    for_tensor_scale<Codec>(codec, [&](auto used) {
+      using Used = decltype(used);
 #pragma unroll
-    for (int g = 0; g < kGroups; ++g) {
-      std::uint32_t amax[2];
-      pair.template amax<kGroup>(g * kGroup, amax);
-      Chosen c[2];
+      for (int g = 0; g < kGroups; ++g) {
+        std::uint32_t amax[2];
+        pair.template amax<kGroup>(g * kGroup, amax);
+        Chosen c[2];
 #pragma unroll
-      for (int i = 0; i < 2; ++i) c[i] = Codec::choose(codec, amax[i]);
-      const std::uint32_t block = row / kGroup + g, blocks = args.m / kGroup;
-      if (args.place.layout == formats::ScaleLayout::rows) {
-        const std::size_t at = (static_cast<std::size_t>(expert) * blocks + block) * args.k + column;
-        *reinterpret_cast<std::uint16_t*>(args.scale + at) = static_cast<std::uint16_t>(c[0].stored | c[1].stored << 8);
-      } else {
-#pragma unroll
-        for (int i = 0; i < 2; ++i)
-          args.scale[scale_offset(args.place, expert, column + i, block)] = static_cast<std::uint8_t>(c[i].stored);
-      }
-#pragma unroll
-      for (int part = 0; part < kGroup / 8; ++part) {
-        const int first = g * kGroup + part * 8, at = first / 8;
-        if constexpr (Codec::kPairs) {
-          std::uint32_t eight[8], out[2];
-#pragma unroll
-          for (int i = 0; i < 8; ++i) eight[i] = pair.word[first + i][0];
-          Codec::encode_column_pairs(c, eight, out);
-          code[0][at] = out[0];
-          code[1][at] = out[1];
+        for (int i = 0; i < 2; ++i) c[i] = Used::choose(codec, amax[i]);
+        const std::uint32_t block = row / kGroup + g, blocks = args.m / kGroup;
+        if (args.place.layout == formats::ScaleLayout::rows) {
+          const std::size_t at = (static_cast<std::size_t>(expert) * blocks + block) * args.k + column;
+          *reinterpret_cast<std::uint16_t*>(args.scale + at) =
+              static_cast<std::uint16_t>(c[0].stored | c[1].stored << 8);
         } else {
-          float x[2][8];
 #pragma unroll
-          for (int i = 0; i < 8; ++i) pair.values(first + i, x[0][i], x[1][i]);
+          for (int i = 0; i < 2; ++i)
+            args.scale[scale_offset(args.place, expert, column + i, block)] = static_cast<std::uint8_t>(c[i].stored);
+        }
 #pragma unroll
-          for (int i = 0; i < 2; ++i) {
-            const std::uint64_t eight = Codec::encode(codec, c[i], x[i]);
-            if constexpr (Codec::kNibbles) {
-              code[i][at] = static_cast<std::uint32_t>(eight);
-            } else {
-              code[i][2 * at] = static_cast<std::uint32_t>(eight);
-              code[i][2 * at + 1] = static_cast<std::uint32_t>(eight >> 32);
+        for (int part = 0; part < kGroup / 8; ++part) {
+          const int first = g * kGroup + part * 8, at = first / 8;
+          if constexpr (Codec::kPairs) {
+            std::uint32_t eight[8], out[2];
+#pragma unroll
+            for (int i = 0; i < 8; ++i) eight[i] = pair.word[first + i][0];
+            Used::encode_column_pairs(c, eight, out);
+            code[0][at] = out[0];
+            code[1][at] = out[1];
+          } else {
+            float x[2][8];
+#pragma unroll
+            for (int i = 0; i < 8; ++i) pair.values(first + i, x[0][i], x[1][i]);
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+              const std::uint64_t eight = Used::encode(codec, c[i], x[i]);
+              if constexpr (Codec::kNibbles) {
+                code[i][at] = static_cast<std::uint32_t>(eight);
+              } else {
+                code[i][2 * at] = static_cast<std::uint32_t>(eight);
+                code[i][2 * at + 1] = static_cast<std::uint32_t>(eight >> 32);
+              }
             }
           }
         }
       }
-    }
+    });
 #pragma unroll
     for (int i = 0; i < 2; ++i)
 #pragma unroll
@@ -150,7 +158,8 @@ __device__ __forceinline__ void cast_column_tile(const ColumnsArgs& args, LineTi
 
 /// grid: tiles along k, along m, experts.
 template <class Codec>
-__global__ void __launch_bounds__(kColumnWarps<Codec> * 32) cast_columns(const __grid_constant__ ColumnsArgs args) {
+__global__ void __launch_bounds__(kColumnWarps<Codec> * 32, kColumnBlocks<Codec>)
+    cast_columns(const __grid_constant__ ColumnsArgs args) {
   __shared__ LineTile tile;
   cast_column_tile<Codec>(args, tile, blockIdx.z, blockIdx.y * (kColumnWarps<Codec> * kWarpRows),
                           blockIdx.x * kColumns);

@@ -1,9 +1,10 @@
-// Casts whose groups lie along rows, and casts whose one scale is given: the matrix is a flat run of eight-value chunks.
+// Casts whose groups lie along rows, and casts whose one scale is given: the matrix is a flat run of eight-value
+// chunks.
 //
 // A warp takes segments of kUnroll * 32 chunks; lanes load neighbouring 16 bytes, so that every access of the warp is
-// one run of memory. A group is `lanes` neighbouring lanes of one chunk: its largest magnitude is found by shuffles, and
-// where the group size is known at compile time, each lane works out the scale of one of the group's kUnroll chunks and
-// passes it on, so that the scale arithmetic is not repeated in each of them.
+// one run of memory. A group is `lanes` neighbouring lanes of one chunk: its largest magnitude is found by shuffles,
+// and where the group size is known at compile time, each lane works out the scale of one of the group's kUnroll chunks
+// and passes it on, so that the scale arithmetic is not repeated in each of them.
 #pragma once
 
 #include "lowp/kernels/cuda/cast_args.h"
@@ -69,12 +70,13 @@ __device__ __forceinline__ void store_codes(void* codes, std::size_t chunk, std:
     static_cast<std::uint64_t*>(codes)[chunk] = eight;
 }
 
-/// Casts chunks `index` of an expert whose groups are Codec::kGroup / 8 neighbouring lanes; an index beyond the expert's
-/// chunks is skipped. All lanes of the warp call it.
-template <class Codec>
+/// Casts chunks `index` of an expert whose groups are Codec::kGroup / 8 neighbouring lanes; an index beyond the
+/// expert's chunks is skipped. One lane of each group calls put_scale(u, chosen) for its chunk u. All lanes of the warp
+/// call it.
+template <class Codec, class PutScale>
 __device__ __forceinline__ void cast_chunks(const RowsArgs& args, const CodecArgs& codec, std::uint32_t expert,
                                             const Chunk<Codec::kInput> (&chunk)[kUnroll],
-                                            const std::uint32_t (&index)[kUnroll]) {
+                                            const std::uint32_t (&index)[kUnroll], const PutScale& put_scale) {
   constexpr Elem In = Codec::kInput;
   constexpr int kLanes = Codec::kGroup / 8;
   const std::uint32_t lane = threadIdx.x % 32;
@@ -91,16 +93,12 @@ __device__ __forceinline__ void cast_chunks(const RowsArgs& args, const CodecArg
   Chosen chosen[kEach];
 #pragma unroll
   for (int e = 0; e < kEach; ++e) {
-    std::uint32_t mine = amax[e * kLanes], at = index[e * kLanes];
+    std::uint32_t mine = amax[e * kLanes];
 #pragma unroll
-    for (int u = 1; u < kLanes && e * kLanes + u < kUnroll; ++u) {
-      if (member == u) {
-        mine = amax[e * kLanes + u];
-        at = index[e * kLanes + u];
-      }
-    }
+    for (int u = 1; u < kLanes && e * kLanes + u < kUnroll; ++u)
+      if (member == u) mine = amax[e * kLanes + u];
     chosen[e] = Codec::choose(codec, amax_bits<In>(mine));
-    if (member < kUnroll && at < args.chunks) store_scale<Codec>(args, expert, at / kLanes, chosen[e]);
+    if (member < kUnroll) put_scale(e * kLanes + member, chosen[e]);
   }
   const std::size_t base = static_cast<std::size_t>(expert) * args.chunks;
 #pragma unroll
@@ -135,7 +133,12 @@ __global__ void __launch_bounds__(256, 4) cast_groups(const __grid_constant__ Ro
   const CodecArgs codec = codec_of(args.codec, args.amax, expert);
 
   if constexpr (Codec::kGroup > 0) {
-    cast_chunks<Codec>(args, codec, expert, chunk, index);
+    for_tensor_scale<Codec>(codec, [&](auto used) {
+      cast_chunks<decltype(used)>(args, codec, expert, chunk, index, [&](std::uint32_t u, const Chosen& c) {
+        const std::uint32_t at = first + u * 32;
+        if (at < args.chunks) store_scale<Codec>(args, expert, at / (Codec::kGroup / 8), c);
+      });
+    });
   } else {
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
@@ -168,7 +171,7 @@ __global__ void __launch_bounds__(256) cast_whole(const __grid_constant__ RowsAr
 #pragma unroll
   for (int u = 0; u < kUnroll; ++u)
     if (first + u * 32 < args.chunks) chunk[u].load(args.x, base + first + u * 32);
-  const Chosen c = Codec::choose(args.codec, args.amax ? args.amax[expert] : args.static_amax);
+  const Chosen c = Codec::choose(args.codec, args.amax ? args.amax[expert].bits : args.static_amax);
   if (blockIdx.x == 0 && threadIdx.x == 0) static_cast<std::uint32_t*>(args.scale)[expert] = c.stored;
 #pragma unroll
   for (int u = 0; u < kUnroll; ++u) {

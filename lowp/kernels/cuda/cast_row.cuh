@@ -39,7 +39,7 @@ __device__ __forceinline__ formats::GroupStats combine_over_block(formats::Group
 
 /// One block a row of up to blockDim.x * kChunks chunks; blockDim.x is a multiple of 32, at most 512.
 template <class Codec, int kChunks>
-__global__ void __launch_bounds__(512, 1) cast_row(const __grid_constant__ RowsArgs args) {
+__global__ void __launch_bounds__(512, Codec::kMinMax ? 1 : 2) cast_row(const __grid_constant__ RowsArgs args) {
   constexpr Elem In = Codec::kInput;
   const std::size_t base = static_cast<std::size_t>(blockIdx.x) * args.row_chunks;
   Chunk<In> chunk[kChunks];

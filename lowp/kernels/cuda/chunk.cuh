@@ -56,17 +56,11 @@ struct Chunk {
   std::uint32_t word[kWords];
 
   /// `index`: of the chunk, in units of eight values; x is 16-byte aligned.
-  __device__ __forceinline__ void load(const void* x, std::size_t index) { load_by(x, index, ptx::load_once); }
-  /// The same for values that are probably in the first-level cache.
-  __device__ __forceinline__ void load_again(const void* x, std::size_t index) {
-    load_by(x, index, [](const void* p) { return __ldg(static_cast<const uint4*>(p)); });
-  }
-  template <class Load>
-  __device__ __forceinline__ void load_by(const void* x, std::size_t index, const Load& load_16_bytes) {
+  __device__ __forceinline__ void load(const void* x, std::size_t index) {
     const auto* from = static_cast<const unsigned char*>(x) + index * kBytes;
 #pragma unroll
     for (int i = 0; i < kWords / 4; ++i) {
-      const uint4 v = load_16_bytes(from + 16 * i);
+      const uint4 v = __ldg(reinterpret_cast<const uint4*>(from + 16 * i));
       word[4 * i] = v.x;
       word[4 * i + 1] = v.y;
       word[4 * i + 2] = v.z;

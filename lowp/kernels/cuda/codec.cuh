@@ -11,8 +11,8 @@
 
 namespace lowp::kernels::cuda {
 
-/// A group's parameters. `stored`: the scale as it is stored, a byte or the bits of an f32; `shared`: what encode() reads,
-/// which the lanes of a group pass to each other.
+/// A group's parameters. `stored`: the scale as it is stored, a byte or the bits of an f32; `shared`: what encode()
+/// reads, which the lanes of a group pass to each other.
 struct Chosen {
   std::uint32_t stored = 0;
   float zero_point = 0;
@@ -36,10 +36,12 @@ __device__ __forceinline__ float round_to_input(float x) {
 }
 
 /// The launch's arguments with the tensor scale of an expert: from amax[expert] unless amax is null.
-__device__ __forceinline__ CodecArgs codec_of(CodecArgs args, const std::uint32_t* amax, std::uint32_t expert) {
+__device__ __forceinline__ CodecArgs codec_of(CodecArgs args, const MatrixAmax* amax, std::uint32_t expert) {
   if (amax && args.format.tensor_scale) {
-    args.tensor_scale = formats::nvfp4_tensor_scale(bits_float(amax[expert]));
-    args.reciprocal = formats::divide(1.0f, args.tensor_scale);
+    const uint4 v = __ldg(reinterpret_cast<const uint4*>(amax + expert));
+    args.all_zero = v.x == 0;
+    args.tensor_scale = bits_float(v.z);
+    args.reciprocal = bits_float(v.w);
   }
   return args;
 }
@@ -63,6 +65,7 @@ constexpr std::uint64_t kNanCodes = [] {
 template <Elem E, Elem In>
 struct MxCodec {
   static constexpr Elem kElement = E, kInput = In;
+  static constexpr bool kTwoLevels = false;
   static constexpr bool kByteScale = true, kMinMax = false, kNibbles = formats::info(E).bits == 4;
   /// E2M1 under a power-of-two scale from bf16 stays exact in bf16: two values an instruction.
   static constexpr bool kPairs = E == Elem::e2m1 && In == Elem::bf16;
@@ -86,7 +89,8 @@ struct MxCodec {
     const std::uint32_t codes = encode8_pairs(word, multiplier);
     return poisoned(c) ? kNanCodes<E> : codes;
   }
-  __device__ static void encode_column_pairs(const Chosen (&c)[2], const std::uint32_t (&word)[8], std::uint32_t (&out)[2]) {
+  __device__ static void encode_column_pairs(const Chosen (&c)[2], const std::uint32_t (&word)[8],
+                                             std::uint32_t (&out)[2]) {
     encode8_column_pairs(word, detail::high_halves(float_bits(c[0].multiplier()), float_bits(c[1].multiplier())), out);
     for (int i = 0; i < 2; ++i)
       if (poisoned(c[i])) out[i] = static_cast<std::uint32_t>(kNanCodes<E>);
@@ -96,33 +100,38 @@ struct MxCodec {
   __device__ static bool poisoned(const Chosen& c) { return c.multiplier() != c.multiplier(); }
 };
 
-template <bool TwoLevel, Elem In>
+/// How many levels of scales, and whether the second one may be beyond is_usual().
+enum class Nvfp4 { one_level, two_levels_usual, two_levels };
+
+template <Nvfp4 L, Elem In>
 struct Nvfp4Codec {
   static constexpr Elem kElement = Elem::e2m1, kInput = In;
+  static constexpr bool kTwoLevels = L != Nvfp4::one_level;
   static constexpr bool kByteScale = true, kMinMax = false, kNibbles = true, kPairs = false;
   static constexpr int kGroup = 16, kShared = 1;
 
   __device__ static Chosen choose(const CodecArgs& args, std::uint32_t amax_bits) {
     Chosen c;
-    const float tensor_scale = TwoLevel ? args.tensor_scale : 1.0f;
-    if (TwoLevel && !is_usual(tensor_scale)) {
+    if constexpr (L == Nvfp4::two_levels) {
       formats::GroupStats stats;
       stats.add(bits_float(amax_bits));
-      const formats::GroupParams p = formats::choose_params(args.format, In, args.scaling, stats, tensor_scale);
+      const formats::GroupParams p = formats::choose_params(args.format, In, args.scaling, stats, args.tensor_scale);
       c.stored = p.scale_code;
       c.shared[0] = p.multiplier;
     } else {
-      const Nvfp4Scale s = quick_nvfp4_scale(bits_float(amax_bits), tensor_scale, TwoLevel ? args.reciprocal : 1.0f);
+      const Nvfp4Scale s = quick_nvfp4_scale(bits_float(amax_bits), kTwoLevels ? args.tensor_scale : 1.0f,
+                                             kTwoLevels ? args.reciprocal : 1.0f);
       c.stored = s.code;
       c.shared[0] = s.multiplier;
     }
+    if (kTwoLevels && args.all_zero) c.stored = formats::encode(Elem::e4m3, 1.0f);
     return c;
   }
   __device__ static std::uint64_t encode(const CodecArgs&, const Chosen& c, const float (&x)[8]) {
     float y[8];
 #pragma unroll
     for (int i = 0; i < 8; ++i) y[i] = x[i] * c.multiplier();
-    if (TwoLevel && !is_finite(c.multiplier())) {  // a tensor scale too small to invert: zeros stay zero
+    if (L == Nvfp4::two_levels && !is_finite(c.multiplier())) {  // a tensor scale too small to invert: zeros stay zero
 #pragma unroll
       for (int i = 0; i < 8; ++i) y[i] = x[i] == 0 ? x[i] : y[i];
     }
@@ -130,9 +139,20 @@ struct Nvfp4Codec {
   }
 };
 
+/// Calls body(codec) with the codec for a launch's tensor scale, which only the device knows: the quick one if it is
+/// usual. The decision is taken once, not in every group.
+template <class Codec, class Body>
+__device__ __forceinline__ void for_tensor_scale(const CodecArgs& args, const Body& body) {
+  if constexpr (Codec::kTwoLevels) {
+    if (is_usual(args.tensor_scale)) return body(Nvfp4Codec<Nvfp4::two_levels_usual, Codec::kInput>());
+  }
+  body(Codec());
+}
+
 template <Elem In>
 struct Float8Codec {
   static constexpr Elem kElement = Elem::e4m3, kInput = In;
+  static constexpr bool kTwoLevels = false;
   static constexpr bool kByteScale = false, kMinMax = false, kNibbles = false, kPairs = false;
   static constexpr int kGroup = 128, kShared = 3;
 
@@ -143,7 +163,8 @@ struct Float8Codec {
   __device__ static std::uint64_t encode(const CodecArgs& args, const Chosen& c, const float (&x)[8]) {
     float y[8];
 #pragma unroll
-    for (int i = 0; i < 8; ++i) y[i] = args.given_scale ? limited_quotient(x[i], c.divisor()) : quotient(x[i], c.divisor());
+    for (int i = 0; i < 8; ++i)
+      y[i] = args.given_scale ? limited_quotient(x[i], c.divisor()) : quotient(x[i], c.divisor());
     return encode8<kElement>(y);
   }
 };
@@ -152,8 +173,9 @@ struct Float8Codec {
 template <Rule R, bool InInput, Elem In>
 struct IntegerCodec {
   static constexpr Elem kInput = In;
-  static constexpr bool kByteScale = false, kMinMax = R == Rule::asymmetric || R == Rule::tinygemm,
-                        kNibbles = false, kPairs = false;
+  static constexpr bool kTwoLevels = false;
+  static constexpr bool kByteScale = false, kMinMax = R == Rule::asymmetric || R == Rule::tinygemm, kNibbles = false,
+                        kPairs = false;
   static constexpr int kGroup = 0, kShared = 3;  // any group size
 
   template <class Stats>
@@ -198,7 +220,8 @@ struct IntegerCodec {
       const float bottom = round_to_input<In>(c.zero_point - round_to_input<In>(scale * ((high + 1) / 2)));
 #pragma unroll
       for (int i = 0; i < 8; ++i)
-        code[i] = encode_integer(round_to_input<In>(limited_quotient(round_to_input<In>(x[i] - bottom), c.divisor())), low, high);
+        code[i] = encode_integer(round_to_input<In>(limited_quotient(round_to_input<In>(x[i] - bottom), c.divisor())),
+                                 low, high);
     } else {
       static_assert(R == Rule::sym8);
 #pragma unroll

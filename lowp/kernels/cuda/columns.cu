@@ -12,9 +12,9 @@ bool for_codec(const BlockSpec& format, Elem input, const Body& body) {
   for_input(input, [&](auto in) {
     if (format.rule == Rule::nvfp4 && format.group_cols == 16) {
       if (format.tensor_scale)
-        body(Nvfp4Codec<true, in()>());
+        body(Nvfp4Codec<Nvfp4::two_levels, in()>());
       else
-        body(Nvfp4Codec<false, in()>());
+        body(Nvfp4Codec<Nvfp4::one_level, in()>());
       return;
     }
     known = format.rule == Rule::mx && format.group_cols == 32;
@@ -51,7 +51,8 @@ bool launch_columns(const ColumnsArgs& args, Elem input, int experts, StreamHand
 bool launch_both(const RowsArgs& rows, const ColumnsArgs& columns, Elem input, int experts, StreamHandle stream) {
   const bool launched = for_codec(columns.codec.format, input, [&](auto codec) {
     using Codec = decltype(codec);
-    cast_both<Codec><<<tile_grid<Codec>(columns.m, columns.k, experts), kColumnWarps<Codec> * 32, 0, stream>>>(rows, columns);
+    cast_both<Codec>
+        <<<tile_grid<Codec>(columns.m, columns.k, experts), kColumnWarps<Codec> * 32, 0, stream>>>(rows, columns);
   });
   check_launch("cast_both");
   return launched;

@@ -1,5 +1,6 @@
 // Fast encoders for the GPU: the results of formats/codec.h and formats/quantize.h in a few instructions. Plain C++ but
-// for the hardware's own 8-bit converts, so that the host tests them exhaustively against formats/ (fast_codec_test.cpp).
+// for the hardware's own 8-bit converts, so that the host tests them exhaustively against formats/
+// (fast_codec_test.cpp).
 #pragma once
 
 #include <cmath>
@@ -23,8 +24,8 @@ LOWP_HD constexpr bool is_narrow_float(Elem e) { return formats::info(e).is_floa
 /// Rounds |y| to the grid of E, ties to even. The magnitude code stands in the bits from 23 - mantissa_bits upward, not
 /// limited to the largest code; the bits below are zero. Infinity and NaN give more than any code.
 ///
-/// Adding 1.5 * 2^(23 - mantissa_bits + exponent of y) makes the f32 adder round at E's last place; a subnormal of E has
-/// the step of its smallest normal. The last product moves E's grid onto f32's, subnormals included.
+/// Adding 1.5 * 2^(23 - mantissa_bits + exponent of y) makes the f32 adder round at E's last place; a subnormal of E
+/// has the step of its smallest normal. The last product moves E's grid onto f32's, subnormals included.
 template <Elem E>
 LOWP_HD constexpr std::uint32_t round_to_grid(float y) {
   constexpr int mantissa = formats::info(E).mantissa_bits, lowest = 1 - formats::info(E).bias;
@@ -158,8 +159,8 @@ LOWP_HD inline std::uint32_t encode8_nibbles(const float (&y)[8]) {
          (signs[1] >> 8 & 0x00800080u) | (signs[2] >> 4 & 0x08000800u) | (signs[3] & 0x80008000u);
 }
 
-/// round_to_grid<e2m1> of two bf16 at once, limited to the largest code: codes in bits 6 to 8 of each half. Exact, because
-/// a bf16's 8 significant bits fit where E2M1's places are rounded away.
+/// round_to_grid<e2m1> of two bf16 at once, limited to the largest code: codes in bits 6 to 8 of each half. Exact,
+/// because a bf16's 8 significant bits fit where E2M1's places are rounded away.
 LOWP_HD inline std::uint32_t round_pair_to_e2m1(std::uint32_t pair) {
   const std::uint32_t exponent = detail::max_halves(pair & 0x7F807F80u, 0x3F803F80u);
   const std::uint32_t step_up = detail::mul_pairs(exponent, 0x42C042C0u);  // times 1.5 * 2^6
@@ -173,13 +174,15 @@ LOWP_HD inline std::uint32_t encode8_pairs(const std::uint32_t (&word)[4], std::
   for (int i = 0; i < 2; ++i) {
     const std::uint32_t a = word[2 * i], b = word[2 * i + 1];
     half[i] = round_pair_to_e2m1(detail::mul_pairs(a, multiplier)) >> 6 |
-              round_pair_to_e2m1(detail::mul_pairs(b, multiplier)) << 2 | (a >> 12 & 0x00080008u) | (b >> 4 & 0x08000800u);
+              round_pair_to_e2m1(detail::mul_pairs(b, multiplier)) << 2 | (a >> 12 & 0x00080008u) |
+              (b >> 4 & 0x08000800u);
   }
   return detail::low_halves(half[0], half[1]) | detail::high_halves(half[0], half[1]) << 4;
 }
 
 /// The same for two columns: word r holds row r of both; multiplier: of the columns.
-LOWP_HD inline void encode8_column_pairs(const std::uint32_t (&word)[8], std::uint32_t multiplier, std::uint32_t (&out)[2]) {
+LOWP_HD inline void encode8_column_pairs(const std::uint32_t (&word)[8], std::uint32_t multiplier,
+                                         std::uint32_t (&out)[2]) {
   std::uint32_t half[2];
   for (int i = 0; i < 2; ++i) {
     std::uint32_t code[4], sign[4];

@@ -5,6 +5,7 @@
 
 #include "lowp/kernels/cuda/cast_both.cuh"
 #include "lowp/kernels/cuda/cast_row.cuh"
+#include "lowp/kernels/cuda/cast_tiles.cuh"
 
 namespace lowp::kernels::cuda {
 
@@ -25,17 +26,25 @@ bool launch_row(const RowsArgs& args, int experts, StreamHandle stream) {
   const unsigned grid = args.rows * static_cast<unsigned>(experts);
   const std::uint32_t chunks = args.row_chunks;
   const auto threads = [&](std::uint32_t each) { return round_up<std::uint32_t>(ceil_div(chunks, each), 32); };
-  if (chunks <= 128)
-    cast_row<Codec, 1><<<grid, threads(1), 0, stream>>>(args);
-  else if (chunks <= 512)
-    cast_row<Codec, 2><<<grid, threads(2), 0, stream>>>(args);
-  else if (chunks <= 2048)
+  if (chunks <= 1024)
     cast_row<Codec, 4><<<grid, threads(4), 0, stream>>>(args);
   else if (chunks <= kMost * 512)
     cast_row<Codec, kMost><<<grid, threads(kMost), 0, stream>>>(args);
   else
     return false;
   return true;
+}
+
+/// Launches the row-wise kernel of a format with one-byte scales for the layout of its scales.
+template <class Codec>
+void launch_groups(const RowsArgs& args, int experts, StreamHandle stream) {
+  if (args.whole_tiles) {
+    const dim3 grid(ceil_div<std::uint32_t>(args.groups_per_row, formats::kTileCols * kBlockTiles<Codec>),
+                    ceil_div<std::uint32_t>(args.rows, formats::kTileRows), static_cast<unsigned>(experts));
+    cast_tiles<Codec><<<grid, 256, 0, stream>>>(args);
+  } else {
+    launch_flat(cast_groups<Codec>, args, experts, stream);
+  }
 }
 
 template <class Codec>

@@ -19,7 +19,7 @@ struct AnyArgs {
   void* zero_point = nullptr;
   bool transposed_scales = false;  // layout rows: [experts, groups, rows]
   formats::ScaleGrid place;
-  const std::uint32_t* amax = nullptr;
+  const MatrixAmax* amax = nullptr;
   float static_amax = 0;
   const float* codebook = nullptr;
 };

@@ -7,7 +7,7 @@ namespace {
 
 template <Elem E>
 bool launch(const RowsArgs& args, Elem input, int experts, StreamHandle stream) {
-  for_input(input, [&](auto in) { launch_flat(cast_groups<MxCodec<E, in()>>, args, experts, stream); });
+  for_input(input, [&](auto in) { launch_groups<MxCodec<E, in()>>(args, experts, stream); });
   check_launch("cast_groups (mx)");
   return true;
 }

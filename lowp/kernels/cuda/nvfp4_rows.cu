@@ -8,9 +8,9 @@ bool launch_nvfp4_rows(const RowsArgs& args, Elem input, int experts, StreamHand
   if (args.lanes != 2 || args.codec.format.element != Elem::e2m1) return false;
   for_input(input, [&](auto in) {
     if (args.codec.format.tensor_scale)
-      launch_flat(cast_groups<Nvfp4Codec<true, in()>>, args, experts, stream);
+      launch_groups<Nvfp4Codec<Nvfp4::two_levels, in()>>(args, experts, stream);
     else
-      launch_flat(cast_groups<Nvfp4Codec<false, in()>>, args, experts, stream);
+      launch_groups<Nvfp4Codec<Nvfp4::one_level, in()>>(args, experts, stream);
   });
   check_launch("cast_groups (nvfp4)");
   return true;

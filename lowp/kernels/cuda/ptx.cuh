@@ -50,13 +50,4 @@ __device__ __forceinline__ std::uint32_t sub_bf16x2(std::uint32_t a, std::uint32
   return out;
 }
 
-/// 16 bytes from global memory that nobody writes during the kernel and that are read once.
-__device__ __forceinline__ uint4 load_once(const void* p) {
-  uint4 v;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "l"(p));
-  return v;
-}
-
 }  // namespace lowp::kernels::cuda::ptx

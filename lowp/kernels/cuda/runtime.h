@@ -17,7 +17,7 @@ using StreamHandle = CUstream_st*;
 
 struct DeviceInfo {
   int index = 0;
-  std::string name;  // as the driver says, e.g. "NVIDIA H200"
+  std::string name;          // as the driver says, e.g. "NVIDIA H200"
   int major = 0, minor = 0;  // compute capability
   int multiprocessors = 0;
   std::int64_t memory_bytes = 0, l2_bytes = 0;
