@@ -114,7 +114,8 @@ __device__ __forceinline__ void cast_chunks(const RowsArgs& args, const CodecArg
 
 /// Groups along rows. Codec::kGroup 0: args.lanes lanes a group.
 template <class Codec>
-__global__ void __launch_bounds__(256, 4) cast_groups(const __grid_constant__ RowsArgs args) {
+__global__ void __launch_bounds__(256, Codec::kInput == Elem::f32 ? 3 : 4)
+    cast_groups(const __grid_constant__ RowsArgs args) {
   constexpr Elem In = Codec::kInput;
   const std::uint32_t expert = blockIdx.y, lane = threadIdx.x % 32;
   const std::uint32_t first = (blockIdx.x * blockDim.x + threadIdx.x - lane) * kUnroll + lane;

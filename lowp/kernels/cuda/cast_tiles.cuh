@@ -14,7 +14,8 @@ inline constexpr int kBlockTiles = (Codec::kNibbles ? 256 : 128) / (4 * Codec::k
 
 /// 256 threads. grid: kBlockTiles along k, tiles along m, experts; each expert is tiled by itself.
 template <class Codec>
-__global__ void __launch_bounds__(256, 4) cast_tiles(const __grid_constant__ RowsArgs args) {
+__global__ void __launch_bounds__(256, Codec::kInput == Elem::f32 ? 3 : 4)
+    cast_tiles(const __grid_constant__ RowsArgs args) {
   constexpr Elem In = Codec::kInput;
   constexpr int kLanes = Codec::kGroup / 8, kRowLanes = kBlockTiles<Codec> * 4 * kLanes, kStep = 256 / kRowLanes;
   constexpr int kTileUnits = formats::kTileBytes / 16, kUnits = kBlockTiles<Codec> * kTileUnits;
@@ -24,7 +25,7 @@ __global__ void __launch_bounds__(256, 4) cast_tiles(const __grid_constant__ Row
   const std::uint32_t column = blockIdx.x * kRowLanes + lane_in_row, first_row = threadIdx.x / kRowLanes;
   const std::size_t base = static_cast<std::size_t>(expert) * args.chunks;
   __syncthreads();
-#pragma unroll
+#pragma unroll 1  // a loop, or the code of both kinds of tensor scale fills the instruction cache
   for (int i = 0; i < 128 / kStep; i += kUnroll) {
     Chunk<In> chunk[kUnroll];
     std::uint32_t index[kUnroll];

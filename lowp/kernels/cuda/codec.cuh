@@ -162,9 +162,10 @@ struct Float8Codec {
   }
   __device__ static std::uint64_t encode(const CodecArgs& args, const Chosen& c, const float (&x)[8]) {
     float y[8];
+    // An f16 scale of 0 can come from values far larger than the smallest.
+    const bool limit = In == Elem::f16 || args.given_scale;
 #pragma unroll
-    for (int i = 0; i < 8; ++i)
-      y[i] = args.given_scale ? limited_quotient(x[i], c.divisor()) : quotient(x[i], c.divisor());
+    for (int i = 0; i < 8; ++i) y[i] = limit ? limited_quotient(x[i], c.divisor()) : quotient(x[i], c.divisor());
     return encode8<kElement>(y);
   }
 };
