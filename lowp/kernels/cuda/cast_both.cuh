@@ -1,4 +1,4 @@
-// Both orientations of a cast from one read of device memory: a block casts a tile along columns and then along rows;
+// Both orientations of a cast from one read of device memory: a block casts a tile along rows and then along columns;
 // the second read of the tile comes from the first-level cache.
 #pragma once
 
@@ -44,9 +44,8 @@ __global__ void __launch_bounds__(kColumnWarps<Codec> * 32, kColumnBlocks<Codec>
     cast_both(const __grid_constant__ RowsArgs rows, const __grid_constant__ ColumnsArgs columns) {
   __shared__ LineTile tile;
   const std::uint32_t row0 = blockIdx.y * (kColumnWarps<Codec> * kWarpRows), column0 = blockIdx.x * kColumns;
+  cast_row_tile<Codec>(rows, codec_of(rows.codec, rows.amax, blockIdx.z), blockIdx.z, row0, column0);
   cast_column_tile<Codec>(columns, tile, blockIdx.z, row0, column0);
-  const CodecArgs codec = codec_of(columns.codec, columns.amax, blockIdx.z);
-  cast_row_tile<Codec>(rows, codec, blockIdx.z, row0, column0);
 }
 
 }  // namespace lowp::kernels::cuda
