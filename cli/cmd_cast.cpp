@@ -14,7 +14,7 @@ namespace {
 
 struct Options {
   quant::CastFileRequest request;
-  std::string scaling = "floor", axis = "k", layout = "rows", device = "cpu", dtype = "bf16";
+  std::string scaling = "floor", axis = "k", layout = "rows", device = "auto", dtype = "bf16";
   bool decode = false, json = false;
 };
 
@@ -27,23 +27,29 @@ void print(const Options& options, const quant::CastFileReport& report, double s
                          {"bytes", t.bytes},
                          {"sqnr", t.sqnr ? json_number(*t.sqnr) : Json(nullptr)}});
     }
-    const Json all = {{"format", report.format},        {"scaling", options.scaling}, {"axis", options.axis},
-                      {"scale_layout", options.layout}, {"device", options.device},   {"tensors", tensors},
-                      {"skipped", report.skipped},      {"seconds", seconds}};
+    const Json all = {{"format", report.format},
+                      {"scaling", options.scaling},
+                      {"axis", options.axis},
+                      {"scale_layout", options.layout},
+                      {"device", options.request.device.name()},
+                      {"tensors", tensors},
+                      {"skipped", report.skipped},
+                      {"seconds", seconds}};
     fmt::print("{}", json_line(all));
     return;
   }
   Table table({"tensor", "shape", "format", "bytes", "SQNR dB"});
   for (const auto& t : report.tensors)
     table.add({t.name, to_string(t.shape), report.format, std::to_string(t.bytes), t.sqnr ? decibel(*t.sqnr) : "-"});
-  fmt::print("{}", table.text());
+  fmt::print("{}on {}\n", table.text(), options.request.device.name());
   for (const std::string& name : report.skipped) fmt::print("not cast: {}\n", name);
 }
 
 void run(Options& options) {
-  if (options.device != "cpu" && options.device != "auto")
-    fail(ErrorCode::usage, "--device {}: this build has no such device; it has cpu", options.device);
   const Stopwatch watch;
+  options.request.device = ops::choose_device(options.device);
+  const auto format = formats::find_block_format(options.request.format);
+  if (options.device == "auto" && format && format->super_cols > 0) options.request.device = {};  // the CPU's alone
   if (!options.decode && options.request.format.empty()) fail(ErrorCode::usage, "--format is required");
   options.request.scaling = *formats::find_scaling(options.scaling);
   options.request.layout = *formats::find_scale_layout(options.layout);
@@ -83,7 +89,9 @@ void add_cast(CLI::App& app) {
   command->add_option("--dtype", options->dtype, "type of decoded tensors")
       ->check(CLI::IsMember({"bf16", "f32"}))
       ->capture_default_str();
-  command->add_option("--device", options->device, "where to compute")->capture_default_str();
+  command
+      ->add_option("--device", options->device, "where to compute: auto (a GPU if there is one), cpu, cuda or cuda:N")
+      ->capture_default_str();
   command->add_flag("--json", options->json, "one JSON object on standard output");
   command->footer(
       "Writes T.data, T.scale and, where the format has them, T.tensor_scale, T.zero_point, T.codebook for every "

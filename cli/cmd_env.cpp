@@ -10,6 +10,7 @@
 #include "lowp/base/env.h"
 #include "lowp/base/threads.h"
 #include "lowp/kernels/cpu/isa.h"
+#include "lowp/kernels/cuda/runtime.h"
 #include "lowp/kernels/kernel.h"
 
 namespace lowp::cli {
@@ -31,6 +32,18 @@ std::vector<std::string_view> kernel_levels() {
   return levels;
 }
 
+// The GPUs, and what kernels were compiled for; lines for people.
+std::string gpus() {
+  std::string text;
+  for (const kernels::cuda::DeviceInfo& d : kernels::cuda::devices())
+    text += fmt::format("cuda:{}    {}, compute capability {}.{}, {} multiprocessors, {}\n", d.index, d.name, d.major,
+                        d.minor, d.multiprocessors, human_bytes(static_cast<std::uint64_t>(d.memory_bytes)));
+  if (text.empty()) text = fmt::format("          no GPU: {}\n", kernels::cuda::why_none());
+  for (const kernels::cuda::Architecture& a : kernels::cuda::architectures())
+    text += fmt::format("kernels   {}{}\n", a.name, a.ran ? "" : ": compiled, never run by us");
+  return text;
+}
+
 void run(bool json) {
   utsname system{};
   ::uname(&system);
@@ -45,6 +58,11 @@ void run(bool json) {
   if (json) {
     Json variables = Json::object();
     for (const env::Variable& v : env::variables()) variables[std::string(v.name)] = env::get(v.name);
+    Json devices = {"cpu"}, architectures = Json::array();
+    for (const kernels::cuda::DeviceInfo& d : kernels::cuda::devices())
+      devices.push_back("cuda:" + std::to_string(d.index) + " " + d.name);
+    for (const kernels::cuda::Architecture& a : kernels::cuda::architectures())
+      architectures.push_back({{"name", a.name}, {"ran", a.ran}});
     fmt::print("{}\n", Json({{"version", LOWP_VERSION},
                              {"compiler", compiler},
                              {"system", system.sysname + std::string(" ") + system.release},
@@ -53,17 +71,17 @@ void run(bool json) {
                              {"isa", chosen},
                              {"threads", thread_count()},
                              {"memory_bytes", memory},
-                             {"devices", {"cpu"}},
+                             {"devices", devices},
+                             {"kernels", architectures},
                              {"variables", variables}})
                            .dump());
     return;
   }
   fmt::print(
       "lowp      {}\ncompiler  {}\nsystem    {} {}\ncpu       {}\nkernels   {} (this machine runs: {})\nthreads   "
-      "{}\nmemory    {}\ndevices   "
-      "cpu (cuda: not in this build)\n\n",
+      "{}\nmemory    {}\n{}\n",
       LOWP_VERSION, compiler, system.sysname, system.release, cpu_line("model name"), chosen,
-      fmt::join(kernel_levels(), " "), thread_count(), human_bytes(memory));
+      fmt::join(kernel_levels(), " "), thread_count(), human_bytes(memory), gpus());
   Table table({"variable", "value", "default", "meaning"});
   for (const env::Variable& v : env::variables()) {
     const std::string value = env::get(v.name);

@@ -77,7 +77,17 @@ inline constexpr auto kElements = std::to_array<ElementFormat>({
 });
 static_assert(kElements.size() == static_cast<std::size_t>(Elem::uint8) + 1);
 
-LOWP_HD constexpr const ElementFormat& info(Elem e) { return kElements[static_cast<std::size_t>(e)]; }
+#ifdef __CUDACC__
+static __device__ constexpr auto kDeviceElements = kElements;  // device code cannot index a host constant
+#endif
+
+LOWP_HD constexpr const ElementFormat& info(Elem e) {
+#ifdef __CUDA_ARCH__
+  return kDeviceElements[static_cast<std::size_t>(e)];
+#else
+  return kElements[static_cast<std::size_t>(e)];
+#endif
+}
 constexpr std::string_view name(Elem e) { return info(e).name; }
 
 /// The element with this name, if any.

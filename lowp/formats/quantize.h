@@ -6,6 +6,7 @@
 
 #include "lowp/formats/block.h"
 #include "lowp/formats/codec.h"
+#include "lowp/formats/divide.h"
 
 namespace lowp::formats {
 
@@ -75,7 +76,8 @@ LOWP_HD constexpr int ceil_log2_f32(float d) {
 
 /// Power-of-two scale byte (e8m0) of an MX block with the given largest magnitude (finite).
 LOWP_HD constexpr std::uint32_t mx_scale_code(Elem element, Scaling scaling, float amax) {
-  if (scaling == Scaling::rceil) return static_cast<std::uint32_t>(ceil_log2_f32(amax / max_value(element)) + 127);
+  if (scaling == Scaling::rceil)
+    return static_cast<std::uint32_t>(ceil_log2_f32(divide(amax, max_value(element))) + 127);
   std::uint32_t bits = float_bits(amax);
   if (scaling == Scaling::even) bits = (bits + (1u << (22 - info(element).mantissa_bits))) & 0xFF800000u;
   int exponent = static_cast<int>(bits >> 23) - 127 - max_exponent(element);
@@ -86,13 +88,40 @@ LOWP_HD constexpr std::uint32_t mx_scale_code(Elem element, Scaling scaling, flo
 
 /// The second-level scale of a matrix with this largest magnitude: amax / (448 * 6); 1 for an all-zero matrix, where
 /// torchao divides by zero.
-LOWP_HD constexpr float nvfp4_tensor_scale(float amax) { return amax == 0 ? 1.0f : amax / 2688.0f; }
+LOWP_HD constexpr float nvfp4_tensor_scale(float amax) { return amax == 0 ? 1.0f : divide(amax, 2688.0f); }
 
 /// eps below which an affine scale never falls: torchao's Int8Tensor uses f32's machine epsilon for every dtype, intx
 /// and tinygemm the smallest normal of the input's dtype.
 LOWP_HD constexpr float affine_eps(const BlockSpec& format, Elem input) {
   if (!format.scale_in_input_dtype) return 0x1p-23f;
   return input == Elem::f16 ? 0x1p-14f : 0x1p-126f;
+}
+
+/// Smallest and largest code of an integer format, as values.
+struct CodeRange {
+  float low, high;
+};
+
+/// Parameters of a group of integers under the rules symmetric, asymmetric and tinygemm.
+LOWP_HD constexpr GroupParams choose_affine(const BlockSpec& format, Elem input, CodeRange range,
+                                            const GroupStats& stats) {
+  GroupParams p;
+  const Elem d = input;
+  const bool symmetric = format.rule == Rule::symmetric, tinygemm = format.rule == Rule::tinygemm;
+  const float low = tinygemm || stats.min < 0 ? stats.min : 0.0f, high = tinygemm || stats.max > 0 ? stats.max : 0.0f;
+  const float span = symmetric ? (range.high - range.low) / 2.0f : tinygemm ? range.high : range.high - range.low;
+  const float scale = round_to(d, divide(symmetric ? stats.amax() : round_to(d, high - low), span));
+  const float eps = affine_eps(format, input);
+  p.scale = scale < eps ? eps : scale;
+  p.multiplier = divide(1.0f, p.scale);
+  if (format.scale_in_input_dtype) p.multiplier = round_to(d, p.multiplier);
+  if (tinygemm) {
+    p.zero_point = round_to(d, stats.min + round_to(d, p.scale * ((range.high + 1) / 2)));
+  } else if (!symmetric) {
+    const float zero = round_to(d, range.low - round_half_even(round_to(d, divide(low, p.scale))));
+    p.zero_point = zero < range.low ? range.low : zero > range.high ? range.high : zero;
+  }
+  return p;
 }
 
 /// Parameters of one group. `input` is the dtype of the values, which decides where intermediates are rounded;
@@ -114,55 +143,35 @@ LOWP_HD constexpr GroupParams choose_params(const BlockSpec& format, Elem input,
       break;
     }
     case Rule::nvfp4: {
-      const float q = stats.amax() / 6.0f;
-      const float ratio = format.tensor_scale ? q / tensor_scale : q;
+      const float q = divide(stats.amax(), 6.0f);
+      const float ratio = format.tensor_scale ? divide(q, tensor_scale) : q;
       const float clamped = ratio < 0x1p-6f ? 0x1p-6f : ratio > 448.0f ? 448.0f : ratio;
       p.scale_code = encode(Elem::e4m3, clamped);
       p.scale = decode(Elem::e4m3, p.scale_code);
-      p.multiplier = (format.tensor_scale ? 1.0f / tensor_scale : 1.0f) / p.scale;
+      p.multiplier = divide(format.tensor_scale ? divide(1.0f, tensor_scale) : 1.0f, p.scale);
       break;
     }
     case Rule::float8: {
       const float amax = stats.amax();
-      p.scale = amax == 0 ? 1.0f : round_to(d, amax / max_value(format.element));
+      p.scale = amax == 0 ? 1.0f : round_to(d, divide(amax, max_value(format.element)));
       break;
     }
-    case Rule::symmetric: {
-      const float span = (max_value(format.element) - min_value(format.element)) / 2.0f;
-      const float scale = round_to(d, stats.amax() / span), eps = affine_eps(format, input);
-      p.scale = scale < eps ? eps : scale;
-      p.multiplier = 1.0f / p.scale;
-      break;
-    }
-    case Rule::asymmetric: {
-      const float low = stats.min < 0 ? stats.min : 0.0f, high = stats.max > 0 ? stats.max : 0.0f;
-      const float qmin = min_value(format.element), qmax = max_value(format.element);
-      const float scale = round_to(d, round_to(d, high - low) / (qmax - qmin)), eps = affine_eps(format, input);
-      p.scale = scale < eps ? eps : scale;
-      const float zero = round_to(d, qmin - round_half_even(round_to(d, low / p.scale)));
-      p.zero_point = zero < qmin ? qmin : zero > qmax ? qmax : zero;
-      p.multiplier = 1.0f / p.scale;
-      break;
-    }
-    case Rule::tinygemm: {
-      const float qmax = max_value(format.element), middle = (qmax + 1) / 2;
-      const float scale = round_to(d, round_to(d, stats.max - stats.min) / qmax), eps = affine_eps(format, input);
-      p.scale = scale < eps ? eps : scale;
-      p.zero_point = round_to(d, stats.min + round_to(d, p.scale * middle));
-      break;
-    }
+    case Rule::symmetric:
+    case Rule::asymmetric:
+    case Rule::tinygemm:
+      return choose_affine(format, input, {min_value(format.element), max_value(format.element)}, stats);
     case Rule::bias:
     case Rule::shift: {
       const float qmax = max_value(format.element), eps = affine_eps(format, input);
-      const float scale = round_to(d, round_to(d, stats.max - stats.min) / qmax);
+      const float scale = round_to(d, divide(round_to(d, stats.max - stats.min), qmax));
       p.scale = scale < eps ? eps : scale;
-      p.zero_point = format.rule == Rule::bias ? stats.min : round_to(d, -stats.min / p.scale);
+      p.zero_point = format.rule == Rule::bias ? stats.min : round_to(d, divide(-stats.min, p.scale));
       break;
     }
     case Rule::absmax: {
-      const float scale = stats.amax() / max_value(format.element);
+      const float scale = divide(stats.amax(), max_value(format.element));
       p.scale = round_to(Elem::f16, scale);
-      p.multiplier = scale == 0 ? 0.0f : 1.0f / scale;
+      p.multiplier = scale == 0 ? 0.0f : divide(1.0f, scale);
       break;
     }
     case Rule::sym8: {
@@ -189,7 +198,7 @@ LOWP_HD constexpr std::uint32_t encode_element(const BlockSpec& format, Elem inp
       // 0 * infinity (a tensor scale too small to invert) must stay 0.
       return encode(format.element, x == 0 ? x : x * p.multiplier);
     case Rule::float8:
-      return encode(format.element, x == 0 ? x : x / p.scale);
+      return encode(format.element, x == 0 ? x : divide(x, p.scale));
     case Rule::symmetric:
     case Rule::asymmetric: {
       const Elem product = format.scale_in_input_dtype ? input : Elem::f32;
@@ -199,17 +208,17 @@ LOWP_HD constexpr std::uint32_t encode_element(const BlockSpec& format, Elem inp
     case Rule::tinygemm: {
       const float middle = (max_value(format.element) + 1) / 2;
       const float low = round_to(input, p.zero_point - round_to(input, p.scale * middle));
-      return encode(format.element, round_to(input, round_to(input, x - low) / p.scale));
+      return encode(format.element, round_to(input, divide(round_to(input, x - low), p.scale)));
     }
     case Rule::bias:
       if (p.scale == 0) return 0;  // of a super-block whose other groups are far larger
-      return encode(format.element, round_half_even((x - p.zero_point) / p.scale));
+      return encode(format.element, round_half_even(divide(x - p.zero_point, p.scale)));
     case Rule::shift:
-      return encode(format.element, round_half_even(x / p.scale + p.zero_point));
+      return encode(format.element, round_half_even(divide(x, p.scale) + p.zero_point));
     case Rule::absmax:
       return encode(format.element, round_half_away(x * p.multiplier));
     case Rule::sym8:
-      return encode(format.element, x / p.scale);
+      return encode(format.element, divide(x, p.scale));
     case Rule::codebook:
       break;
   }

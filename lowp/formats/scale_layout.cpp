@@ -70,30 +70,6 @@ ScaleMap::ScaleMap(ScaleLayout layout, std::int64_t h, std::int64_t w, std::span
   }
 }
 
-std::int64_t ScaleMap::offset(std::int64_t r, std::int64_t c) const {
-  const auto group_of = [this](std::int64_t i) {  // the first group that ends beyond i
-    return *std::upper_bound(groups_.begin(), groups_.end(), i,
-                             [](std::int64_t at, const Group& g) { return at < g.end; });
-  };
-  switch (layout_) {
-    case ScaleLayout::rows:
-      return r * w_ + c;
-    case ScaleLayout::tiled:
-      return tiled_offset(r, c, w_);
-    case ScaleLayout::tiled_per_expert:
-      return r / h_ * tiled_bytes(h_, w_) + tiled_offset(r % h_, c, w_);
-    case ScaleLayout::tiled_m_groups: {
-      const Group group = group_of(r);
-      return group.base + tiled_offset(r - group.begin, c, w_);
-    }
-    case ScaleLayout::tiled_k_groups: {
-      const Group group = group_of(c);
-      return group.base + tiled_offset(r, c - group.begin, group.end - group.begin);
-    }
-  }
-  return 0;
-}
-
 void ScaleMap::apply(std::span<const std::uint8_t> in, std::span<std::uint8_t> out) const {
   std::fill(out.begin(), out.end(), std::uint8_t{0});
   for (std::int64_t r = 0; r < experts_ * h_; ++r)

@@ -34,10 +34,59 @@ LOWP_HD constexpr std::int64_t tiled_bytes(std::int64_t h, std::int64_t w) {
 
 /// Place of scale (r, c) in a tiled matrix of w columns: tiles of 512 bytes row by row; inside, 32 rows of 16 bytes,
 /// each holding the 4 columns of rows r, r + 32, r + 64, r + 96.
-LOWP_HD constexpr std::int64_t tiled_offset(std::int64_t r, std::int64_t c, std::int64_t w) {
-  const std::int64_t tile = r / kTileRows * ceil_div(w, kTileCols) + c / kTileCols;
-  return tile * kTileBytes + r % 32 * 16 + r % kTileRows / 32 * 4 + c % kTileCols;
+template <std::integral T = std::int64_t>
+LOWP_HD constexpr T tiled_offset(T r, T c, T w) {
+  const T rows = kTileRows, columns = kTileCols, tile = r / rows * ceil_div(w, columns) + c / columns;
+  return tile * static_cast<T>(kTileBytes) + r % 32 * 16 + r % rows / 32 * 4 + c % columns;
 }
+
+/// Rows (m groups) or columns (k groups) [begin, end) of the source, and the first byte of the destination.
+struct ScaleGroup {
+  std::int64_t begin, end, base;
+};
+
+/// The arithmetic of a scale layout over [experts, h, w]; `groups` is in the memory of whoever asks, host or device.
+struct ScaleGrid {
+  ScaleLayout layout = ScaleLayout::rows;
+  std::int64_t h = 0, w = 0;
+  const ScaleGroup* groups = nullptr;
+  std::int64_t count = 0;
+
+  /// Byte of scale (r, c) of an expert.
+  LOWP_HD constexpr std::int64_t offset(std::int64_t expert, std::int64_t r, std::int64_t c) const {
+    switch (layout) {
+      case ScaleLayout::rows:
+        return (expert * h + r) * w + c;
+      case ScaleLayout::tiled:
+        return tiled_offset(expert * h + r, c, w);
+      case ScaleLayout::tiled_per_expert:
+        return expert * tiled_bytes(h, w) + tiled_offset(r, c, w);
+      case ScaleLayout::tiled_m_groups: {
+        const ScaleGroup group = group_of(r);
+        return group.base + tiled_offset(r - group.begin, c, w);
+      }
+      case ScaleLayout::tiled_k_groups: {
+        const ScaleGroup group = group_of(c);
+        return group.base + tiled_offset(r, c - group.begin, group.end - group.begin);
+      }
+    }
+    return 0;
+  }
+
+ private:
+  // The first group that ends beyond i.
+  LOWP_HD constexpr ScaleGroup group_of(std::int64_t i) const {
+    std::int64_t low = 0, high = count - 1;
+    while (low < high) {
+      const std::int64_t middle = (low + high) / 2;
+      if (groups[middle].end > i)
+        high = middle;
+      else
+        low = middle + 1;
+    }
+    return groups[low];
+  }
+};
 
 /// Where each scale of an [h, w] (per expert: [experts * h, w]) matrix goes, for any layout. Empty groups are allowed.
 class ScaleMap {
@@ -53,7 +102,11 @@ class ScaleMap {
   const std::vector<std::int64_t>& shape() const { return shape_; }
 
   /// Byte of scale (r, c), 0 <= r < experts * h.
-  std::int64_t offset(std::int64_t r, std::int64_t c) const;
+  std::int64_t offset(std::int64_t r, std::int64_t c) const { return grid().offset(r / h_, r % h_, c); }
+
+  /// The map's arithmetic; refers to groups().
+  ScaleGrid grid() const { return {layout_, h_, w_, groups_.data(), static_cast<std::int64_t>(groups_.size())}; }
+  const std::vector<ScaleGroup>& groups() const { return groups_; }
 
   /// out has as many bytes as shape(); what no scale maps to is zero.
   void apply(std::span<const std::uint8_t> in, std::span<std::uint8_t> out) const;
@@ -61,12 +114,9 @@ class ScaleMap {
   void invert(std::span<const std::uint8_t> in, std::span<std::uint8_t> out) const;
 
  private:
-  struct Group {
-    std::int64_t begin, end, base;  // rows or columns of the source, first byte of the destination
-  };
   ScaleLayout layout_;
   std::int64_t h_, w_, experts_;
-  std::vector<Group> groups_;
+  std::vector<ScaleGroup> groups_;
   std::vector<std::int64_t> shape_;
 };
 

@@ -12,6 +12,7 @@
 #include "lowp/base/threads.h"
 #include "lowp/kernels/cpu/cast.h"
 #include "lowp/kernels/ref/cast.h"
+#include "lowp/ops/cast_cuda.h"
 
 namespace lowp::ops {
 namespace {
@@ -111,6 +112,7 @@ GroupStats stats(const TensorView& x, const CastOptions& options, bool allow_non
 
 QuantizedMatrix quantize(const TensorView& x, const BlockFormat& format, const CastOptions& options,
                          std::span<const float> codebook) {
+  if (options.device.is_cuda()) return quantize_on_cuda(x, format, options, codebook);
   QuantizedMatrix out = allocate(format, element_of(x.dtype), x.shape[0], x.shape[1], options.name);
   quantize_into(out, x, options, codebook);
   return out;
@@ -138,7 +140,8 @@ void quantize_into(QuantizedMatrix& out, const TensorView& x, const CastOptions&
                 static_cast<std::uint8_t>(formats::encode(format.scale, 1.0f)));
 }
 
-Tensor dequantize(const QuantizedMatrix& matrix, DType output) {
+Tensor dequantize(const QuantizedMatrix& matrix, DType output, const Device& device) {
+  if (device.is_cuda()) return dequantize_on_cuda(matrix, output, device);
   Tensor result(output, {matrix.m, matrix.k});
   dequantize_into(result, matrix);
   return result;

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "lowp/kernels/kernel.h"
+#include "lowp/ops/device.h"
 
 namespace lowp::ops {
 
@@ -14,6 +15,7 @@ struct CastOptions {
   std::optional<formats::GroupStats> shared;         // statistics that replace the matrix's own in tensor-level scales
   bool refuse_nonfinite = false;                     // also in MX formats
   std::string name = "tensor";                       // in messages
+  Device device;                                     // where quantize() computes
   std::function<void(std::int64_t rows)> rows_read;  // called when the first `rows` rows of x are no longer needed
 };
 
@@ -36,8 +38,8 @@ void quantize_into(QuantizedMatrix& out, const TensorView& x, const CastOptions&
                    std::span<const float> codebook = {});
 
 /// The values of a quantized matrix as f32 or bf16 [m, k], rounded as torchao's dequantize rounds.
-Tensor dequantize(const QuantizedMatrix& matrix, DType output);
-/// The same into `out`, f32 or bf16 [m, k].
+Tensor dequantize(const QuantizedMatrix& matrix, DType output, const Device& device = {});
+/// The same on the CPU, into `out`, f32 or bf16 [m, k].
 void dequantize_into(Tensor& out, const QuantizedMatrix& matrix);
 
 /// Signal-to-noise ratio in dB of a quantized matrix against the original: 20 log10(|x| / |x - q|), values of q in f32;

@@ -9,6 +9,7 @@
 #include "lowp/base/error.h"
 #include "lowp/base/json.h"
 #include "lowp/checkpoint/safetensors.h"
+#include "lowp/ops/cast_cuda.h"
 
 namespace lowp::quant {
 namespace {
@@ -112,6 +113,7 @@ class TensorCast {
     std::vector<QuantizedMatrix> parts;
     ops::CastOptions options;
     options.scaling = request_.scaling;
+    options.device = request_.device;
     const std::size_t bytes = x.bytes.size() / static_cast<std::size_t>(std::max<std::int64_t>(dims.count(), 1));
     for (std::int64_t e = 0; e < dims.count(); ++e) {
       options.name = dims.experts ? fmt::format("{} (expert {})", where_, e) : where_;
@@ -166,6 +168,44 @@ class TensorCast {
                              with_experts(dims.experts, {16})));
   }
 
+  // The same on a GPU, all axes and experts at once; x is not transposed. For formats without a codebook, which a GPU
+  // does not fit.
+  void run_on_cuda(const TensorView& x, const std::string& name, std::vector<NamedTensor>& out) {
+    const Dims dims = dims_of(x.shape);
+    ops::CudaCastRequest job{x, format_, {}, request_.axis != Axis::n, request_.axis != Axis::k, nullptr, nullptr, {}};
+    job.options.scaling = request_.scaling;
+    job.options.device = request_.device;
+    job.options.name = where_;
+    std::optional<formats::ScaleMap> maps[2];
+    for (const bool along_n : {false, true}) {
+      if (request_.layout == ScaleLayout::rows || !(along_n ? job.along_m : job.along_k)) continue;
+      const std::int64_t rows = along_n ? dims.k : dims.n, columns = along_n ? dims.n : dims.k;
+      maps[along_n] =
+          scale_map(request_, format_, where_, dims, format_.scale_rows(rows), format_.scale_cols(columns), ends_);
+      (along_n ? job.map_m : job.map_k) = &*maps[along_n];
+    }
+    ops::CudaCast cast = ops::cast_on_cuda(job);
+    for (const bool along_n : {false, true}) {
+      if (!(along_n ? job.along_m : job.along_k)) continue;
+      ops::PlacedCast& placed = along_n ? cast.along_m : cast.along_k;
+      const std::string suffix = along_n && request_.axis == Axis::both ? "_n" : "";
+      compare_on_host(x, dims, along_n, placed, cast.tensor_scale, maps[along_n]);
+      const auto put = [&](const char* field, Tensor tensor, bool laid_out = false) {
+        Shape shape = tensor.shape();
+        if (!dims.experts && !laid_out) shape.erase(shape.begin());
+        out.push_back({name + "." + field + suffix, std::move(tensor).reinterpret(tensor.dtype(), shape)});
+      };
+      put("data", std::move(placed.codes));
+      if (format_.has_scale()) put("scale", std::move(placed.scale), maps[along_n].has_value());
+      if (format_.zero_point != formats::ZeroPoint::none) put("zero_point", std::move(placed.zero_point));
+      if (format_.tensor_scale) {
+        Tensor scales(DType::f32, {dims.count()});
+        std::copy(cast.tensor_scale.begin(), cast.tensor_scale.end(), scales.as<float>());
+        put("tensor_scale", std::move(scales), true);
+      }
+    }
+  }
+
   // Of the worst expert and axis; none if there was a NaN.
   std::optional<double> sqnr() const {
     if (std::any_of(sqnr_.begin(), sqnr_.end(), [](double s) { return std::isnan(s); })) return std::nullopt;
@@ -173,6 +213,42 @@ class TensorCast {
   }
 
  private:
+  // The SQNR of one orientation of a cast, computed here from what the GPU made.
+  void compare_on_host(const TensorView& x, const Dims& dims, bool along_n, const ops::PlacedCast& placed,
+                       const std::vector<float>& tensor_scale, const std::optional<formats::ScaleMap>& map) {
+    const std::int64_t rows = along_n ? dims.k : dims.n, columns = along_n ? dims.n : dims.k;
+    const std::int64_t h = format_.scale_rows(rows), w = format_.scale_cols(columns);
+    const Tensor flipped =
+        along_n ? transposed(x, dims.count(), dims.n, dims.k, {dims.count(), rows, columns}) : Tensor();
+    const TensorView values = along_n ? flipped.view() : x;
+    // Scales and zero points as a quantized matrix holds them, [experts, h, w].
+    const auto native = [&](const Tensor& t, bool laid_out) {
+      const Shape shape = {dims.count(), h, w};
+      if (t.empty() || (!laid_out && !along_n)) return t;
+      if (!laid_out) return transposed(t.view(), dims.count(), w, h, shape);
+      Tensor back(t.dtype(), shape);
+      map->invert({t.as<std::uint8_t>(), t.bytes().size()}, {back.as<std::uint8_t>(), back.bytes().size()});
+      return back;
+    };
+    const Tensor scale = native(placed.scale, map.has_value()), zero_point = native(placed.zero_point, false);
+    for (std::int64_t e = 0; e < dims.count(); ++e) {
+      QuantizedMatrix part = ops::allocate(format_, element_of(x.dtype), rows, columns, where_);
+      const auto take = [&](Tensor& to, const Tensor& from) {
+        std::copy_n(from.bytes().begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(e) * to.bytes().size()),
+                    to.bytes().size(), to.bytes().begin());
+      };
+      take(part.codes, placed.codes);
+      take(part.scale, scale);
+      take(part.zero_point, zero_point);
+      if (format_.tensor_scale) part.tensor_scale = tensor_scale[static_cast<std::size_t>(e)];
+      const std::size_t bytes = values.bytes.size() / static_cast<std::size_t>(dims.count());
+      ops::CastOptions options;
+      options.name = where_;
+      sqnr_.push_back(ops::sqnr(
+          {x.dtype, {rows, columns}, values.bytes.subspan(static_cast<std::size_t>(e) * bytes, bytes)}, part, options));
+    }
+  }
+
   const CastFileRequest& request_;
   const BlockFormat& format_;
   std::string where_;
@@ -298,8 +374,10 @@ CastFileReport cast_file(const CastFileRequest& request) {
     TensorCast cast(request, format, request.input + ": tensor '" + entry.name + "'", ends);
     const TensorView x = in.view(entry);
     const std::size_t before = out.size();
-    if (request.axis != Axis::n) cast.run(x, false, entry.name, "", out);
-    if (request.axis != Axis::k) {
+    const bool on_cuda = request.device.is_cuda() && format.rule != formats::Rule::codebook;
+    if (on_cuda) cast.run_on_cuda(x, entry.name, out);
+    if (!on_cuda && request.axis != Axis::n) cast.run(x, false, entry.name, "", out);
+    if (!on_cuda && request.axis != Axis::k) {
       const Dims dims = dims_of(entry.shape);
       const Tensor flipped = transposed(x, dims.count(), dims.n, dims.k, with_experts(dims.experts, {dims.k, dims.n}));
       cast.run(flipped.view(), true, entry.name, request.axis == Axis::both ? "_n" : "", out);
@@ -358,7 +436,7 @@ CastFileReport decode_file(const CastFileRequest& asked, DType dtype) {
     Tensor all(dtype, with_experts(dims.experts, {dims.n, dims.k}));
     std::size_t at = 0;
     for (const QuantizedMatrix& part : parts) {
-      const Tensor values = ops::dequantize(part, dtype);
+      const Tensor values = ops::dequantize(part, dtype, request.device);
       std::copy(values.bytes().begin(), values.bytes().end(), all.bytes().begin() + static_cast<std::ptrdiff_t>(at));
       at += values.bytes().size();
     }

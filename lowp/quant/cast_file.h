@@ -21,6 +21,7 @@ struct CastFileRequest {
   formats::ScaleLayout layout = formats::ScaleLayout::rows;
   std::string group_ends;  // name of a tensor of IN, I32 or I64 [groups]: exclusive ends in rows (m groups) or in
                            // elements along the block axis (k groups)
+  ops::Device device;      // where to compute
 };
 
 struct CastReport {

@@ -1,0 +1,52 @@
+// The backend's interface in a build without CUDA: no devices, and nothing that could be called without one.
+#include "lowp/base/error.h"
+#include "lowp/kernels/cuda/cast.h"
+
+namespace lowp::kernels::cuda {
+namespace {
+[[noreturn]] void absent() { fail(ErrorCode::usage, "{}", why_none()); }
+}  // namespace
+
+const std::vector<DeviceInfo>& devices() {
+  static const std::vector<DeviceInfo> none;
+  return none;
+}
+const std::string& why_none() {
+  static const std::string why = "this build has no CUDA";
+  return why;
+}
+std::vector<Architecture> architectures() { return {}; }
+void use_device(int) { absent(); }
+
+Memory::Memory(std::size_t) { absent(); }
+Memory::~Memory() = default;
+Memory::Memory(Memory&&) noexcept = default;
+Memory& Memory::operator=(Memory&&) noexcept = default;
+Stream::Stream() { absent(); }
+Stream::~Stream() = default;
+void Stream::synchronize() const {}
+Event::Event() { absent(); }
+Event::~Event() = default;
+void Event::record(const Stream&) {}
+double Event::seconds_since(const Event&) const { absent(); }
+Graph::~Graph() = default;
+void Graph::begin(const Stream&) { absent(); }
+void Graph::end(const Stream&) { absent(); }
+void Graph::launch(const Stream&) const { absent(); }
+void copy(void*, const void*, std::size_t, StreamHandle) { absent(); }
+void fill(void*, int, std::size_t, StreamHandle) { absent(); }
+void check_launch(const char*) { absent(); }
+
+void cast(const CastTask&, StreamHandle) { absent(); }
+void amax(const void*, formats::Elem, std::int64_t, std::int64_t, MatrixAmax*, StreamHandle) { absent(); }
+void first_nonfinite(const void*, formats::Elem, std::int64_t, std::int64_t*, StreamHandle) { absent(); }
+void dequantize(const DequantizeTask&, StreamHandle) { absent(); }
+void to_layout(const std::uint8_t*, std::int64_t, const formats::ScaleGrid&, std::uint8_t*, std::int64_t,
+               StreamHandle) {
+  absent();
+}
+void from_layout(const std::uint8_t*, std::int64_t, const formats::ScaleGrid&, std::uint8_t*, StreamHandle) {
+  absent();
+}
+
+}  // namespace lowp::kernels::cuda

@@ -1,0 +1,168 @@
+// Casts along columns: groups run down m, the result is K-major ([k, m] for each expert), in one pass.
+//
+// A warp owns 64 columns of 32 rows, a lane two neighbouring columns: each row is one 128-byte line for the warp
+// (bf16), the largest magnitudes of both columns fall out of packed maxima without any exchange, and a lane ends with
+// whole runs of output. Through shared memory (16-byte units, swizzled so that neither side meets a bank conflict) the
+// warps of a block join their runs to full 128-byte lines of the output.
+#pragma once
+
+#include "lowp/kernels/cuda/cast_groups.cuh"
+
+namespace lowp::kernels::cuda {
+
+inline constexpr int kColumns = 64, kWarpRows = 32, kLineBytes = 128;
+
+/// Warps of a block: as many as fill a line of each output row.
+template <class Codec>
+inline constexpr int kColumnWarps = kLineBytes / (kWarpRows * (Codec::kNibbles ? 1 : 2) / 2);
+
+/// Blocks that should fit a multiprocessor: 80 registers a thread, 128 for f32, whose values alone take 64.
+template <class Codec>
+inline constexpr int kColumnBlocks = (Codec::kInput == Elem::f32 ? 16 : 24) / kColumnWarps<Codec>;
+
+/// Two neighbouring values of 32 rows.
+template <Elem In>
+struct ColumnPair {
+  static constexpr int kWords = In == Elem::f32 ? 2 : 1;
+  std::uint32_t word[kWarpRows][kWords];
+
+  __device__ __forceinline__ void load(const void* x, std::size_t first, std::size_t stride) {
+#pragma unroll
+    for (int r = 0; r < kWarpRows; ++r) {
+      const auto* from = static_cast<const std::uint32_t*>(x) + (first + r * stride) * kWords / 2;
+      if constexpr (kWords == 1) {
+        word[r][0] = __ldg(from);
+      } else {
+        const uint2 v = __ldg(reinterpret_cast<const uint2*>(from));
+        word[r][0] = v.x;
+        word[r][1] = v.y;
+      }
+    }
+  }
+  /// f32 bits of the largest magnitude of each column in rows [begin, begin + count).
+  template <int count>
+  __device__ __forceinline__ void amax(int begin, std::uint32_t (&bits)[2]) const {
+    if constexpr (kWords == 1) {
+      std::uint32_t m = word[begin][0];
+#pragma unroll
+      for (int r = 1; r < count; ++r) m = max_abs<In>(m, word[begin + r][0]);
+      bits[0] = magnitude_bits<In>(m, 0);
+      bits[1] = magnitude_bits<In>(m, 1);
+    } else {
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+        bits[c] = 0;
+#pragma unroll
+        for (int r = 0; r < count; ++r) bits[c] = max_abs<In>(bits[c], word[begin + r][c]);
+      }
+    }
+  }
+  __device__ __forceinline__ void values(int r, float& low, float& high) const {
+    if constexpr (kWords == 1) {
+      unpack_pair<In>(word[r][0], low, high);
+    } else {
+      low = bits_float(word[r][0]);
+      high = bits_float(word[r][1]);
+    }
+  }
+};
+
+/// The part of an output tile in shared memory: kColumns lines of 8 units of 16 bytes.
+struct LineTile {
+  uint4 unit[kColumns][8];
+  __device__ __forceinline__ uint4& at(int column, int u) { return unit[column][u ^ (column / 2 % 8)]; }
+};
+
+/// Encodes the block's tile at (row0, column0) of an expert into args.codes and args.scale. The block has
+/// kColumnWarps<Codec> warps, all of which call it.
+template <class Codec>
+__device__ __forceinline__ void cast_column_tile(const ColumnsArgs& args, LineTile& tile, std::uint32_t expert,
+                                                 std::uint32_t row0, std::uint32_t column0) {
+  constexpr int kWarps = kColumnWarps<Codec>, kGroup = Codec::kGroup, kGroups = kWarpRows / kGroup;
+  constexpr int kUnits = Codec::kNibbles ? 1 : 2;  // of a lane's column
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const std::uint32_t row = row0 + warp * kWarpRows, column = column0 + lane * 2;
+  const std::size_t matrix = static_cast<std::size_t>(args.m) * args.k;
+  const bool inside = row < args.m && column < args.k;
+
+  if (inside) {
+    ColumnPair<Codec::kInput> pair;
+    pair.load(args.x, expert * matrix + static_cast<std::size_t>(row) * args.k + column, args.k);
+    const CodecArgs codec = codec_of(args.codec, args.amax, expert);  // after the loads are on their way
+    std::uint32_t code[2][kUnits * 4];
+    for_tensor_scale<Codec>(codec, [&](auto used) {
+      using Used = decltype(used);
+#pragma unroll
+      for (int g = 0; g < kGroups; ++g) {
+        std::uint32_t amax[2];
+        pair.template amax<kGroup>(g * kGroup, amax);
+        Chosen c[2];
+#pragma unroll
+        for (int i = 0; i < 2; ++i) c[i] = Used::choose(codec, amax[i]);
+        const std::uint32_t block = row / kGroup + g, blocks = args.m / kGroup;
+        if (args.place.layout == formats::ScaleLayout::rows) {
+          const std::size_t at = (static_cast<std::size_t>(expert) * blocks + block) * args.k + column;
+          *reinterpret_cast<std::uint16_t*>(args.scale + at) =
+              static_cast<std::uint16_t>(c[0].stored | c[1].stored << 8);
+        } else {
+#pragma unroll
+          for (int i = 0; i < 2; ++i)
+            args.scale[scale_offset(args.place, expert, column + i, block)] = static_cast<std::uint8_t>(c[i].stored);
+        }
+#pragma unroll
+        for (int part = 0; part < kGroup / 8; ++part) {
+          const int first = g * kGroup + part * 8, at = first / 8;
+          if constexpr (Codec::kPairs) {
+            std::uint32_t eight[8], out[2];
+#pragma unroll
+            for (int i = 0; i < 8; ++i) eight[i] = pair.word[first + i][0];
+            Used::encode_column_pairs(c, eight, out);
+            code[0][at] = out[0];
+            code[1][at] = out[1];
+          } else {
+            float x[2][8];
+#pragma unroll
+            for (int i = 0; i < 8; ++i) pair.values(first + i, x[0][i], x[1][i]);
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+              const std::uint64_t eight = Used::encode(codec, c[i], x[i]);
+              if constexpr (Codec::kNibbles) {
+                code[i][at] = static_cast<std::uint32_t>(eight);
+              } else {
+                code[i][2 * at] = static_cast<std::uint32_t>(eight);
+                code[i][2 * at + 1] = static_cast<std::uint32_t>(eight >> 32);
+              }
+            }
+          }
+        }
+      }
+    });
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+#pragma unroll
+      for (int u = 0; u < kUnits; ++u)
+        tile.at(2 * lane + i, warp * kUnits + u) =
+            make_uint4(code[i][4 * u], code[i][4 * u + 1], code[i][4 * u + 2], code[i][4 * u + 3]);
+  }
+  __syncthreads();
+  const std::uint32_t row_bytes = Codec::kNibbles ? args.m / 2 : args.m, first_byte = Codec::kNibbles ? row0 / 2 : row0;
+  auto* out = static_cast<std::uint8_t*>(args.codes) + static_cast<std::size_t>(expert) * args.k * row_bytes;
+#pragma unroll
+  for (int i = 0; i < kColumns * 8 / (kWarps * 32); ++i) {
+    const int unit = i * kWarps * 32 + threadIdx.x, line = unit / 8, u = unit % 8;
+    if (column0 + line < args.k && first_byte + 16 * u < row_bytes)
+      *reinterpret_cast<uint4*>(out + static_cast<std::size_t>(column0 + line) * row_bytes + first_byte + 16 * u) =
+          tile.at(line, u);
+  }
+}
+
+/// grid: tiles along k, along m, experts.
+template <class Codec>
+__global__ void __launch_bounds__(kColumnWarps<Codec> * 32, kColumnBlocks<Codec>)
+    cast_columns(const __grid_constant__ ColumnsArgs args) {
+  __shared__ LineTile tile;
+  cast_column_tile<Codec>(args, tile, blockIdx.z, blockIdx.y * (kColumnWarps<Codec> * kWarpRows),
+                          blockIdx.x * kColumns);
+}
+
+}  // namespace lowp::kernels::cuda

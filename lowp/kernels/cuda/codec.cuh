@@ -1,0 +1,239 @@
+// How one group of values is encoded on the GPU: one codec for each family of formats. A kernel gathers a group's
+// statistics, calls choose() and hands eight values at a time to encode8(). Arithmetic: formats/quantize.h, in the
+// faster forms of fast_codec.h where those give the same bits.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "lowp/kernels/cuda/cast_args.h"
+#include "lowp/kernels/cuda/fast_codec.h"
+
+namespace lowp::kernels::cuda {
+
+/// A group's parameters. `stored`: the scale as it is stored, a byte or the bits of an f32; `shared`: what encode()
+/// reads, which the lanes of a group pass to each other.
+struct Chosen {
+  std::uint32_t stored = 0;
+  float zero_point = 0;
+  float shared[3] = {};
+
+  Chosen() = default;
+  /// Encoding divides by an f32 scale.
+  __device__ explicit Chosen(float scale) : stored(float_bits(scale)) {
+    const Divisor d = make_divisor(scale);
+    shared[0] = d.scale, shared[1] = d.reciprocal, shared[2] = d.lift;
+  }
+  __device__ Divisor divisor() const { return {shared[0], shared[1], shared[2]}; }
+  __device__ float multiplier() const { return shared[0]; }
+};
+
+template <Elem Input>
+__device__ __forceinline__ float round_to_input(float x) {
+  if constexpr (Input == Elem::bf16) return __bfloat162float(__float2bfloat16_rn(x));
+  if constexpr (Input == Elem::f16) return __half2float(__float2half_rn(x));
+  return x;
+}
+
+/// The launch's arguments with the tensor scale of an expert: from amax[expert] unless amax is null.
+__device__ __forceinline__ CodecArgs codec_of(CodecArgs args, const MatrixAmax* amax, std::uint32_t expert) {
+  if (amax && args.format.tensor_scale) {
+    const uint4 v = __ldg(reinterpret_cast<const uint4*>(amax + expert));
+    args.all_zero = v.x == 0;
+    args.tensor_scale = bits_float(v.z);
+    args.reciprocal = bits_float(v.w);
+  }
+  return args;
+}
+
+/// Codes of eight values in the low bytes: 8 bytes, or 4 for a 4-bit float.
+template <Elem E>
+__device__ __forceinline__ std::uint64_t encode8(const float (&y)[8]) {
+  if constexpr (formats::info(E).bits == 4)
+    return encode8_nibbles<E>(y);
+  else
+    return encode8_bytes<E>(y);
+}
+
+/// The code of NaN in all places, where a block with NaN or infinity has no other way to say so.
+template <Elem E>
+constexpr std::uint64_t kNanCodes = [] {
+  const std::uint64_t code = formats::encode(E, bits_float(formats::kQuietNan));
+  return formats::info(E).bits == 4 ? code * 0x11111111u : code * 0x0101010101010101u;
+}();
+
+template <Elem E, Elem In>
+struct MxCodec {
+  static constexpr Elem kElement = E, kInput = In;
+  static constexpr bool kTwoLevels = false;
+  static constexpr bool kByteScale = true, kMinMax = false, kNibbles = formats::info(E).bits == 4;
+  /// E2M1 under a power-of-two scale from bf16 stays exact in bf16: two values an instruction.
+  static constexpr bool kPairs = E == Elem::e2m1 && In == Elem::bf16;
+  static constexpr int kGroup = 32, kShared = 1;  // floats of Chosen that encode8 reads
+
+  __device__ static Chosen choose(const CodecArgs& args, std::uint32_t amax_bits) {
+    Chosen c;
+    c.stored = fast_mx_scale_code<E, In>(args.scaling, args.mx_bump, amax_bits);
+    c.shared[0] = mx_multiplier(args.scaling, c.stored);
+    return c;
+  }
+  __device__ static std::uint64_t encode(const CodecArgs&, const Chosen& c, const float (&x)[8]) {
+    float y[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) y[i] = x[i] * c.multiplier();
+    const std::uint64_t codes = encode8<E>(y);
+    return is_narrow_float(E) && poisoned(c) ? kNanCodes<E> : codes;
+  }
+  __device__ static std::uint64_t encode_pairs(const Chosen& c, const std::uint32_t (&word)[4]) {
+    const std::uint32_t multiplier = detail::high_halves(float_bits(c.multiplier()), float_bits(c.multiplier()));
+    const std::uint32_t codes = encode8_pairs(word, multiplier);
+    return poisoned(c) ? kNanCodes<E> : codes;
+  }
+  __device__ static void encode_column_pairs(const Chosen (&c)[2], const std::uint32_t (&word)[8],
+                                             std::uint32_t (&out)[2]) {
+    encode8_column_pairs(word, detail::high_halves(float_bits(c[0].multiplier()), float_bits(c[1].multiplier())), out);
+    for (int i = 0; i < 2; ++i)
+      if (poisoned(c[i])) out[i] = static_cast<std::uint32_t>(kNanCodes<E>);
+  }
+
+ private:
+  __device__ static bool poisoned(const Chosen& c) { return c.multiplier() != c.multiplier(); }
+};
+
+/// How many levels of scales, and whether the second one may be beyond is_usual().
+enum class Nvfp4 { one_level, two_levels_usual, two_levels };
+
+template <Nvfp4 L, Elem In>
+struct Nvfp4Codec {
+  static constexpr Elem kElement = Elem::e2m1, kInput = In;
+  static constexpr bool kTwoLevels = L != Nvfp4::one_level;
+  static constexpr bool kByteScale = true, kMinMax = false, kNibbles = true, kPairs = false;
+  static constexpr int kGroup = 16, kShared = 1;
+
+  __device__ static Chosen choose(const CodecArgs& args, std::uint32_t amax_bits) {
+    Chosen c;
+    if constexpr (L == Nvfp4::two_levels) {
+      formats::GroupStats stats;
+      stats.add(bits_float(amax_bits));
+      const formats::GroupParams p = formats::choose_params(args.format, In, args.scaling, stats, args.tensor_scale);
+      c.stored = p.scale_code;
+      c.shared[0] = p.multiplier;
+    } else {
+      const Nvfp4Scale s = quick_nvfp4_scale(bits_float(amax_bits), kTwoLevels ? args.tensor_scale : 1.0f,
+                                             kTwoLevels ? args.reciprocal : 1.0f);
+      c.stored = s.code;
+      c.shared[0] = s.multiplier;
+    }
+    if (kTwoLevels && args.all_zero) c.stored = formats::encode(Elem::e4m3, 1.0f);
+    return c;
+  }
+  __device__ static std::uint64_t encode(const CodecArgs&, const Chosen& c, const float (&x)[8]) {
+    float y[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) y[i] = x[i] * c.multiplier();
+    if (L == Nvfp4::two_levels && !is_finite(c.multiplier())) {  // a tensor scale too small to invert: zeros stay zero
+#pragma unroll
+      for (int i = 0; i < 8; ++i) y[i] = x[i] == 0 ? x[i] : y[i];
+    }
+    return encode8<Elem::e2m1>(y);
+  }
+};
+
+/// Calls body(codec) with the codec for a launch's tensor scale, which only the device knows: the quick one if it is
+/// usual. The decision is taken once, not in every group.
+template <class Codec, class Body>
+__device__ __forceinline__ void for_tensor_scale(const CodecArgs& args, const Body& body) {
+  if constexpr (Codec::kTwoLevels) {
+    if (is_usual(args.tensor_scale)) return body(Nvfp4Codec<Nvfp4::two_levels_usual, Codec::kInput>());
+  }
+  body(Codec());
+}
+
+template <Elem In>
+struct Float8Codec {
+  static constexpr Elem kElement = Elem::e4m3, kInput = In;
+  static constexpr bool kTwoLevels = false;
+  static constexpr bool kByteScale = false, kMinMax = false, kNibbles = false, kPairs = false;
+  static constexpr int kGroup = 128, kShared = 3;
+
+  __device__ static Chosen choose(const CodecArgs&, std::uint32_t amax_bits) {
+    const float scale = round_to_input<In>(formats::divide(bits_float(amax_bits), formats::max_value(kElement)));
+    return Chosen(amax_bits == 0 ? 1.0f : scale);
+  }
+  __device__ static std::uint64_t encode(const CodecArgs& args, const Chosen& c, const float (&x)[8]) {
+    float y[8];
+    // An f16 scale of 0 can come from values far larger than the smallest.
+    const bool limit = In == Elem::f16 || args.given_scale;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) y[i] = limit ? limited_quotient(x[i], c.divisor()) : quotient(x[i], c.divisor());
+    return encode8<kElement>(y);
+  }
+};
+
+/// Integers with a scale in f32 or in the input's dtype, symmetric, asymmetric, with a float zero point, or sym8.
+template <Rule R, bool InInput, Elem In>
+struct IntegerCodec {
+  static constexpr Elem kInput = In;
+  static constexpr bool kTwoLevels = false;
+  static constexpr bool kByteScale = false, kMinMax = R == Rule::asymmetric || R == Rule::tinygemm, kNibbles = false,
+                        kPairs = false;
+  static constexpr int kGroup = 0, kShared = 3;  // any group size
+
+  template <class Stats>
+  __device__ static Chosen choose(const CodecArgs& args, const Stats& found) {
+    BlockSpec format = args.format;
+    format.rule = R;
+    format.scale_in_input_dtype = InInput;
+    formats::GroupStats stats;
+    if constexpr (kMinMax)
+      stats = found;
+    else
+      stats.add(bits_float(found));
+    formats::GroupParams p;
+    if constexpr (R == Rule::sym8)
+      p = formats::choose_params(format, In, args.scaling, stats, 1.0f);
+    else
+      p = formats::choose_affine(format, In, args.range, stats);
+    Chosen c;
+    if constexpr (R == Rule::tinygemm || R == Rule::sym8)
+      c = Chosen(p.scale);
+    else
+      c.shared[0] = p.multiplier;
+    c.stored = float_bits(p.scale);
+    c.zero_point = p.zero_point;
+    return c;
+  }
+  __device__ static std::uint64_t encode(const CodecArgs& args, const Chosen& c, const float (&x)[8]) {
+    const float low = args.range.low, high = args.range.high;
+    std::uint32_t code[8];
+    if constexpr (R == Rule::symmetric) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) code[i] = encode_integer(product(x[i] * c.multiplier()), low, high);
+    } else if constexpr (R == Rule::asymmetric) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        // Beyond +-1024 the zero point, at most 255, cannot bring it back into range.
+        const float q = clamp(product(x[i] * c.multiplier()), -1024.0f, 1024.0f);
+        code[i] = encode_integer(formats::round_half_even(q) + c.zero_point, low, high);
+      }
+    } else if constexpr (R == Rule::tinygemm) {
+      const float scale = bits_float(c.stored);
+      const float bottom = round_to_input<In>(c.zero_point - round_to_input<In>(scale * ((high + 1) / 2)));
+#pragma unroll
+      for (int i = 0; i < 8; ++i)
+        code[i] = encode_integer(round_to_input<In>(limited_quotient(round_to_input<In>(x[i] - bottom), c.divisor())),
+                                 low, high);
+    } else {
+      static_assert(R == Rule::sym8);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) code[i] = encode_integer(quotient(x[i], c.divisor()), low, high);
+    }
+    return detail::low_bytes(code[0], code[1], code[2], code[3]) |
+           static_cast<std::uint64_t>(detail::low_bytes(code[4], code[5], code[6], code[7])) << 32;
+  }
+
+ private:
+  __device__ static float product(float x) { return InInput ? round_to_input<In>(x) : x; }
+};
+
+}  // namespace lowp::kernels::cuda
