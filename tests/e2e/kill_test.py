@@ -26,7 +26,8 @@ class Kill(Case):
 
     def end(self, number, delay, *options):
         """Starts a run, waits for its partial folder and then for `delay` seconds, and ends it by a signal."""
-        process = subprocess.Popen([lowp_cli.lowp_path, "quantize", self.model, "--recipe", "mxfp4-bf16", "-o", self.out, *options],
+        slow = "codebook4_g64-bf16"  # fits tables for seconds; the plain formats are done in the time of a delay
+        process = subprocess.Popen([lowp_cli.lowp_path, "quantize", self.model, "--recipe", slow, "-o", self.out, *options],
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         own = f"out.partial-{process.pid}"
         deadline = time.monotonic() + 60
