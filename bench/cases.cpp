@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "bench/cast_cases.h"
+#include "bench/gemm_cases.h"
 #include "lowp/base/error.h"
 #include "lowp/base/nearest.h"
 
@@ -20,6 +21,7 @@ struct Family {
 
 constexpr Family kFamilies[] = {
     {"cast", "cpu", cast_cases},
+    {"gemm", "cpu", gemm_cases},
 };
 
 const Limit& find_limit(const Device& device, std::string_view name) {

@@ -105,7 +105,8 @@ void add_kernels(CLI::App& bench) {
   auto options = std::make_shared<Options>();
   CLI::App* command = bench.add_subcommand("kernels", "Time each kernel beside the machine's limit");
   command->add_option("--device", options->device, "auto or cpu")->capture_default_str();
-  command->add_option("--op", options->ops, "families of kernels: cast (all that the device has)")->delimiter(',');
+  command->add_option("--op", options->ops, "families of kernels: cast, gemm (all that the device has)")
+      ->delimiter(',');
   command
       ->add_option("--recipe,--format", options->selection.recipes,
                    "formats (of casts) or recipes (of products), separated by commas")
@@ -127,6 +128,7 @@ void add_kernels(CLI::App& bench) {
       "Every time is the median of many runs; before each run the limit that bounds it is probed, because machines "
       "drift.\nshare = work / time / limit. Threads: LOWP_THREADS.\n\nExamples:\n"
       "  lowp bench kernels --op cast\n"
+      "  lowp bench kernels --op gemm --format int8-int8,mxfp4-int8\n"
       "  lowp bench kernels --op cast --format mxfp8,nvfp4 --dtype f32 --json > before.json\n"
       "  lowp bench kernels --op cast --format mxfp8,nvfp4 --dtype f32 --compare before.json");
   command->callback([options] { run_kernels(*options); });

@@ -42,6 +42,14 @@ class Kernels(Case):
         self.assertEqual([row["peer"] is not None for row in compared], [True, True, False, False])
         self.assertAlmostEqual(compared[0]["ratio"], compared[0]["peer_seconds"] / compared[0]["seconds"])
 
+    def test_products(self):
+        done = run("bench", "kernels", "--op", "gemm", "--recipe", "bf16,mxfp4-int8", "-m", 2, "-n", 40, "-k", 64,
+                   "--samples", 2, "--seconds", 0, "--json")
+        self.assertEqual(done.code, 0, done.err)
+        rows = [row for row in map(json.loads, done.out.splitlines()) if row["op"] == "gemm"]
+        self.assertEqual([row["recipe"] for row in rows], ["bf16", "mxfp4-int8"])
+        self.assertEqual([row["flop"] for row in rows], [2 * 2 * 40 * 64] * 2)
+
     def test_bad_usage(self):
         for arguments, message in ((["--op", "cats"], "cast"), (["--format", "mxfp9"], "mxfp8"),
                                    (["-k", 33, "--format", "mxfp8"], "divisible"), (["--dtype", "bf17"], "bf17"),
