@@ -7,11 +7,7 @@
 #include <cstring>
 
 #include "lowp/base/threads.h"
-
-#if defined(__x86_64__)
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
+#include "lowp/kernels/cpu/isa.h"
 
 namespace lowp::bench {
 namespace {
@@ -157,12 +153,6 @@ double amx_bf16() {
   return tile_peak(4 * 16 * 16 * 32 * 2, [](std::int64_t n) { LOWP_TILE_LOOP("tdpbf16ps", n); });
 }
 
-// Linux hands out the tile registers on request.
-bool may_use_tiles() {
-  constexpr int kRequestPermission = 0x1023, kTileData = 18;
-  return ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-}
-
 #endif
 
 }  // namespace
@@ -170,15 +160,17 @@ bool may_use_tiles() {
 std::vector<InstructionPeak> instruction_peaks() {
   std::vector<InstructionPeak> peaks;
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-    peaks.push_back({"fma_avx2", "vfmadd231ps on 8 floats", fma_avx2});
-  if (__builtin_cpu_supports("avxvnni")) peaks.push_back({"vnni_avx2", "vpdpbusd on 32 bytes", vnni_avx2});
-  if (__builtin_cpu_supports("avx512f")) peaks.push_back({"fma_avx512", "vfmadd231ps on 16 floats", fma_avx512});
-  if (__builtin_cpu_supports("avx512vnni")) peaks.push_back({"vnni_avx512", "vpdpbusd on 64 bytes", vnni_avx512});
-  if (__builtin_cpu_supports("avx512bf16")) peaks.push_back({"bf16_avx512", "vdpbf16ps on 32 bf16", bf16_avx512});
-  if (__builtin_cpu_supports("amx-tile") && may_use_tiles()) {
-    if (__builtin_cpu_supports("amx-int8")) peaks.push_back({"amx_int8", "tdpbssd on 16 x 64 bytes", amx_int8});
-    if (__builtin_cpu_supports("amx-bf16")) peaks.push_back({"amx_bf16", "tdpbf16ps on 16 x 32 bf16", amx_bf16});
+  using kernels::cpu::Isa, kernels::cpu::runs;
+  if (runs(Isa::avx2)) peaks.push_back({"fma_avx2", "vfmadd231ps on 8 floats", fma_avx2});
+  if (runs(Isa::avx2_vnni)) peaks.push_back({"vnni_avx2", "vpdpbusd on 32 bytes", vnni_avx2});
+  if (runs(Isa::avx512)) {
+    peaks.push_back({"fma_avx512", "vfmadd231ps on 16 floats", fma_avx512});
+    peaks.push_back({"vnni_avx512", "vpdpbusd on 64 bytes", vnni_avx512});
+  }
+  if (runs(Isa::avx512_bf16)) peaks.push_back({"bf16_avx512", "vdpbf16ps on 32 bf16", bf16_avx512});
+  if (runs(Isa::amx)) {  // which also asks Linux for the tile registers
+    peaks.push_back({"amx_int8", "tdpbssd on 16 x 64 bytes", amx_int8});
+    peaks.push_back({"amx_bf16", "tdpbf16ps on 16 x 32 bf16", amx_bf16});
   }
 #endif
   return peaks;

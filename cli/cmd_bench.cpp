@@ -5,10 +5,13 @@
 
 #include "bench/cases.h"
 #include "bench/cpu_device.h"
+#include "bench/model_bench.h"
 #include "cli/command.h"
 #include "cli/model_options.h"
 #include "cli/output.h"
 #include "lowp/base/error.h"
+#include "lowp/formats/recipes.h"
+#include "lowp/models/shapes.h"
 
 namespace lowp::cli {
 namespace {
@@ -134,12 +137,90 @@ void add_kernels(CLI::App& bench) {
   command->callback([options] { run_kernels(*options); });
 }
 
+struct ModelOptions {
+  std::string device = "auto", model, shapes, recipe = "bf16", compare;
+  bench::ModelBench what;
+  bool json = false;
+};
+
+void print_model(const models::Model& model, const bench::Device& device, const std::vector<bench::Row>& rows,
+                 double load_seconds) {
+  fmt::print("{}, {} streamed a token, ready in {:.1f} s\n{}\n\n", model.recipe(), human_bytes(model.streamed_bytes()),
+             load_seconds, device.description());
+  Table table({"test", "tokens/s", "ms", "min", "max", "limit", "share %", "ratio"});
+  for (const bench::Row& row : rows) {
+    if (row.samples.empty()) {
+      fmt::print("peak memory {}\n\n", human_bytes(row.bytes));
+      continue;
+    }
+    const auto limit = std::find_if(device.limits().begin(), device.limits().end(),
+                                    [&](const bench::Limit& l) { return l.name == row.limit_name; });
+    const auto [low, high] = std::minmax_element(row.samples.begin(), row.samples.end());
+    const double tokens = static_cast<double>(row.m) * static_cast<double>(std::max<std::int64_t>(row.k, 1));
+    table.add({row.op, fmt::format("{:.2f}", tokens / row.seconds), milliseconds(row.seconds), milliseconds(*low),
+               milliseconds(*high), fmt::format("{} {}", row.limit_name, rate(row.limit, limit->of)),
+               fmt::format("{:.0f}", row.share * 100), row.ratio ? fmt::format("{:.2f}", *row.ratio) : "-"});
+  }
+  fmt::print("{}", table.text());
+}
+
+void run_model(ModelOptions& options) {
+  if (options.model.empty() == options.shapes.empty())
+    fail(ErrorCode::usage, "bench model takes either MODEL or --shapes NAME");
+  const std::unique_ptr<bench::Device> device = find_device(options.device);
+  const std::vector<bench::Row> others =
+      options.compare.empty() ? std::vector<bench::Row>{} : bench::read_rows(options.compare);
+  const Stopwatch watch;
+  const auto model = options.shapes.empty()
+                         ? std::make_unique<models::Model>(options.model, models::LoadOptions{})
+                         : std::make_unique<models::Model>(models::shape(options.shapes),
+                                                           formats::recipe(options.recipe), models::LoadOptions{});
+  const double load_seconds = watch.seconds();
+  std::vector<bench::Row> rows;
+  bench::bench_model(*model, *device, options.what, [&](bench::Row row) {
+    if (!options.compare.empty()) bench::compare({&row, 1}, others, options.compare);
+    if (options.json) fmt::print("{}", json_line(to_json(row)));
+    rows.push_back(std::move(row));
+  });
+  if (!options.json) print_model(*model, *device, rows, load_seconds);
+}
+
+void add_model(CLI::App& bench) {
+  auto options = std::make_shared<ModelOptions>();
+  CLI::App* command = bench.add_subcommand("model", "Time a whole model: prefill, decoding, batches, memory");
+  command->add_option("model", options->model, "a model folder, in any dialect");
+  command->add_option("--shapes", options->shapes, "random weights in the shapes of a model, instead of MODEL");
+  command->add_option("--recipe", options->recipe, "of the random weights; the head stays bf16")->capture_default_str();
+  command->add_option("--device", options->device, "auto or cpu")->capture_default_str();
+  command->add_option("--prefill", options->what.prefill, "tokens of a prompt")
+      ->check(kAtLeastOne)
+      ->capture_default_str();
+  command->add_option("--decode", options->what.decode, "tokens that one sequence generates")
+      ->check(kAtLeastOne)
+      ->capture_default_str();
+  command->add_option("--batches", options->what.batches, "numbers of sequences that generate together")
+      ->delimiter(',')
+      ->check(kAtLeastOne);
+  command->add_option("--runs", options->what.runs, "of each test; the median counts")
+      ->check(kAtLeastOne)
+      ->capture_default_str();
+  command->add_option("--compare", options->compare, "JSON lines of another run: adds its times and the ratio");
+  command->add_flag("--json", options->json, "JSON lines on standard output");
+  command->footer(
+      "The limit of decoding is reading each streamed weight, its scales and the head once a step; of prefill, the "
+      "peak of the\nmultiply instruction. Both are probed between the runs.\n\nExamples:\n"
+      "  lowp bench model --shapes llama-3.2-1b --recipe int4_g32-int8\n"
+      "  lowp bench model bookworm-int4 --json");
+  command->callback([options] { run_model(*options); });
+}
+
 }  // namespace
 
 void add_bench(CLI::App& app) {
   CLI::App* command = app.add_subcommand("bench", "Measure kernels against the machine's limit");
   command->require_subcommand(1);
   add_kernels(*command);
+  add_model(*command);
 }
 
 }  // namespace lowp::cli

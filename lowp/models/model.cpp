@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "lowp/base/error.h"
+#include "lowp/models/random_weights.h"
 #include "lowp/models/weights.h"
 #include "lowp/models/workspace.h"
 
@@ -14,8 +15,24 @@ Model::Model(const std::string& path, LoadOptions options)
   w.checkpoint = std::make_unique<checkpoint::Checkpoint>(checkpoint::resolve_model(path));
   if (!w.checkpoint->config()) fail(ErrorCode::bad_input, "{}: config.json is missing", w.checkpoint->path());
   config_ = parse_config(*w.checkpoint->config(), w.checkpoint->path() + "/config.json");
-  const Config& c = config_;
   WeightLoader load(*w.checkpoint, options.compute);
+  take(load);
+  for (const checkpoint::StoredTensor& tensor : w.checkpoint->tensors()) weight_bytes_ += tensor.view().bytes.size();
+}
+
+Model::Model(const Config& config, const formats::Recipe& recipe, LoadOptions options)
+    : config_(config),
+      options_(options),
+      weights_(std::make_unique<Weights>()),
+      workspace_(std::make_unique<Workspace>()) {
+  RandomWeights load(recipe, options.compute);
+  take(load);
+  weight_bytes_ = streamed_bytes_ + weights_->embedding.bytes.size();
+}
+
+void Model::take(WeightSource& load) {
+  const Config& c = config_;
+  Weights& w = *weights_;
   w.embedding = load.embedding("model.embed_tokens", c.vocab_size, c.hidden_size, w.decoded_embedding);
   const auto norm = [&](const std::string& name, std::int64_t size) {
     std::vector<float> weight = load.vector(name + ".weight", size);
@@ -67,12 +84,11 @@ Model::Model(const std::string& path, LoadOptions options)
     fail(ErrorCode::bad_input,
          "{}: tensor 'lm_head.weight' is missing and config.json's tie_word_embeddings is not true",
          w.checkpoint->path());
-  w.head = load.head(own_head ? "lm_head" : "model.embed_tokens", c.vocab_size, c.hidden_size, options);
+  w.head = load.head(own_head ? "lm_head" : "model.embed_tokens", c.vocab_size, c.hidden_size, options_);
   recipe_ = load.recipe();
   streamed_bytes_ = load.linear_bytes();
-  for (const checkpoint::StoredTensor& tensor : w.checkpoint->tensors()) weight_bytes_ += tensor.view().bytes.size();
-  const formats::Elem stored = options.kv_cache.value_or(options.compute);
-  kv_pool_ = std::make_shared<KvPool>(ops::KvLayout(options.compute, stored, c.num_key_value_heads, c.head_dim),
+  const formats::Elem stored = options_.kv_cache.value_or(options_.compute);
+  kv_pool_ = std::make_shared<KvPool>(ops::KvLayout(options_.compute, stored, c.num_key_value_heads, c.head_dim),
                                       c.num_hidden_layers);
 }
 

@@ -37,10 +37,14 @@ struct LoadOptions {
 using Tap = std::function<void(const std::string& module, std::span<const float> input, std::int64_t k,
                                std::span<const float> output, std::int64_t n)>;
 
+class WeightSource;
+
 class Model {
  public:
   /// Loads a folder (see checkpoint::resolve_model) in any dialect, quantized or not. Throws Error.
   Model(const std::string& path, LoadOptions options);
+  /// A model of random weights in `recipe`, for measuring; the same every time.
+  Model(const Config& config, const formats::Recipe& recipe, LoadOptions options);
   ~Model();
 
   const Config& config() const { return config_; }
@@ -78,6 +82,7 @@ class Model {
     std::string_view module;
     std::vector<float>* output;
   };
+  void take(WeightSource& source);
   bool bf16() const { return options_.compute == formats::Elem::bf16; }
   void begin(std::span<const Chunk> batch);
   void project(std::span<const Projection> projections, std::string_view block, std::span<const float> x) const;

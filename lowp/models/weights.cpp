@@ -18,7 +18,7 @@ WeightLoader::WeightLoader(const checkpoint::Checkpoint& checkpoint, formats::El
       modules_.emplace(module.name, std::move(module));
 }
 
-std::vector<float> WeightLoader::vector(const std::string& name, std::int64_t size) const {
+std::vector<float> WeightLoader::vector(const std::string& name, std::int64_t size) {
   const StoredTensor* tensor = checkpoint_.find(name);
   if (!tensor) fail(ErrorCode::bad_input, "{}: tensor '{}' is missing", checkpoint_.path(), name);
   if (tensor->entry.shape != Shape{size} || !is_high_precision(tensor->entry.dtype))

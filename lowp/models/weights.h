@@ -36,26 +36,40 @@ struct Model::Weights {
   std::optional<ops::Linear> head;
 };
 
+/// Where a model's weights come from.
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+
+  /// A vector [size]. Throws Error(bad_input) if it is missing or has another shape.
+  virtual std::vector<float> vector(const std::string& name, std::int64_t size) = 0;
+  /// The Linear `module` with weight [n, k], and its bias [n] if `bias`. Fused expert tensors are sliced.
+  virtual ops::Linear linear(const std::string& module, std::int64_t n, std::int64_t k, bool bias) = 0;
+  /// The Linear `module` that gives logits; quantized here if the options say so and the source has not done it.
+  /// Throws Error(usage) for a recipe that cannot be computed from the weight alone.
+  virtual ops::Linear head(const std::string& module, std::int64_t n, std::int64_t k, const LoadOptions& options) = 0;
+  virtual bool has(const std::string& module) const = 0;
+  /// Values of an embedding [n, k]; `holder` owns them if the source does not.
+  virtual TensorView embedding(const std::string& module, std::int64_t n, std::int64_t k, Tensor& holder) = 0;
+
+  /// Bytes, as stored, of what linear() and head() gave so far.
+  virtual std::uint64_t linear_bytes() const = 0;
+  /// Names of recipes in use.
+  virtual std::string recipe() const = 0;
+};
+
 /// Takes weights out of a checkpoint by name, dequantizing where they are quantized.
-class WeightLoader {
+class WeightLoader final : public WeightSource {
  public:
   WeightLoader(const checkpoint::Checkpoint& checkpoint, formats::Elem compute);
 
-  /// A vector [size]. Throws Error(bad_input) if it is missing or has another shape.
-  std::vector<float> vector(const std::string& name, std::int64_t size) const;
-  /// The Linear `module` with weight [n, k], and its bias [n] if `bias`. Fused expert tensors are sliced.
-  ops::Linear linear(const std::string& module, std::int64_t n, std::int64_t k, bool bias);
-  /// The Linear that gives logits, quantized here if the options say so and the checkpoint has not done it. Throws
-  /// Error(usage) for a recipe that cannot be computed from the weight alone.
-  ops::Linear head(const std::string& module, std::int64_t n, std::int64_t k, const LoadOptions& options);
-  bool has(const std::string& module) const;
-  /// Values of an embedding [n, k]; `holder` owns them if they had to be decoded.
-  TensorView embedding(const std::string& module, std::int64_t n, std::int64_t k, Tensor& holder);
-
-  /// Bytes, as stored, of what linear() loaded so far.
-  std::uint64_t linear_bytes() const { return linear_bytes_; }
-  /// Names of recipes in use.
-  std::string recipe() const;
+  std::vector<float> vector(const std::string& name, std::int64_t size) override;
+  ops::Linear linear(const std::string& module, std::int64_t n, std::int64_t k, bool bias) override;
+  ops::Linear head(const std::string& module, std::int64_t n, std::int64_t k, const LoadOptions& options) override;
+  bool has(const std::string& module) const override;
+  TensorView embedding(const std::string& module, std::int64_t n, std::int64_t k, Tensor& holder) override;
+  std::uint64_t linear_bytes() const override { return linear_bytes_; }
+  std::string recipe() const override;
 
  private:
   std::optional<TensorView> find_weight(const std::string& module, std::int64_t n, std::int64_t k) const;

@@ -22,8 +22,9 @@ using formats::Elem;
 using formats::GroupStats;
 
 const kernels::CastKernels& kernels_for_cpu() {
-  static const auto fast = kernels::cpu::cast_kernels();
-  return fast.empty() ? kernels::ref::kCast : *fast.front();
+  static const kernels::CastKernels* const fast =
+      kernels::reference_backend() ? nullptr : kernels::cpu::cast_kernels(kernels::cpu::isa());
+  return fast ? *fast : kernels::ref::kCast;
 }
 
 // Storage type of the codes in memory.

@@ -77,12 +77,11 @@ void expect_same_values(const Tensor& expected, const Tensor& found) {
         << a[i] << " and " << b[i] << " at " << i;
 }
 
-class CastVariant : public testing::TestWithParam<const char*> {
+class CastVariant : public testing::TestWithParam<cpu::Isa> {
  protected:
   void SetUp() override {
-    for (const CastKernels* kernels : cpu::cast_kernels())
-      if (std::string(kernels->name) == GetParam()) fast = kernels;
-    if (!fast) GTEST_SKIP() << "this CPU has no " << GetParam();
+    if (!cpu::runs(GetParam())) GTEST_SKIP() << "this CPU has no " << cpu::name(GetParam());
+    fast = cpu::cast_kernels(GetParam());
   }
 
   void check_decode(const QuantizedMatrix& q) {
@@ -249,8 +248,8 @@ TEST_P(CastVariant, DecodesEveryCodeAndScale) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Cast, CastVariant, testing::Values("avx512", "avx2"),
-                         [](const auto& instance) { return std::string(instance.param); });
+INSTANTIATE_TEST_SUITE_P(Cast, CastVariant, testing::Values(cpu::Isa::avx512, cpu::Isa::avx2),
+                         [](const auto& instance) { return std::string(cpu::name(instance.param)); });
 
 }  // namespace
 }  // namespace lowp::kernels

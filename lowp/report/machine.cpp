@@ -3,6 +3,7 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
+#include <charconv>
 #include <ctime>
 #include <fstream>
 #include <string_view>
@@ -30,6 +31,18 @@ std::string cpu_model() {
   const std::string name = cpu_info("model name"), family = cpu_info("cpu family"), model = cpu_info("model");
   if (name.empty()) return "an unknown CPU";
   return family.empty() ? name : fmt::format("{} (family {}, model {})", name, family, model);
+}
+
+std::uint64_t peak_resident_bytes() {
+  std::ifstream in("/proc/self/status");
+  for (std::string line; std::getline(in, line);) {
+    if (!line.starts_with("VmHWM:")) continue;
+    const auto digit = line.find_first_of("0123456789");
+    std::uint64_t kib = 0;
+    if (digit != std::string::npos) std::from_chars(line.data() + digit, line.data() + line.size(), kib);
+    return kib * 1024;
+  }
+  return 0;
 }
 
 Machine this_machine(const std::string& version) {

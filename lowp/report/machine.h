@@ -1,6 +1,7 @@
 // Where and when numbers were measured.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 namespace lowp::report {
@@ -14,6 +15,9 @@ struct Machine {
 
 /// Name, family and model of the CPU, e.g. "Intel(R) Xeon(R) Processor (family 6, model 167)".
 std::string cpu_model();
+
+/// Largest resident memory of this process so far, in bytes; 0 if the system does not say.
+std::uint64_t peak_resident_bytes();
 
 /// This machine, now.
 Machine this_machine(const std::string& version);

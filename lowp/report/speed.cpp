@@ -1,12 +1,11 @@
 #include "lowp/report/speed.h"
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
-#include <fstream>
 #include <vector>
 
 #include "lowp/base/error.h"
+#include "lowp/report/machine.h"
 
 namespace lowp::report {
 namespace {
@@ -23,19 +22,6 @@ double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   const std::size_t half = values.size() / 2;
   return values.size() % 2 ? values[half] : (values[half - 1] + values[half]) / 2;
-}
-
-// VmHWM of /proc/self/status, in bytes; 0 if the system does not say.
-std::uint64_t peak_resident_bytes() {
-  std::ifstream in("/proc/self/status");
-  for (std::string line; std::getline(in, line);) {
-    if (!line.starts_with("VmHWM:")) continue;
-    const auto digit = line.find_first_of("0123456789");
-    std::uint64_t kib = 0;
-    if (digit != std::string::npos) std::from_chars(line.data() + digit, line.data() + line.size(), kib);
-    return kib * 1024;
-  }
-  return 0;
 }
 
 // Token ids without meaning but the same every time.

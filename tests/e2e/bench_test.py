@@ -5,7 +5,7 @@
 import json
 
 import lowp_cli
-from lowp_cli import Case, run
+from lowp_cli import MODELS, Case, run
 
 KEYS = {"op", "recipe", "m", "n", "k", "device", "seconds", "bytes", "flop", "limit_name", "limit", "share", "peer",
         "peer_seconds", "ratio", "samples"}
@@ -59,6 +59,27 @@ class Kernels(Case):
             self.assertIn(message, done.err)
             self.assertEqual(done.out, "")
         self.assertEqual(run("bench").code, 2)
+
+
+class Model(Case):
+    def test_rows(self):
+        out = self.lowp("bench", "model", MODELS / "bookworm-8m", "--prefill", 16, "--decode", 4, "--batches", "1,3",
+                        "--runs", 2, "--json")
+        rows = [json.loads(line) for line in out.splitlines()]
+        self.assertEqual([row["op"] for row in rows], ["pp16", "tg4", "batch1", "batch3", "memory"])
+        for row in rows[:-1]:
+            self.assertEqual(set(row), KEYS)
+            self.assertEqual(len(row["samples"]), 2)
+            work = row["flop"] if row["op"] == "pp16" else row["bytes"]
+            self.assertAlmostEqual(row["share"], work / row["seconds"] / row["limit"])
+        self.assertEqual(rows[1]["bytes"] % 4, 0)  # every step reads the same
+        self.assertGreater(rows[-1]["bytes"], 1 << 20)
+
+    def test_bad_usage(self):
+        self.refused("bench", "model", code=2, words=["--shapes"])
+        self.refused("bench", "model", "--shapes", "llama-3.2-1", code=2, words=["llama-3.2-1b", "qwen3-30b-a3b"])
+        self.refused("bench", "model", "--shapes", "llama-3.2-1b", "--recipe", "int9", code=2, words=["int9"])
+        self.refused("bench", "model", MODELS / "bookworm-8m", "--prefill", 100000, words=["100000"])
 
 
 if __name__ == "__main__":

@@ -2,17 +2,12 @@
 
 namespace lowp::kernels::cpu {
 
-std::vector<const CastKernels*> cast_kernels() {
-  std::vector<const CastKernels*> found;
-#ifdef LOWP_HAVE_X86
-  const auto has = [](auto... feature) { return (feature && ...); };
-  if (has(__builtin_cpu_supports("avx512f"), __builtin_cpu_supports("avx512bw"), __builtin_cpu_supports("avx512vl"),
-          __builtin_cpu_supports("avx512dq")))
-    found.push_back(&kCastAvx512);
-  if (has(__builtin_cpu_supports("avx2"), __builtin_cpu_supports("fma"), __builtin_cpu_supports("f16c")))
-    found.push_back(&kCastAvx2);
+const CastKernels* cast_kernels([[maybe_unused]] Isa level) {
+#ifdef LOWP_X86
+  if (level >= Isa::avx512) return &kCastAvx512;
+  if (level >= Isa::avx2) return &kCastAvx2;
 #endif
-  return found;
+  return nullptr;
 }
 
 }  // namespace lowp::kernels::cpu

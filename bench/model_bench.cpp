@@ -1,0 +1,160 @@
+#include "bench/model_bench.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "lowp/base/error.h"
+#include "lowp/engine/engine.h"
+#include "lowp/formats/recipes.h"
+#include "lowp/kernels/cpu/isa.h"
+#include "lowp/report/machine.h"
+
+namespace lowp::bench {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// Token ids without meaning but the same every time.
+std::vector<std::int32_t> prompt(std::int64_t count, std::int64_t vocab, std::int64_t sequence) {
+  std::vector<std::int32_t> ids;
+  for (std::int64_t i = 0; i < count; ++i)
+    ids.push_back(static_cast<std::int32_t>((i * 7919 + sequence * 104729 + 13) % vocab));
+  return ids;
+}
+
+struct Times {
+  double prefill = 0, decode = 0;
+};
+
+// `batch` sequences: until each has its first token, and from there until each has `decode` more.
+Times run(models::Model& model, std::int64_t batch, std::int64_t prefill, std::int64_t decode) {
+  engine::Engine engine(model, {});
+  for (std::int64_t i = 0; i < batch; ++i) {
+    engine::Request request;
+    request.id = static_cast<std::uint64_t>(i) + 1;
+    request.prompt = prompt(prefill, model.config().vocab_size, i);
+    request.max_new_tokens = decode + 1;
+    request.ignore_eos = true;
+    request.sampling.temperature = 0;
+    if (const engine::Admit admit = engine.submit(std::move(request)); !admit)
+      fail(ErrorCode::unsupported, "{} tokens and {} more: {}", prefill, decode, admit.message);
+  }
+  engine::Budget budget;
+  budget.tokens = std::max(budget.tokens, batch * prefill);
+  budget.sequences = std::max(budget.sequences, batch);
+  Times times;
+  std::int64_t first = 0;
+  auto start = Clock::now();
+  std::vector<bool> begun(static_cast<std::size_t>(batch) + 1);
+  while (!engine.idle()) {
+    for (const engine::Event& event : engine.step(budget))
+      if (std::holds_alternative<engine::NewToken>(event.what) && !begun[event.id]) {
+        begun[event.id] = true;
+        ++first;
+      }
+    if (first == batch && times.prefill == 0) {
+      times.prefill = since(start);
+      start = Clock::now();
+    }
+  }
+  times.decode = since(start);
+  return times;
+}
+
+// Multiplied weights of one token, head included, and the bytes that a step of `batch` tokens reads. Of experts, those
+// that so many tokens choose if they choose evenly.
+struct Work {
+  double weights = 0, bytes = 0;
+};
+Work work_of(const models::Model& model, std::int64_t batch) {
+  const models::Config& c = model.config();
+  const auto heads = static_cast<double>(2 * c.num_attention_heads + 2 * c.num_key_value_heads);
+  const double hidden = static_cast<double>(c.hidden_size);
+  Work work{hidden * static_cast<double>(c.vocab_size), static_cast<double>(model.streamed_bytes())};
+  for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {
+    work.weights += hidden * static_cast<double>(c.head_dim) * heads;
+    const bool listed = std::find(c.mlp_only_layers.begin(), c.mlp_only_layers.end(), i) != c.mlp_only_layers.end();
+    if (c.num_experts == 0 || listed || (i + 1) % c.decoder_sparse_step != 0) {
+      work.weights += 3 * hidden * static_cast<double>(c.intermediate_size);
+      continue;
+    }
+    const double expert = 3 * hidden * static_cast<double>(c.moe_intermediate_size);
+    const auto all = static_cast<double>(c.num_experts), chosen = static_cast<double>(c.experts_per_token);
+    const double idle = all * std::pow(1 - chosen / all, static_cast<double>(batch));
+    work.weights += expert * chosen;
+    work.bytes -= idle * expert *
+                  formats::bits_per_weight(formats::recipe(model.recipe()).weight, c.moe_intermediate_size,
+                                           c.hidden_size, formats::Elem::bf16) /
+                  8;
+  }
+  return work;
+}
+
+// The peak of the widest multiply instruction that the recipe's operands allow, among those that kernels may use here:
+// integers, and e2m1 as integers, else bf16.
+std::string peak_of(const Device& device, const models::Model& model) {
+  using kernels::cpu::Isa;
+  const std::string& name = model.recipe();
+  bool integer = false;
+  if (name.find('(') == std::string::npos) {
+    const formats::Recipe recipe = formats::recipe(name);
+    const auto small = [](formats::Elem e) { return !formats::info(e).is_float() || formats::info(e).bits == 4; };
+    integer = recipe.activation && small(recipe.activation->format.element) && small(recipe.weight.element);
+  }
+  static constexpr std::pair<const char*, Isa> kInteger[] = {
+      {"amx_int8", Isa::amx}, {"vnni_avx512", Isa::avx512}, {"vnni_avx2", Isa::avx2_vnni}, {"fma_avx2", Isa::avx2}};
+  static constexpr std::pair<const char*, Isa> kFloat[] = {
+      {"amx_bf16", Isa::amx}, {"bf16_avx512", Isa::avx512_bf16}, {"fma_avx512", Isa::avx512}, {"fma_avx2", Isa::avx2}};
+  for (const auto& [peak, isa] : std::span(integer ? kInteger : kFloat)) {
+    const bool usable = kernels::cpu::isa() >= isa;
+    for (const Limit& limit : device.limits())
+      if (usable && limit.name == peak) return peak;
+  }
+  fail(ErrorCode::unsupported, "{}: no multiply instruction whose peak is known", device.name());
+}
+
+}  // namespace
+
+void bench_model(models::Model& model, Device& device, const ModelBench& what,
+                 const std::function<void(const Row&)>& done) {
+  const auto measured = [&](const std::string& op, std::int64_t batch, std::int64_t prefill, std::int64_t decode) {
+    const bool prefilling = decode == 0;
+    Row row;
+    row.op = op;
+    row.recipe = model.recipe();
+    row.m = prefilling ? prefill : batch;
+    row.k = decode;
+    row.device = device.description();
+    const std::int64_t tokens = prefilling ? prefill : batch * decode;
+    const Work work = work_of(model, prefilling ? prefill : batch);
+    row.flop = static_cast<std::uint64_t>(2 * work.weights * static_cast<double>(tokens));
+    row.bytes = static_cast<std::uint64_t>(work.bytes * static_cast<double>(prefilling ? 1 : decode));
+    row.limit_name = prefilling ? peak_of(device, model) : "read";
+    std::vector<double> limits;
+    run(model, batch, std::min<std::int64_t>(prefill, 32), std::min<std::int64_t>(decode, 2));
+    for (int i = 0; i < what.runs; ++i) {
+      limits.push_back(device.probe(row.limit_name));
+      const Times times = run(model, batch, prefill, decode);
+      row.samples.push_back(prefilling ? times.prefill : times.decode);
+    }
+    row.seconds = median(row.samples);
+    row.limit = median(limits);
+    row.share = static_cast<double>(prefilling ? row.flop : row.bytes) / row.seconds / row.limit;
+    done(row);
+  };
+  measured(fmt::format("pp{}", what.prefill), 1, what.prefill, 0);
+  measured(fmt::format("tg{}", what.decode), 1, 1, what.decode);
+  for (const std::int64_t batch : what.batches)
+    measured(fmt::format("batch{}", batch), batch, what.batch_prompt, what.batch_decode);
+  Row memory;
+  memory.op = "memory";
+  memory.recipe = model.recipe();
+  memory.device = device.description();
+  memory.bytes = report::peak_resident_bytes();
+  done(memory);
+}
+
+}  // namespace lowp::bench

@@ -1,0 +1,34 @@
+// Weights without a checkpoint, for measuring: always the same, and made at memory speed.
+#pragma once
+
+#include <vector>
+
+#include "lowp/models/weights.h"
+
+namespace lowp::models {
+
+/// Normal values of standard deviation 0.02 from one table, which each matrix and row enters elsewhere; norms are 1.
+/// Linears are in the recipe; routers and, unless the options say otherwise, the head stay bf16.
+class RandomWeights final : public WeightSource {
+ public:
+  RandomWeights(const formats::Recipe& recipe, formats::Elem compute);
+
+  std::vector<float> vector(const std::string& name, std::int64_t size) override;
+  ops::Linear linear(const std::string& module, std::int64_t n, std::int64_t k, bool bias) override;
+  ops::Linear head(const std::string& module, std::int64_t n, std::int64_t k, const LoadOptions& options) override;
+  bool has(const std::string&) const override { return true; }
+  TensorView embedding(const std::string& module, std::int64_t n, std::int64_t k, Tensor& holder) override;
+  std::uint64_t linear_bytes() const override { return linear_bytes_; }
+  std::string recipe() const override { return recipe_.name; }
+
+ private:
+  Tensor values(const std::string& module, std::int64_t n, std::int64_t k) const;
+  ops::Linear quantized(const std::string& module, std::int64_t n, std::int64_t k, const formats::Recipe& recipe);
+
+  formats::Recipe recipe_;
+  formats::Elem compute_;
+  std::vector<std::uint16_t> table_;  // bf16
+  std::uint64_t linear_bytes_ = 0;
+};
+
+}  // namespace lowp::models
