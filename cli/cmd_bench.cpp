@@ -5,10 +5,11 @@
 
 #include "bench/cases.h"
 #include "bench/cpu_device.h"
+#include "bench/cuda_device.h"
 #include "cli/command.h"
-#include "cli/model_options.h"
 #include "cli/output.h"
 #include "lowp/base/error.h"
+#include "lowp/ops/device.h"
 
 namespace lowp::cli {
 namespace {
@@ -22,8 +23,8 @@ struct Options {
 };
 
 std::unique_ptr<bench::Device> find_device(const std::string& name) {
-  check_device(name);
-  return bench::cpu_device();
+  const ops::Device device = ops::choose_device(name);
+  return device.is_cuda() ? bench::cuda_device(device.cuda) : bench::cpu_device();
 }
 
 std::string shape(const bench::Row& row) {
@@ -104,8 +105,10 @@ void run_kernels(Options& options) {
 void add_kernels(CLI::App& bench) {
   auto options = std::make_shared<Options>();
   CLI::App* command = bench.add_subcommand("kernels", "Time each kernel beside the machine's limit");
-  command->add_option("--device", options->device, "auto or cpu")->capture_default_str();
-  command->add_option("--op", options->ops, "families of kernels: cast (all that the device has)")->delimiter(',');
+  command->add_option("--device", options->device, "auto, cpu, cuda or cuda:N")->capture_default_str();
+  command
+      ->add_option("--op", options->ops, "families of kernels: cast; on a GPU also experts (all that the device has)")
+      ->delimiter(',');
   command
       ->add_option("--recipe,--format", options->selection.recipes,
                    "formats (of casts) or recipes (of products), separated by commas")
@@ -128,7 +131,8 @@ void add_kernels(CLI::App& bench) {
       "drift.\nshare = work / time / limit. Threads: LOWP_THREADS.\n\nExamples:\n"
       "  lowp bench kernels --op cast\n"
       "  lowp bench kernels --op cast --format mxfp8,nvfp4 --dtype f32 --json > before.json\n"
-      "  lowp bench kernels --op cast --format mxfp8,nvfp4 --dtype f32 --compare before.json");
+      "  lowp bench kernels --op cast --format mxfp8,nvfp4 --dtype f32 --compare before.json\n"
+      "  lowp bench kernels --device cuda --op experts --format mxfp8");
   command->callback([options] { run_kernels(*options); });
 }
 

@@ -29,4 +29,15 @@ if command -v compute-sanitizer > /dev/null; then
 else
   echo "skipped memcheck, racecheck: no compute-sanitizer"
 fi
+step bench_experts 60 "$dir/lowp" bench kernels --device cuda --op experts --samples 15
+cat "$out/bench_experts.log"
+compare=()
+if python3 -c 'import torch, torchao; assert torch.cuda.is_available()' 2> /dev/null; then
+  if python3 tools/peers/torch_casts.py > "$out/peers.jsonl" 2> "$out/peers.log"; then compare=(--compare "$out/peers.jsonl"); fi
+  cat "$out/peers.log"
+else
+  echo "skipped peers: no torch with CUDA, or no torchao"
+fi
+step bench_casts 120 "$dir/lowp" bench kernels --device cuda --op cast --samples 15 ${compare[@]+"${compare[@]}"}
+cat "$out/bench_casts.log"
 exit $failed
