@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "bench/cast_cases.h"
+#include "bench/cuda_cast_cases.h"
 #include "bench/gemm_cases.h"
 #include "lowp/base/error.h"
 #include "lowp/base/nearest.h"
@@ -22,6 +23,8 @@ struct Family {
 constexpr Family kFamilies[] = {
     {"cast", "cpu", cast_cases},
     {"gemm", "cpu", gemm_cases},
+    {"cast", "cuda", cuda_cast_cases},
+    {"experts", "cuda", cuda_expert_cases},
 };
 
 const Limit& find_limit(const Device& device, std::string_view name) {
@@ -69,7 +72,7 @@ Row measure(const Case& what, Device& device, const Effort& effort) {
            (count >= effort.least && std::chrono::duration<double>(Clock::now() - start).count() > effort.seconds);
   };
   while (!enough()) {
-    limits.push_back(device.probe(what.limit_name));
+    limits.push_back(device.probe(what.limit_name, what.bytes));
     row.samples.push_back(device.seconds(run));
   }
   row.seconds = median(row.samples);

@@ -30,7 +30,7 @@ class CpuDevice final : public Device {
   }
   std::span<const Limit> limits() const override { return limits_; }
 
-  double probe(std::string_view limit) override {
+  double probe(std::string_view limit, std::uint64_t /*bytes*/) override {
     if (limit == "read") return memory().read();
     if (limit == "copy") return memory().copy();
     const auto peak = std::find_if(peaks_.begin(), peaks_.end(), [&](const auto& p) { return p.name == limit; });

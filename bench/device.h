@@ -1,6 +1,7 @@
 // What a benchmark runs on: its clock, and its limits measured at the time of the run.   <- ADD A DEVICE
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <span>
 #include <string>
@@ -27,7 +28,8 @@ class Device {
   virtual std::span<const Limit> limits() const = 0;
   /// Measures a limit of limits() now, in a few tens of milliseconds at most: bytes/s (a copy counts what it reads and
   /// what it writes) or operations/s.
-  virtual double probe(std::string_view limit) = 0;
+  /// `bytes`: what the measured work moves, for limits that depend on it; 0: as much as shows the limit best.
+  virtual double probe(std::string_view limit, std::uint64_t bytes = 0) = 0;
   /// Seconds that one call of `run` takes on the device, caches in the state that a stream of such calls finds.
   virtual double seconds(const std::function<void()>& run) = 0;
 };

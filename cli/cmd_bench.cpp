@@ -5,6 +5,7 @@
 
 #include "bench/cases.h"
 #include "bench/cpu_device.h"
+#include "bench/cuda_device.h"
 #include "bench/model_bench.h"
 #include "cli/command.h"
 #include "cli/model_options.h"
@@ -12,6 +13,7 @@
 #include "lowp/base/error.h"
 #include "lowp/formats/recipes.h"
 #include "lowp/models/shapes.h"
+#include "lowp/ops/device.h"
 
 namespace lowp::cli {
 namespace {
@@ -25,8 +27,8 @@ struct Options {
 };
 
 std::unique_ptr<bench::Device> find_device(const std::string& name) {
-  check_device(name);
-  return bench::cpu_device();
+  const ops::Device device = ops::choose_device(name);
+  return device.is_cuda() ? bench::cuda_device(device.cuda) : bench::cpu_device();
 }
 
 std::string shape(const bench::Row& row) {
@@ -107,8 +109,10 @@ void run_kernels(Options& options) {
 void add_kernels(CLI::App& bench) {
   auto options = std::make_shared<Options>();
   CLI::App* command = bench.add_subcommand("kernels", "Time each kernel beside the machine's limit");
-  command->add_option("--device", options->device, "auto or cpu")->capture_default_str();
-  command->add_option("--op", options->ops, "families of kernels: cast, gemm (all that the device has)")
+  command->add_option("--device", options->device, "auto, cpu, cuda or cuda:N")->capture_default_str();
+  command
+      ->add_option("--op", options->ops,
+                   "families of kernels: cast, gemm; on a GPU cast, experts (all that the device has)")
       ->delimiter(',');
   command
       ->add_option("--recipe,--format", options->selection.recipes,
@@ -133,7 +137,8 @@ void add_kernels(CLI::App& bench) {
       "  lowp bench kernels --op cast\n"
       "  lowp bench kernels --op gemm --format int8-int8,mxfp4-int8\n"
       "  lowp bench kernels --op cast --format mxfp8,nvfp4 --dtype f32 --json > before.json\n"
-      "  lowp bench kernels --op cast --format mxfp8,nvfp4 --dtype f32 --compare before.json");
+      "  lowp bench kernels --op cast --format mxfp8,nvfp4 --dtype f32 --compare before.json\n"
+      "  lowp bench kernels --device cuda --op experts --format mxfp8");
   command->callback([options] { run_kernels(*options); });
 }
 
@@ -167,7 +172,8 @@ void print_model(const models::Model& model, const bench::Device& device, const 
 void run_model(ModelOptions& options) {
   if (options.model.empty() == options.shapes.empty())
     fail(ErrorCode::usage, "bench model takes either MODEL or --shapes NAME");
-  const std::unique_ptr<bench::Device> device = find_device(options.device);
+  check_device(options.device);
+  const std::unique_ptr<bench::Device> device = bench::cpu_device();
   const std::vector<bench::Row> others =
       options.compare.empty() ? std::vector<bench::Row>{} : bench::read_rows(options.compare);
   const Stopwatch watch;

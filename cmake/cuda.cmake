@@ -36,7 +36,7 @@ function(lowp_cuda_sources target)
   target_link_libraries(${target} PUBLIC CUDA::cudart_static)
   list(JOIN LOWP_CUDA_ARCHITECTURES " " names)
   target_compile_definitions(${target} PRIVATE LOWP_CUDA_ARCHITECTURES="${names}")
-  set(options --expt-relaxed-constexpr -fmad=false -Werror all-warnings -Xptxas -warn-spills,-Werror
+  set(options --expt-relaxed-constexpr -fmad=false --compress-mode=size -Werror all-warnings -Xptxas -warn-spills,-Werror
               -Xcompiler -Wall,-Wno-unknown-pragmas)
   foreach(architecture IN LISTS LOWP_CUDA_ARCHITECTURES)
     list(APPEND options -gencode=arch=compute_${architecture},code=sm_${architecture})

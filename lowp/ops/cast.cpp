@@ -113,7 +113,6 @@ GroupStats stats(const TensorView& x, const CastOptions& options, bool allow_non
 
 QuantizedMatrix quantize(const TensorView& x, const BlockFormat& format, const CastOptions& options,
                          std::span<const float> codebook) {
-  if (options.device.is_cuda()) return quantize_on_cuda(x, format, options, codebook);
   QuantizedMatrix out = allocate(format, element_of(x.dtype), x.shape[0], x.shape[1], options.name);
   quantize_into(out, x, options, codebook);
   return out;
@@ -121,6 +120,10 @@ QuantizedMatrix quantize(const TensorView& x, const BlockFormat& format, const C
 
 void quantize_into(QuantizedMatrix& out, const TensorView& x, const CastOptions& options,
                    std::span<const float> codebook) {
+  if (options.device.is_cuda()) {
+    out = quantize_on_cuda(x, out.format, options, codebook);
+    return;
+  }
   const BlockFormat& format = out.format;
   const bool tolerant =
       format.rule == formats::Rule::plain || (format.rule == formats::Rule::mx && !options.refuse_nonfinite);

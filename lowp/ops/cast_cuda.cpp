@@ -92,7 +92,7 @@ CudaCast cast_on_cuda(const CudaCastRequest& request) {
   task.scaling = request.options.scaling;
   if (!request.codebook.empty()) task.codebook = transfers.upload(request.codebook);
 
-  if (format.rule != Rule::mx && format.rule != Rule::plain) {
+  if ((format.rule != Rule::mx && format.rule != Rule::plain) || request.options.refuse_nonfinite) {
     std::vector<cuda::MatrixAmax> found(static_cast<std::size_t>(dims.experts));
     auto* amax = static_cast<cuda::MatrixAmax*>(transfers.allocate(found.size() * sizeof found[0]));
     cuda::amax(task.x, task.input, dims.experts, size, amax, stream);

@@ -34,6 +34,7 @@ void Graph::begin(const Stream&) { absent(); }
 void Graph::end(const Stream&) { absent(); }
 void Graph::launch(const Stream&) const { absent(); }
 void copy(void*, const void*, std::size_t, StreamHandle) { absent(); }
+void copy_rows(void*, std::size_t, const void*, std::size_t, std::size_t, std::size_t, StreamHandle) { absent(); }
 void fill(void*, int, std::size_t, StreamHandle) { absent(); }
 void check_launch(const char*) { absent(); }
 

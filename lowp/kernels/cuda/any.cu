@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(256, 2) cast_any(const __grid_constant__ AnyAr
     const GroupParams p = formats::choose_params(format, args.input, args.scaling, stats, tensor_scale);
     if (lane == 0 && format.rule != Rule::plain && (by_group || at == 0)) {
       std::int64_t to = by_group ? g : expert;
-      if (args.transposed_scales)
+      if (by_group && args.transposed_scales)
         to = (expert * group_cols + group_col) * group_rows + group_row;
       else if (args.place.layout != formats::ScaleLayout::rows)
         to = args.place.offset(expert, group_row, group_col);
@@ -157,10 +157,7 @@ __global__ void __launch_bounds__(256, 2) dequantize_any(const __grid_constant__
       float value = format.rule == Rule::codebook
                         ? formats::round_to(task.output, task.codebook[expert * 16 + code % 16] * p.scale)
                         : formats::decode_element(format, task.output, p, tensor_scale, code);
-      if (value != value) {  // the code's NaN, or that of the scale; a GPU's products have another NaN
-        const float q = formats::decode(format.element, code);
-        value = q != q ? q : bits_float(formats::kQuietNan);
-      }
+      if (value != value) value = bits_float(formats::kQuietNan);  // a GPU's products have another NaN
       if (task.output == Elem::f32)
         static_cast<float*>(task.out)[i] = value;
       else  // already rounded

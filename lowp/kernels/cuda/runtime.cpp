@@ -107,6 +107,10 @@ void Graph::launch(const Stream& stream) const {
 void copy(void* to, const void* from, std::size_t bytes, StreamHandle stream) {
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream), fmt::format("copying {} bytes", bytes));
 }
+void copy_rows(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch, std::size_t width,
+               std::size_t rows, StreamHandle stream) {
+  check(cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, width, rows, cudaMemcpyDefault, stream), "copying rows");
+}
 void fill(void* to, int byte, std::size_t bytes, StreamHandle stream) {
   check(cudaMemsetAsync(to, byte, bytes, stream), fmt::format("filling {} bytes", bytes));
 }

@@ -113,6 +113,9 @@ class Graph {
 
 /// Copies within or between host and device memory, in stream order. Host memory must outlive the copy.
 void copy(void* to, const void* from, std::size_t bytes, StreamHandle stream);
+/// Copies `rows` rows of `width` bytes between arrays whose rows are `to_pitch` and `from_pitch` bytes apart.
+void copy_rows(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch, std::size_t width,
+               std::size_t rows, StreamHandle stream);
 void fill(void* to, int byte, std::size_t bytes, StreamHandle stream);
 
 /// Reports an error of the launches so far; `what` names the kernel.
