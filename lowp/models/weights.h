@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -66,6 +67,7 @@ class WeightLoader {
   const checkpoint::Dialect* dialect_;
   formats::Elem compute_;
   std::map<std::string, checkpoint::QuantizedModule> modules_;
+  std::set<std::string> counted_;  // tensors that are in linear_bytes_: stacked experts share them
   std::uint64_t linear_bytes_ = 0;
 };
 
