@@ -46,11 +46,9 @@ Summary summarise(const checkpoint::Checkpoint& model) {
       use.recipe = module.recipe;
       ++use.modules;
       use.weights += static_cast<std::uint64_t>(module.m) * static_cast<std::uint64_t>(module.k);
-      for (const checkpoint::TensorEntry& entry : dialect->layout(module))
-        if (const auto* stored = model.find(entry.name)) {
-          use.bytes += stored->view().bytes.size();
-          s.recipe_of[entry.name] = module.recipe.name;
-        }
+      for (const std::string& tensor : dialect->sources(model, module))
+        if (s.recipe_of.emplace(tensor, module.recipe.name).second)
+          use.bytes += model.find(tensor)->view().bytes.size();
     }
   }
   for (const checkpoint::StoredTensor& tensor : model.tensors()) {

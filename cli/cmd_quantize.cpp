@@ -132,7 +132,8 @@ void add_quantize(CLI::App& app) {
       ->required();
   command->add_option("-o,--output", options->output, "the folder to write")->required();
   command->add_option("--dialect", options->dialect,
-                      "compressed-tensors, torchao or lowp; by default the first that can hold the recipe");
+                      checkpoint::dialect_list() +
+                          "; by default the first of compressed-tensors, torchao and lowp that can hold the recipe");
   command
       ->add_option("--scales", options->scales,
                    "tensor-level scales: shared over q/k/v and gate/up, or one per matrix as torchao")

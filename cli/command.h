@@ -12,6 +12,7 @@ inline const CLI::Range kAtLeastOne(std::int64_t{1}, std::int64_t{1} << 31);
 void add_bench(CLI::App& app);
 void add_cast(CLI::App& app);
 void add_chat(CLI::App& app);
+void add_convert(CLI::App& app);
 void add_env(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_generate(CLI::App& app);

@@ -2,6 +2,8 @@
 // (checkpoint-formats section 2).
 #include "lowp/checkpoint/compressed_tensors.h"
 
+#include <algorithm>
+
 #include "lowp/base/error.h"
 #include "lowp/checkpoint/dialect_support.h"
 
@@ -11,6 +13,7 @@ namespace compressed_tensors {
 Scheme scheme_of(const QuantizedModule& module) {
   Spelling spelling = spell(module.recipe);
   LOWP_CHECK(spelling.refusal.empty(), "{}: {} has no spelling: {}", module.name, module.recipe.name, spelling.refusal);
+  spelling.scheme.reordered = module.reordered;
   return std::move(spelling.scheme);
 }
 
@@ -29,6 +32,17 @@ class CompressedTensors final : public Dialect {
 
   std::string refusal(const formats::Recipe& recipe) const override {
     return recipe.keeps() ? "" : compressed_tensors::spell(recipe).refusal;
+  }
+
+  std::string obstacle(const QuantizedModule& module) const override {
+    QuantizedModule in_order = module;
+    in_order.reordered = false;
+    if (const std::string why = Dialect::obstacle(in_order); !why.empty() || !module.reordered) return why;
+    const compressed_tensors::Scheme scheme = compressed_tensors::scheme_of(module);
+    const bool packed = compressed_tensors::storage_of(scheme.format) == compressed_tensors::Storage::words;
+    return packed && scheme.weights.strategy == compressed_tensors::Strategy::group
+               ? ""
+               : "compressed-tensors has activation order for packed integers in groups only";
   }
 
   std::vector<TensorEntry> layout(const QuantizedModule& module) const override {
@@ -56,6 +70,16 @@ class CompressedTensors final : public Dialect {
 
   QuantizedMatrix decode(const Checkpoint& checkpoint, const QuantizedModule& module) const override {
     return compressed_tensors::decode(checkpoint, module);
+  }
+
+  // Files of others have some of these where they say nothing: zero points that are zero, groups that are neighbours.
+  std::vector<std::string> sources(const Checkpoint& checkpoint, const QuantizedModule& module) const override {
+    std::vector<std::string> names = Dialect::sources(checkpoint, module);
+    for (const char* part : {".weight_zero_point", ".weight_g_idx"})
+      if (std::string name = module.name + part;
+          checkpoint.find(name) && std::find(names.begin(), names.end(), name) == names.end())
+        names.push_back(std::move(name));
+    return names;
   }
 };
 

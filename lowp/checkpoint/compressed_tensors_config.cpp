@@ -6,6 +6,7 @@
 
 #include "lowp/base/error.h"
 #include "lowp/checkpoint/compressed_tensors_schema.h"
+#include "lowp/checkpoint/config_fields.h"
 
 namespace lowp::checkpoint::compressed_tensors {
 namespace {
@@ -20,56 +21,6 @@ constexpr std::array<std::string_view, 12> kArgsKeys = {
     "dynamic",  "actorder", "scale_dtype", "zp_dtype",   "observer", "observer_kwargs"};
 constexpr std::array<std::string_view, 5> kSchemeKeys = {"targets", "weights", "input_activations",
                                                          "output_activations", "format"};
-
-// The value of a key, nullptr if it is absent or null: the schema does not tell these apart.
-const Json* value_of(const Json& object, const char* key) {
-  const auto found = object.find(key);
-  return found == object.end() || found->is_null() ? nullptr : &*found;
-}
-
-bool is_empty(const Json* value) { return !value || (value->is_object() && value->empty()); }
-
-void check_keys(const Json& object, std::span<const std::string_view> known, const std::string& where) {
-  if (!object.is_object()) fail(ErrorCode::bad_input, "{}: expected an object, found {}", where, quote(object.dump()));
-  for (const auto& [key, value] : object.items())
-    if (std::find(known.begin(), known.end(), key) == known.end())
-      fail(ErrorCode::bad_input, "{}: unknown key {}; the schema has {}", where, quote(key), fmt::join(known, ", "));
-}
-
-[[noreturn]] void wrong(const std::string& where, const char* key, const char* expected, const Json& found) {
-  fail(ErrorCode::bad_input, "{}: {}: expected {}, found {}", where, key, expected, quote(found.dump()));
-}
-
-std::string text_or(const Json& object, const char* key, std::string fallback, const std::string& where) {
-  const Json* value = value_of(object, key);
-  if (!value) return fallback;
-  if (!value->is_string()) wrong(where, key, "a string", *value);
-  return value->get<std::string>();
-}
-
-int int_or(const Json& object, const char* key, int fallback, const std::string& where) {
-  const Json* value = value_of(object, key);
-  if (!value) return fallback;
-  const bool fits = value->is_number_integer() && *value >= -1 && *value <= formats::kMaxGroup;
-  if (!fits) wrong(where, key, "a small integer", *value);
-  return value->get<int>();
-}
-
-bool bool_or(const Json& object, const char* key, bool fallback, const std::string& where) {
-  const Json* value = value_of(object, key);
-  if (!value) return fallback;
-  if (!value->is_boolean()) wrong(where, key, "true or false", *value);
-  return value->get<bool>();
-}
-
-std::vector<std::string> strings(const Json& object, const char* key, const std::string& where) {
-  const Json* value = value_of(object, key);
-  if (!value) return {};
-  const auto is_text = [](const Json& item) { return item.is_string(); };
-  if (!value->is_array() || !std::all_of(value->begin(), value->end(), is_text))
-    wrong(where, key, "a list of strings", *value);
-  return value->get<std::vector<std::string>>();
-}
 
 Strategy parse_strategy(const Json& json, const Args& args, const std::string& where) {
   const std::string text = text_or(json, "strategy", "", where);
@@ -140,13 +91,17 @@ Args parse_args(const Json& json, const std::string& format, const std::string& 
   parse_block(json, args, where);
   args.dynamic = parse_dynamic(json, where);
   args.scale = parse_scale(json, args, format, where);
-  // "weight" (also called "static") only changes how the values were found.
-  if (const Json* order = value_of(json, "actorder");
-      order && *order != "weight" && *order != "static" && *order != false)
-    fail(ErrorCode::unsupported,
-         "{}: actorder {} reorders the columns at run time (weight_g_idx), which lowp does not do", where,
-         order->dump());
   return args;
+}
+
+// "weight" (also called "static") only changes how the values were found; "group" ("dynamic") puts columns into groups
+// by importance. Old files have true and false.
+bool parse_order(const Json& weights, const std::string& where) {
+  const Json* order = value_of(weights, "actorder");
+  if (!order || *order == "weight" || *order == "static" || *order == false) return false;
+  if (*order != "group" && *order != "dynamic" && *order != true)
+    wrong(where, "actorder", "\"group\" or \"weight\"", *order);
+  return true;
 }
 
 Scheme parse_scheme(const Json& json, const std::string& model_format, const std::string& where) {
@@ -162,6 +117,7 @@ Scheme parse_scheme(const Json& json, const std::string& model_format, const std
   scheme.weights = parse_args(*weights, scheme.format, where + ".weights");
   if (scheme.weights.dynamic != Dynamic::no)
     fail(ErrorCode::bad_input, "{}: weights cannot be dynamic: their scales are in the file", where);
+  scheme.reordered = parse_order(*weights, where + ".weights");
   if (const Json* input = value_of(json, "input_activations"))
     scheme.input = parse_args(*input, scheme.format, where + ".input_activations");
   if (value_of(json, "output_activations"))
@@ -223,8 +179,10 @@ std::string describe(const Scheme& scheme) {
 }
 
 Json to_json(const Scheme& scheme, const std::vector<std::string>& targets) {
+  Json weights = args_to_json(scheme.weights);
+  if (scheme.reordered) weights["actorder"] = "group";
   return {{"targets", targets},
-          {"weights", args_to_json(scheme.weights)},
+          {"weights", std::move(weights)},
           {"input_activations", scheme.input ? args_to_json(*scheme.input) : Json()},
           {"output_activations", nullptr},
           {"format", scheme.format}};

@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "lowp/base/error.h"
+#include "lowp/checkpoint/activation_order.h"
 #include "lowp/checkpoint/compressed_tensors.h"
 #include "lowp/checkpoint/dialect_support.h"
 #include "lowp/formats/quantize.h"
@@ -190,23 +191,17 @@ Tensor decode_zero_point(const Checkpoint& checkpoint, const QuantizedModule& mo
   return zero_point;
 }
 
-// --- the modules of a checkpoint
-
-// Type of the model's weights before quantization.
-Elem model_element(const Checkpoint& checkpoint) {
-  if (!checkpoint.config()) return Elem::bf16;
-  const Json& config = *checkpoint.config();
-  const auto text = config.find("text_config");
-  for (const Json* place : {&config, text != config.end() && text->is_object() ? &*text : nullptr})
-    for (const char* key : {"dtype", "torch_dtype"}) {
-      if (!place || !place->contains(key) || !(*place)[key].is_string()) continue;
-      const auto& name = (*place)[key].get_ref<const std::string&>();
-      if (name.ends_with("float32")) return Elem::f32;
-      if (name.ends_with("bfloat16")) return Elem::bf16;
-      if (name.ends_with("float16")) return Elem::f16;
-    }
-  return Elem::bf16;
+// The order of columns that "weight_g_idx" tells, empty for groups of neighbours.
+Tensor find_order(const Checkpoint& checkpoint, const QuantizedModule& module) {
+  const std::string name = module.name + ".weight_g_idx";
+  if (!checkpoint.find(name)) return {};
+  const int group = module.recipe.weight.group_cols;
+  const TensorView index = required(checkpoint, name, DType::i32, {module.k}, module.recipe.name);
+  return column_order(index, group ? group : static_cast<int>(module.k),
+                      file_of(checkpoint, name) + ": tensor " + quote(name));
 }
+
+// --- the modules of a checkpoint
 
 // Rows and columns of a weight by its codes, which must be where the format says.
 std::pair<std::int64_t, std::int64_t> matrix_shape(const Checkpoint& checkpoint, const std::string& module,
@@ -281,9 +276,6 @@ std::set<std::string> candidates(const Checkpoint& checkpoint, const Config& con
     const auto dot = name.rfind('.');
     if (dot == std::string::npos) continue;
     const std::string module = name.substr(0, dot), part = name.substr(dot + 1);
-    if (part == "weight_g_idx")
-      fail(ErrorCode::unsupported, "{}: tensor {}: columns in activation order (actorder \"group\") are not supported",
-           tensor.file->path(), quote(name));
     const bool narrow = tensor.entry.dtype == DType::f8_e4m3 || tensor.entry.dtype == DType::i8;
     const auto named = [&] {
       return tensor.entry.shape.size() == 2 && config.names().contains(module) && config.find(module);
@@ -319,6 +311,7 @@ std::vector<QuantizedModule> modules(const Checkpoint& checkpoint) {
            wrong);
     const Found found = locate(checkpoint, module);
     module.input = module.recipe.weight.scale_in_input_dtype ? element_of(found.scale.dtype) : element;
+    module.reordered = !find_order(checkpoint, module).empty();
     if (scheme->input) module.activation_scale = read_activation_scale(checkpoint, module, *scheme->input, scales);
     result.push_back(std::move(module));
   }
@@ -333,6 +326,10 @@ QuantizedMatrix decode(const Checkpoint& checkpoint, const QuantizedModule& modu
   weight.k = module.k;
   weight.input = module.input;
   weight.codes = decode_codes(checkpoint, module, found);
+  if (module.reordered) {
+    weight.column_order = find_order(checkpoint, module);
+    weight.codes = into_order(weight.codes, weight.column_order);
+  }
   const Shape shape = {weight.format.scale_rows(module.m), weight.format.scale_cols(module.k)};
   Tensor scale = weight.format.scale == Elem::f32 ? copy_as_f32(found.scale) : copy(found.scale);
   weight.scale = std::move(scale).reinterpret(dtype_of(weight.format.scale), shape);

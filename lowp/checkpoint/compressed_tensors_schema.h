@@ -40,7 +40,8 @@ struct Args {
 struct Scheme {
   Args weights;
   std::optional<Args> input;
-  std::string format;  // "pack-quantized", ...; "" if the config leaves it open
+  std::string format;      // "pack-quantized", ...; "" if the config leaves it open
+  bool reordered = false;  // actorder "group": "weight_g_idx" says which columns a group has
 };
 
 /// Which tensor holds the codes of a format.
@@ -70,7 +71,7 @@ Json to_json(const Scheme& scheme, const std::vector<std::string>& targets);
 class Config {
  public:
   /// `where` names the file in messages. Throws Error(bad_input) for what the schema forbids and Error(unsupported) for
-  /// what lowp cannot do (sparsity, transforms, activation order, quantized outputs).
+  /// what lowp cannot do (sparsity, transforms, quantized outputs).
   Config(const Json& json, std::string where);
 
   /// The scheme of a module; nullptr if it is ignored or no group targets it. Precedence as in the package: exact

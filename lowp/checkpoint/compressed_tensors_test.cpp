@@ -578,7 +578,7 @@ TEST(CompressedTensors, ConfigsThatAreRefused) {
   args("fp8-fp8", "group_size", 32, bad, {"group_size 32"});
   args("int4_g32-bf16", "group_size", 64, bad, {"weight_scale", "[16, 2]", "[16, 4]"});
   args("int4_g32-bf16", "num_bits", 8, bad, {"weight_packed", "[16, 32]"});
-  args("int4_g32-bf16", "actorder", "group", unsupported, {"actorder", "group"});
+  args("int4_g32-bf16", "actorder", "sideways", bad, {"actorder", "sideways"});
   scheme("private", 1, bad, {"group_0", "'private'"});
   scheme("format", "pack-quantized", bad, {"weight_packed", "missing"});
   scheme("format", "marlin-24", unsupported, {"marlin-24"});
@@ -592,10 +592,20 @@ TEST(CompressedTensors, ConfigsThatAreRefused) {
           {"p.q_proj", "dynamic 4-bit float by tensor_group"});
 }
 
-TEST(CompressedTensors, ActivationOrderIsRefused) {
+TEST(CompressedTensors, ActivationOrder) {
+  QuantizedModule reordered = make_module("p.q_proj", "int4_g32_asym-bf16", 16, 128);
+  reordered.reordered = true;
+  const QuantizedModule plain = make_module("p.k_proj", "int4_g32_asym-bf16", 16, 128);
+  testing::expect_round_trip(compressed_tensors_dialect(), std::array{plain, reordered});
+  // Columns in their own order say nothing; a group with too many columns is wrong.
   One x = one("int4_g32-bf16");
-  x.contents.add("p.q_proj.weight_g_idx", Tensor(DType::i32, {128}));
-  expect_error(x, ErrorCode::unsupported, {"weight_g_idx", "activation order"});
+  Tensor index(DType::i32, {128});
+  for (int j = 0; j < 128; ++j) index.as<std::int32_t>()[j] = j / 32;
+  x.contents.add("p.q_proj.weight_g_idx", copy(index.view()));
+  EXPECT_EQ(recipe_read(x), "int4_g32-bf16");
+  index.as<std::int32_t>()[0] = 3;
+  x.contents.replace("p.q_proj.weight_g_idx", std::move(index));
+  expect_error(x, ErrorCode::bad_input, {"weight_g_idx", "group 3 has more than the declared 32 columns"});
 }
 
 TEST(CompressedTensors, NamedTargetsMustBeQuantized) {

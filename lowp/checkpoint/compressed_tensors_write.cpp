@@ -3,6 +3,7 @@
 #include <string_view>
 
 #include "lowp/base/error.h"
+#include "lowp/checkpoint/activation_order.h"
 #include "lowp/checkpoint/compressed_tensors.h"
 #include "lowp/checkpoint/dialect_support.h"
 
@@ -36,6 +37,8 @@ float activation_scale(const QuantizedModule& module) {
 
 Tensor encode_codes(const QuantizedMatrix& weight, const Scheme& scheme, const TensorEntry& entry) {
   const Storage storage = *storage_of(scheme.format);
+  if (storage == Storage::words && scheme.reordered)
+    return pack_words(out_of_order(weight.codes, weight.column_order), scheme.weights.num_bits);
   if (storage == Storage::words) return pack_words(weight.codes, scheme.weights.num_bits);
   if (storage == Storage::stream && !weight.format.two_codes_a_byte())
     return pack_bytes(weight.codes, scheme.weights.num_bits);
@@ -137,6 +140,7 @@ std::vector<TensorEntry> layout(const QuantizedModule& module) {
       add("weight_zero_point", DType::i8, scale_shape(format, m, k));
   }
   if (storage == Storage::words) add("weight_shape", DType::i64, {2});
+  if (scheme.reordered) add("weight_g_idx", DType::i32, {k});
   if (has_global_scale(scheme.weights)) add("weight_global_scale", DType::f32, {1});
   if (scheme.input && has_global_scale(*scheme.input))
     add("input_global_scale", DType::f32, {1});
@@ -156,6 +160,7 @@ std::vector<Tensor> encode(const QuantizedModule& module, const QuantizedMatrix&
     if (part == "weight_scale") tensors.push_back(encode_scale(weight, entry));
     if (part == "weight_zero_point") tensors.push_back(encode_zero_point(weight, scheme));
     if (part == "weight_shape") tensors.push_back(encode_shape(module));
+    if (part == "weight_g_idx") tensors.push_back(group_index(weight.column_order, module.k, weight.format.group_cols));
     if (part == "weight_global_scale") tensors.push_back(one_f32(divisor(weight.tensor_scale, entry.name)));
     if (part == "input_global_scale") tensors.push_back(one_f32(divisor(activation_scale(module), entry.name)));
     if (part == "input_scale") tensors.push_back(one_f32(activation_scale(module)));
@@ -165,9 +170,9 @@ std::vector<Tensor> encode(const QuantizedModule& module, const QuantizedMatrix&
 
 Json config(std::span<const QuantizedModule> modules, std::span<const std::string> kept) {
   std::vector<std::pair<Scheme, std::vector<std::string>>> groups;
-  std::map<std::string, std::size_t> group_of;  // by recipe
+  std::map<std::pair<std::string, bool>, std::size_t> group_of;  // by recipe and order
   for (const QuantizedModule& module : modules) {
-    const auto [place, added] = group_of.emplace(module.recipe.name, groups.size());
+    const auto [place, added] = group_of.emplace(std::pair(module.recipe.name, module.reordered), groups.size());
     if (added) groups.push_back({scheme_of(module), {}});
     groups[place->second].second.push_back(module.name);
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
 #include <utility>
 
 #include "lowp/base/error.h"
@@ -101,6 +102,21 @@ DType dtype_of(formats::Elem element) {
   return DType::u8;
 }
 
+formats::Elem model_element(const Checkpoint& checkpoint) {
+  if (!checkpoint.config()) return formats::Elem::bf16;
+  const Json& config = *checkpoint.config();
+  const auto text = config.find("text_config");
+  for (const Json* place : {&config, text != config.end() && text->is_object() ? &*text : nullptr})
+    for (const char* key : {"dtype", "torch_dtype"}) {
+      if (!place || !place->contains(key) || !(*place)[key].is_string()) continue;
+      const auto& name = (*place)[key].get_ref<const std::string&>();
+      if (name.ends_with("float32")) return formats::Elem::f32;
+      if (name.ends_with("bfloat16")) return formats::Elem::bf16;
+      if (name.ends_with("float16")) return formats::Elem::f16;
+    }
+  return formats::Elem::bf16;
+}
+
 std::map<std::string, std::string> recipe_notes(const Checkpoint& checkpoint) {
   const auto found = checkpoint.metadata().find(kRecipesKey);
   if (found == checkpoint.metadata().end()) return {};
@@ -132,6 +148,27 @@ const Json* quantization_config(const Checkpoint& checkpoint) {
     for (const char* key : {"quantization_config", "compression_config"})
       if (const Json* found = place ? find_object(*place, key) : nullptr) return found;
   return nullptr;
+}
+
+bool has_side_file(const Checkpoint& checkpoint, const std::string& name) {
+  std::error_code ignored;
+  return checkpoint.is_folder() && std::filesystem::exists(std::filesystem::path(checkpoint.path()) / name, ignored);
+}
+
+Json side_file(const Checkpoint& checkpoint, const std::string& name) {
+  const std::string path = (std::filesystem::path(checkpoint.path()) / name).string();
+  Json json = read_json(path);
+  if (!json.is_object()) fail(ErrorCode::bad_input, "{}: expected an object, found {}", path, quote(json.dump()));
+  return json;
+}
+
+void erase_quantization_config(Json& config) {
+  const auto erase = [](Json& place) {
+    // "quantization" is MLX's word.
+    for (const char* key : {"quantization_config", "compression_config", "quantization"}) place.erase(key);
+  };
+  erase(config);
+  if (const auto text = config.find("text_config"); text != config.end() && text->is_object()) erase(*text);
 }
 
 std::string quant_method(const Checkpoint& checkpoint) {

@@ -48,6 +48,25 @@ Tensor one_f32(float value, Shape shape = {1});
 /// floats of less than 8 bits. What QuantizedMatrix::codes has.
 DType dtype_of(formats::Elem element);
 
+/// Type of the model's weights before quantization, by config.json ("dtype", "torch_dtype"); bf16 if it does not say.
+formats::Elem model_element(const Checkpoint& checkpoint);
+
+/// The most common of the values of modules, strings; the first on ties.
+template <typename Value>
+std::string most_common(std::span<const QuantizedModule> modules, const Value& value) {
+  std::map<std::string, std::size_t> counts;
+  for (const QuantizedModule& module : modules) ++counts[value(module)];
+  std::string best;
+  for (const QuantizedModule& module : modules)
+    if (best.empty() || counts[value(module)] > counts[best]) best = value(module);
+  return best;
+}
+
+/// A JSON file beside the tensors, in which some dialects say more than in config.json. Throws Error(bad_input) if it
+/// is not an object.
+bool has_side_file(const Checkpoint& checkpoint, const std::string& name);
+Json side_file(const Checkpoint& checkpoint, const std::string& name);
+
 /// What lowp noted about the modules under kRecipesKey; empty if there is no note. Throws Error(bad_input).
 std::map<std::string, std::string> recipe_notes(const Checkpoint& checkpoint);
 
@@ -56,6 +75,9 @@ std::string recipe_note(std::span<const QuantizedModule> modules);
 
 /// config.json's "quantization_config", also as "compression_config" or inside "text_config"; nullptr if there is none.
 const Json* quantization_config(const Checkpoint& checkpoint);
+
+/// Takes every description of a quantization out of a config.json.
+void erase_quantization_config(Json& config);
 
 /// Its "quant_method", or "".
 std::string quant_method(const Checkpoint& checkpoint);

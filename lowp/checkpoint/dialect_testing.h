@@ -6,8 +6,11 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
+#include <map>
+#include <numeric>
 #include <optional>
 #include <random>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -77,6 +80,18 @@ inline QuantizedMatrix random_matrix(const QuantizedModule& module, std::uint32_
     matrix.codebook = Tensor(DType::f32, {16});
     for (int i = 0; i < 16; ++i) matrix.codebook.as<float>()[i] = value(-1, 1);
   }
+  if (module.pre_scaled) {
+    matrix.pre_scale = Tensor(DType::f32, {module.k});
+    for (std::int64_t i = 0; i < module.k; ++i) matrix.pre_scale.as<float>()[i] = value(0.5f, 2);
+  }
+  if (module.reordered) {
+    matrix.column_order = Tensor(DType::i32, {module.k});
+    auto* order = matrix.column_order.as<std::int32_t>();
+    std::iota(order, order + module.k, 0);
+    std::shuffle(order, order + module.k, random);
+    const std::int64_t group = format.group_cols ? format.group_cols : module.k;
+    for (std::int64_t g = 0; g < module.k; g += group) std::sort(order + g, order + g + group);
+  }
   return matrix;
 }
 
@@ -122,9 +137,19 @@ struct Contents {
 inline Contents contents(const Dialect& dialect, std::span<const QuantizedModule> modules,
                          std::span<const QuantizedMatrix> weights) {
   Contents result;
-  for (std::size_t i = 0; i < modules.size(); ++i) {
-    std::vector<TensorEntry> layout = dialect.layout(modules[i]);
-    std::vector<Tensor> tensors = dialect.encode(modules[i], weights[i]);
+  std::map<std::string, std::vector<std::size_t>> units;
+  for (std::size_t i = 0; i < modules.size(); ++i) units[dialect.unit(modules[i])].push_back(i);
+  std::set<std::string> written;
+  for (const QuantizedModule& first : modules) {
+    if (!written.insert(dialect.unit(first)).second) continue;
+    std::vector<QuantizedModule> unit;
+    std::vector<QuantizedMatrix> matrices;
+    for (const std::size_t i : units[dialect.unit(first)]) {
+      unit.push_back(modules[i]);
+      matrices.push_back(weights[i]);
+    }
+    std::vector<TensorEntry> layout = dialect.unit_layout(unit);
+    std::vector<Tensor> tensors = dialect.unit_encode(unit, matrices);
     EXPECT_EQ(layout.size(), tensors.size());
     for (std::size_t j = 0; j < layout.size(); ++j) {
       EXPECT_EQ(layout[j].dtype, tensors[j].dtype()) << layout[j].name;
@@ -160,6 +185,8 @@ inline void expect_same(const QuantizedMatrix& found, const QuantizedMatrix& exp
   expect_same(found.scale, expected.scale, "scale");
   expect_same(found.zero_point, expected.zero_point, "zero_point");
   expect_same(found.codebook, expected.codebook, "codebook");
+  expect_same(found.column_order, expected.column_order, "column_order");
+  expect_same(found.pre_scale, expected.pre_scale, "pre_scale");
   EXPECT_EQ(found.tensor_scale, expected.tensor_scale);
 }
 
@@ -181,6 +208,8 @@ inline void expect_round_trip(const Dialect& dialect, std::span<const QuantizedM
     EXPECT_EQ(found[i].k, modules[i].k);
     EXPECT_EQ(found[i].input, modules[i].input);
     EXPECT_EQ(found[i].activation_scale, modules[i].activation_scale);
+    EXPECT_EQ(found[i].reordered, modules[i].reordered);
+    EXPECT_EQ(found[i].pre_scaled, modules[i].pre_scaled);
     expect_same(dialect.decode(checkpoint, found[i]), weights[i]);
   }
 }

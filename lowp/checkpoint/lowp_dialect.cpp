@@ -7,6 +7,7 @@
 
 #include "lowp/base/error.h"
 #include "lowp/base/threads.h"
+#include "lowp/checkpoint/activation_order.h"
 #include "lowp/checkpoint/dialect.h"
 #include "lowp/checkpoint/dialect_support.h"
 #include "lowp/formats/pack.h"
@@ -114,22 +115,13 @@ Declared declared(const Checkpoint& checkpoint) {
   return parse(parse_json(note->second, where), where);
 }
 
-// The most common of the values of modules; the first on ties.
-template <typename Value>
-std::string most_common(std::span<const QuantizedModule> modules, const Value& value) {
-  std::map<std::string, std::size_t> counts;
-  for (const QuantizedModule& module : modules) ++counts[value(module)];
-  std::string best;
-  for (const QuantizedModule& module : modules)
-    if (best.empty() || counts[value(module)] > counts[best]) best = value(module);
-  return best;
-}
-
 class LowpDialect final : public Dialect {
  public:
   std::string name() const override { return "lowp"; }
 
   std::string refusal(const formats::Recipe&) const override { return ""; }
+
+  std::string obstacle(const QuantizedModule&) const override { return ""; }
 
   std::vector<TensorEntry> layout(const QuantizedModule& module) const override {
     const BlockFormat& format = module.recipe.weight;
@@ -147,6 +139,8 @@ class LowpDialect final : public Dialect {
     if (format.zero_point == ZeroPoint::floating) add(".weight.zero_point", scale_dtype(format, module.input), groups);
     if (format.tensor_scale) add(".weight.tensor_scale", DType::f32, {1});
     if (format.rule == formats::Rule::codebook) add(".weight.codebook", DType::f32, {std::int64_t{1} << bits(format)});
+    if (module.reordered) add(".weight.column_order", DType::i32, {module.k});
+    if (module.pre_scaled) add(".pre_scale", DType::f32, {module.k});
     if (is_calibrated(module.recipe)) add(".activation_scale", DType::f32, {1});
     return entries;
   }
@@ -173,6 +167,10 @@ class LowpDialect final : public Dialect {
         tensor = one_f32(weight.tensor_scale);
       } else if (field == ".weight.codebook") {
         tensor = copy(weight.codebook.view());
+      } else if (field == ".weight.column_order") {
+        tensor = copy(weight.column_order.view());
+      } else if (field == ".pre_scale") {
+        tensor = copy(weight.pre_scale.view());
       } else {
         LOWP_CHECK(module.activation_scale, "{} has no activation scale", module.name);
         tensor = one_f32(*module.activation_scale);
@@ -252,6 +250,12 @@ class LowpDialect final : public Dialect {
         matrix.tensor_scale = load_one(view, 0);
       } else if (field == ".weight.codebook") {
         matrix.codebook = copy(view);
+      } else if (field == ".weight.column_order") {
+        matrix.column_order = copy(view);
+        check_order(matrix.column_order, format.group_cols,
+                    file_of(checkpoint, entry.name) + ": tensor " + quote(entry.name));
+      } else if (field == ".pre_scale") {
+        matrix.pre_scale = copy(view);
       }
     }
     return matrix;
@@ -283,6 +287,8 @@ class LowpDialect final : public Dialect {
            quote(dtype));
     module.input = *element;
     read_shape(checkpoint, module);
+    module.reordered = checkpoint.find(name + ".weight.column_order") != nullptr;
+    module.pre_scaled = checkpoint.find(name + ".pre_scale") != nullptr;
     for (const TensorEntry& entry : layout(module))
       required(checkpoint, entry.name, entry.dtype, entry.shape, module.recipe.name);
     if (is_calibrated(module.recipe)) module.activation_scale = required_one(checkpoint, name + ".activation_scale");

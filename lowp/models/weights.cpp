@@ -1,7 +1,6 @@
 #include "lowp/models/weights.h"
 
 #include <charconv>
-#include <set>
 
 #include "lowp/base/bits.h"
 #include "lowp/base/error.h"
@@ -77,8 +76,8 @@ ops::Linear WeightLoader::linear(const std::string& module, std::int64_t n, std:
   }
   if (const auto at = modules_.find(module); at != modules_.end()) {
     const checkpoint::QuantizedModule& quantized = checked(at->second, n, k);
-    for (const checkpoint::TensorEntry& entry : dialect_->layout(quantized))
-      linear_bytes_ += byte_count(entry.dtype, entry.shape);
+    for (const std::string& tensor : dialect_->sources(checkpoint_, quantized))
+      if (counted_.insert(tensor).second) linear_bytes_ += checkpoint_.find(tensor)->view().bytes.size();
     return {dialect_->decode(checkpoint_, quantized), quantized.recipe, quantized.activation_scale, bias_view,
             compute_};
   }

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -80,6 +81,7 @@ class WeightLoader final : public WeightSource {
   const checkpoint::Dialect* dialect_;
   formats::Elem compute_;
   std::map<std::string, checkpoint::QuantizedModule> modules_;
+  std::set<std::string> counted_;  // tensors that are in linear_bytes_: stacked experts share them
   std::uint64_t linear_bytes_ = 0;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <mutex>
 #include <numeric>
@@ -66,6 +67,23 @@ void for_bands(const BlockFormat* format, std::int64_t m, std::int64_t k, const 
     });
     if (options.rows_read) options.rows_read(top + rows);
   }
+}
+
+// Columns in activation order back to where the weight has them.
+void restore_columns(Tensor& values, const QuantizedMatrix& matrix) {
+  if (matrix.column_order.empty()) return;
+  const auto* order = matrix.column_order.as<std::int32_t>();
+  const std::size_t width = static_cast<std::size_t>(info(values.dtype()).bits) / 8;
+  const std::size_t row = static_cast<std::size_t>(matrix.k) * width;
+  for_bands(nullptr, matrix.m, matrix.k, {}, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t r = begin; r < end; ++r) {
+      std::byte* to = values.bytes().data() + static_cast<std::size_t>(r) * row;
+      const std::vector<std::byte> stored(to, to + row);
+      for (std::int64_t c = 0; c < matrix.k; ++c)
+        std::memcpy(to + static_cast<std::size_t>(order[c]) * width,
+                    stored.data() + static_cast<std::size_t>(c) * width, width);
+    }
+  });
 }
 
 }  // namespace
@@ -145,7 +163,11 @@ void quantize_into(QuantizedMatrix& out, const TensorView& x, const CastOptions&
 }
 
 Tensor dequantize(const QuantizedMatrix& matrix, DType output, const Device& device) {
-  if (device.is_cuda()) return dequantize_on_cuda(matrix, output, device);
+  if (device.is_cuda()) {
+    Tensor result = dequantize_on_cuda(matrix, output, device);
+    restore_columns(result, matrix);
+    return result;
+  }
   Tensor result(output, {matrix.m, matrix.k});
   dequantize_into(result, matrix);
   return result;
@@ -157,9 +179,11 @@ void dequantize_into(Tensor& out, const QuantizedMatrix& matrix) {
     kernels_for_cpu().dequantize(matrix, out.dtype(), begin, end,
                                  out.bytes().data() + static_cast<std::size_t>(begin) * row);
   });
+  restore_columns(out, matrix);
 }
 
 double sqnr(const TensorView& x, const QuantizedMatrix& matrix, const CastOptions& options) {
+  LOWP_CHECK(matrix.column_order.empty(), "{}: columns in activation order", options.name);
   // Summed by row, then over rows in order: the same figure with any number of threads.
   std::vector<double> signal(static_cast<std::size_t>(matrix.m)), noise(static_cast<std::size_t>(matrix.m));
   for_bands(nullptr, matrix.m, matrix.k, options, [&](std::int64_t begin, std::int64_t end) {

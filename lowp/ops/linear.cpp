@@ -81,7 +81,12 @@ Linear::Linear(const QuantizedMatrix& weight, const formats::Recipe& recipe, std
       bias_(load_bias(bias, weight.m)) {
   LOWP_CHECK(!activation_ || activation_->scope != formats::Scope::calibrated || activation_scale_,
              "calibrated recipe {} without a scale", recipe.name);
-  if (!kernels::reference_backend())
+  if (!weight.pre_scale.empty()) {
+    const auto* scale = weight.pre_scale.as<float>();
+    pre_scale_.assign(scale, scale + k_);
+  }
+  // Packed kernels take groups of neighbours; dequantize() puts columns in activation order back.
+  if (!kernels::reference_backend() && weight.column_order.empty())
     if (const auto packing = cpu::packing_for(weight.format, k_, activation_, compute, gemm())) {
       packed_ = cpu::pack(weight, *packing);
       return;
@@ -126,12 +131,19 @@ bool Linear::shares_input(const Linear& other) const {
                         needs_float_sums(*packed_) == needs_float_sums(*other.packed_));
   };
   return k_ == other.k_ && compute_ == other.compute_ && activation_scale_ == other.activation_scale_ &&
-         same_activation() && same_packing();
+         pre_scale_ == other.pre_scale_ && same_activation() && same_packing();
 }
 
 void Linear::prepare(std::span<const float> x, std::int64_t rows, Input& input) const {
   LOWP_CHECK(static_cast<std::int64_t>(x.size()) == rows * k_, "{} values for [{}, {}]", x.size(), rows, k_);
   input.rows_ = rows;
+  std::vector<float> smoothed;
+  if (!pre_scale_.empty()) {
+    smoothed.resize(x.size());
+    for (std::size_t i = 0; i < x.size(); ++i)
+      smoothed[i] = formats::round_to(compute_, x[i] * pre_scale_[i % static_cast<std::size_t>(k_)]);
+    x = smoothed;
+  }
   if (!packed_) {
     input.values_.assign(x.begin(), x.end());
     if (activation_) fake_quantize(*activation_, compute_, activation_scale_, x, rows, k_, input.values_);

@@ -73,6 +73,7 @@ class Linear {
   formats::Elem compute_;
   std::optional<formats::Activation> activation_;
   std::optional<float> activation_scale_;
+  std::vector<float> pre_scale_;  // [k] or empty: what the input is multiplied by first
   std::optional<kernels::cpu::PackedMatrix> packed_;
   // Where no packed kernel serves, and in the reference backend: the values, f32, or bf16 where that is exact.
   std::vector<float> weight_f32_;           // [n, k]

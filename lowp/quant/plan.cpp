@@ -1,7 +1,6 @@
 #include "lowp/quant/plan.h"
 
 #include <algorithm>
-#include <array>
 #include <set>
 
 #include "lowp/base/error.h"
@@ -14,21 +13,6 @@ using checkpoint::Checkpoint;
 using checkpoint::StoredTensor;
 
 constexpr std::string_view kWeight = ".weight";
-constexpr std::array<std::string_view, 5> kEmbeddings = {"embed_tokens", "wte", "wpe", "tok_embeddings",
-                                                         "word_embeddings"};
-constexpr std::array<std::string_view, 2> kHeads = {"lm_head", "embed_out"};
-
-std::string_view last_part(std::string_view module) { return module.substr(module.rfind('.') + 1); }
-
-Role role_of(std::string_view module) {
-  const std::string_view last = last_part(module);
-  if (std::find(kEmbeddings.begin(), kEmbeddings.end(), last) != kEmbeddings.end()) return Role::embedding;
-  if (std::find(kHeads.begin(), kHeads.end(), last) != kHeads.end()) return Role::head;
-  // Routers: mlp.gate, block_sparse_moe.gate, mlp.router, shared_expert_gate.
-  if (last == "gate" || last == "router" || last == "shared_expert_gate") return Role::router;
-  return Role::linear;
-}
-
 WeightSource matrix(const StoredTensor& tensor, std::string module, std::int64_t m, std::int64_t k,
                     std::int64_t first_row) {
   WeightSource source;
@@ -117,7 +101,7 @@ class Planner {
       if (consumed.contains(tensor.entry.name)) continue;
       const std::vector<WeightSource> found = matrices(tensor, checkpoint_);
       for (const WeightSource& source : found) {
-        if (source.role == Role::embedding && last_part(source.module) == "embed_tokens") embedding = &tensor;
+        if (is_token_embedding(source.module)) embedding = &tensor;
         has_head_ = has_head_ || source.role == Role::head;
       }
       add_tensor(tensor, found);
@@ -221,7 +205,7 @@ class Planner {
 
   void add_quantized_modules(std::set<std::string>& consumed) {
     for (const checkpoint::QuantizedModule& module : from_->modules(checkpoint_)) {
-      for (const checkpoint::TensorEntry& entry : from_->layout(module)) consumed.insert(entry.name);
+      for (std::string& tensor : from_->sources(checkpoint_, module)) consumed.insert(std::move(tensor));
       WeightSource source;
       source.module = module.name;
       source.role = role_of(module.name);

@@ -1,9 +1,18 @@
 #include "lowp/quant/rules.h"
 
+#include <algorithm>
+#include <array>
+
 #include "lowp/base/error.h"
 
 namespace lowp::quant {
 namespace {
+
+constexpr std::array<std::string_view, 5> kEmbeddings = {"embed_tokens", "wte", "wpe", "tok_embeddings",
+                                                         "word_embeddings"};
+constexpr std::array<std::string_view, 2> kHeads = {"lm_head", "embed_out"};
+
+std::string_view last_part(std::string_view module) { return module.substr(module.rfind('.') + 1); }
 
 Rule parse_rule(const Json& json, const std::string& where) {
   if (!json.is_object()) fail(ErrorCode::bad_input, "{}: expected an object, found {}", where, json.type_name());
@@ -34,6 +43,17 @@ Rule parse_rule(const Json& json, const std::string& where) {
 }
 
 }  // namespace
+
+Role role_of(std::string_view module) {
+  const std::string_view last = last_part(module);
+  if (std::find(kEmbeddings.begin(), kEmbeddings.end(), last) != kEmbeddings.end()) return Role::embedding;
+  if (std::find(kHeads.begin(), kHeads.end(), last) != kHeads.end()) return Role::head;
+  // Routers: mlp.gate, block_sparse_moe.gate, mlp.router, shared_expert_gate.
+  if (last == "gate" || last == "router" || last == "shared_expert_gate") return Role::router;
+  return Role::linear;
+}
+
+bool is_token_embedding(std::string_view module) { return last_part(module) == "embed_tokens"; }
 
 Rules Rules::single(const formats::Recipe& recipe) {
   Rules rules;

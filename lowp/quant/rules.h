@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lowp/base/json.h"
@@ -19,6 +20,12 @@ enum class Role {
   embedding,  // token embedding
   router,     // of a mixture of experts
 };
+
+/// By the last part of its name.
+Role role_of(std::string_view module);
+
+/// Whether this is the embedding that a head without weights of its own is tied to.
+bool is_token_embedding(std::string_view module);
 
 struct Rule {
   NamePattern match;

@@ -17,6 +17,14 @@ struct QuantizedMatrix {
   Tensor zero_point;       // i8 or f32, shape of scale; empty unless the format has one
   float tensor_scale = 1;  // two-level formats
   Tensor codebook;         // f32 [16]; codebook formats
+
+  // Activation order (GPTQ): codes and groups stand in the order in which the columns were quantized, so that a group
+  // is always group_cols neighbours. Stored column j is column column_order[j] of the weight; groups keep their columns
+  // ascending. i32 [k], or empty: as they come.
+  Tensor column_order;
+  // Smoothing (AWQ): column j of the input is multiplied by pre_scale[j] before it is quantized and multiplied by the
+  // weight; the values of the matrix do not contain it. f32 [k], or empty.
+  Tensor pre_scale;
 };
 
 }  // namespace lowp

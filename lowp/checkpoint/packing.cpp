@@ -1,3 +1,5 @@
+#include "lowp/checkpoint/packing.h"
+
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
@@ -5,10 +7,9 @@
 
 #include "lowp/base/error.h"
 #include "lowp/base/threads.h"
-#include "lowp/checkpoint/compressed_tensors.h"
 #include "lowp/formats/pack.h"
 
-namespace lowp::checkpoint::compressed_tensors {
+namespace lowp::checkpoint {
 namespace {
 
 void for_rows(std::int64_t rows, std::int64_t columns, const std::function<void(std::int64_t)>& body) {
@@ -47,13 +48,13 @@ void unpack_rows(const std::uint8_t* in, int bits, std::int64_t stride, std::int
   });
 }
 
-Tensor transposed(const TensorView& in) {
+}  // namespace
+
+Tensor transpose(const TensorView& in) {
   Tensor out(in.dtype, {in.shape[1], in.shape[0]});
-  transpose(in.bytes.data(), in.shape[0], in.shape[1], info(in.dtype).bits / 8, out.bytes().data());
+  lowp::transpose(in.bytes.data(), in.shape[0], in.shape[1], info(in.dtype).bits / 8, out.bytes().data());
   return out;
 }
-
-}  // namespace
 
 std::int64_t dense_words(std::int64_t count, int bits) { return ceil_div<std::int64_t>(count * bits, 32); }
 
@@ -91,12 +92,12 @@ Tensor unpack_bytes(const TensorView& packed, int bits, std::int64_t columns) {
 }
 
 Tensor pack_zero_points(const Tensor& zero_points, int bits) {
-  return transposed(pack_words(transposed(zero_points.view()), bits).view());
+  return transpose(pack_words(transpose(zero_points.view()), bits).view());
 }
 
 Tensor unpack_zero_points(const TensorView& packed, int bits, std::int64_t rows) {
-  const Tensor words = transposed(packed);
-  return transposed(unpack_words(words.view(), bits, rows).view());
+  const Tensor words = transpose(packed);
+  return transpose(unpack_words(words.view(), bits, rows).view());
 }
 
-}  // namespace lowp::checkpoint::compressed_tensors
+}  // namespace lowp::checkpoint
