@@ -51,7 +51,7 @@ engine::Sampling merged(const GenerationOptions& options, const engine::Generati
 
 void add_generation_options(CLI::App& command, GenerationOptions& options) {
   command
-      .add_option("model", options.model, "a folder, a safetensors file, or org/name in the local Hugging Face cache")
+      .add_option("model", options.model, "a folder, a safetensors or GGUF file, or org/name in the local Hugging Face cache")
       ->required();
   command.add_option("--temperature,--temp", options.temperature,
                      "0: always the likeliest token; 1: the model's own probabilities");

@@ -76,6 +76,7 @@ const Dialect& default_dialect(std::span<const formats::Recipe> recipes);
 
 const Dialect& compressed_tensors_dialect();
 const Dialect& torchao_dialect();
+const Dialect& gguf_dialect();
 const Dialect& lowp_dialect();
 
 }  // namespace lowp::checkpoint

@@ -9,7 +9,8 @@
 namespace lowp::checkpoint {
 
 std::span<const Dialect* const> dialects() {
-  static const Dialect* const list[] = {&compressed_tensors_dialect(), &torchao_dialect(), &lowp_dialect()};
+  static const Dialect* const list[] = {&compressed_tensors_dialect(), &torchao_dialect(), &gguf_dialect(),
+                                        &lowp_dialect()};
   return list;
 }
 

@@ -146,7 +146,7 @@ class Job {
     result.name =
         layer.source.stored ? layer.source.stored->file->path() + ": " + layer.module.name : layer.module.name;
     if (layer.source.stored) {
-      const checkpoint::SafetensorsFile* file = layer.source.stored->file;
+      const checkpoint::TensorFile* file = layer.source.stored->file;
       const std::size_t row = x.bytes.size() / static_cast<std::size_t>(layer.source.m);
       result.rows_read = [file, x, row](std::int64_t rows) {
         file->release(x.bytes.first(row * static_cast<std::size_t>(rows)));
@@ -259,7 +259,7 @@ class Job {
   }
 
   // In pieces; pages that are mapped from a file leave memory once they are written.
-  void append(const std::string& name, std::span<const std::byte> bytes, const checkpoint::SafetensorsFile* file,
+  void append(const std::string& name, std::span<const std::byte> bytes, const checkpoint::TensorFile* file,
               checkpoint::SafetensorsWriter& writer) {
     while (!bytes.empty()) {
       const auto chunk = bytes.first(std::min(bytes.size(), kCopyChunk));
