@@ -154,7 +154,8 @@ void add_inspect(CLI::App& app) {
   CLI::App* command =
       app.add_subcommand("inspect", "Show what a checkpoint holds: tensors, formats, bytes, quantization");
   command
-      ->add_option("path", options->path, "a folder, a safetensors or GGUF file, or org/name in the local Hugging Face cache")
+      ->add_option("path", options->path,
+                   "a folder, a safetensors or GGUF file, or org/name in the local Hugging Face cache")
       ->required();
   command->add_flag("--tensors", options->tensors, "list every tensor, however many");
   command->add_flag("--json", options->json, "one JSON object on standard output");

@@ -130,9 +130,10 @@ void add_quantize(CLI::App& app) {
       ->required();
   command->add_option("--recipe", options->recipe, "recipe name (see `lowp recipes`) or a JSON file of rules")
       ->required();
-  command->add_option("-o,--output", options->output, "the folder to write")->required();
-  command->add_option("--dialect", options->dialect,
-                      "compressed-tensors, torchao or lowp; by default the first that can hold the recipe");
+  command->add_option("-o,--output", options->output, "the folder to write; with gguf, a file .gguf")->required();
+  command->add_option(
+      "--dialect", options->dialect,
+      "compressed-tensors, torchao, lowp or gguf; by default the first of these but gguf that can hold the recipe");
   command
       ->add_option("--scales", options->scales,
                    "tensor-level scales: shared over q/k/v and gate/up, or one per matrix as torchao")

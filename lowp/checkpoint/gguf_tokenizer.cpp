@@ -239,6 +239,78 @@ Json sentencepiece_tokenizer(const GgufMetadata& metadata, const Tokens& tokens)
             {"merges", merges_of_scores(metadata, tokens)}}}};
 }
 
+// ---- and back
+
+// The text of a special token in tokenizer_config.json: a string, or an object with one.
+std::string special_text(const Json& config, const char* key) {
+  const auto at = config.find(key);
+  if (at == config.end()) return "";
+  const Json& value = at->is_object() ? at->value("content", Json()) : *at;
+  return value.is_string() ? value.get<std::string>() : "";
+}
+
+// The parts of a pipeline, Sequences taken apart.
+std::vector<const Json*> components(const Json& part, const char* list) {
+  if (!part.is_object()) return {};
+  if (part.value("type", "") != "Sequence") return {&part};
+  std::vector<const Json*> all;
+  if (const auto elements = part.find(list); elements != part.end() && elements->is_array())
+    for (const Json& element : *elements)
+      for (const Json* one : components(element, list)) all.push_back(one);
+  return all;
+}
+
+const Json* find_component(const std::vector<const Json*>& all, std::string_view type) {
+  for (const Json* one : all)
+    if (one->value("type", "") == type) return one;
+  return nullptr;
+}
+
+const Split* split_of(const Json& tokenizer, const Json& model) {
+  const auto parts = components(tokenizer.value("pre_tokenizer", Json()), "pretokenizers");
+  const Json* split = find_component(parts, "Split");
+  const bool nfc = find_component(components(tokenizer.value("normalizer", Json()), "normalizers"), "NFC");
+  const std::string regex = split && split->contains("pattern") ? (*split)["pattern"].value("Regex", "") : "";
+  if (parts.size() != (split ? 2u : 1u)) return nullptr;
+  for (const Split& known : splits())
+    if (regex == (known.regex ? known.regex : "") && nfc == known.nfc &&
+        (model.value("ignore_merges", false) == known.words_first || !known.regex))
+      return &known;
+  return nullptr;
+}
+
+// The two tokens of a merge, as GGUF joins them.
+std::string joined(const Json& merge) {
+  if (merge.is_string()) return merge.get<std::string>();
+  if (!merge.is_array() || merge.size() != 2) return "";
+  return merge[0].get<std::string>() + " " + merge[1].get<std::string>();
+}
+
+// SentencePiece's scores of a list of merges: the earlier a piece is made, the better.
+std::vector<float> scores_of(const Json& merges, const std::vector<std::string>& tokens) {
+  std::unordered_map<std::string, std::size_t> rank;
+  for (const Json& merge : merges) {
+    const std::string pair = joined(merge);
+    const auto space = pair.find(' ', 1);
+    if (space != pair.npos) rank.emplace(pair.substr(0, space) + pair.substr(space + 1), rank.size());
+  }
+  std::vector<float> scores;
+  for (std::size_t id = 0; id < tokens.size(); ++id) {
+    const auto at = rank.find(tokens[id]);
+    scores.push_back(-static_cast<float>(at == rank.end() ? rank.size() + id : at->second));
+  }
+  return scores;
+}
+
+bool is_byte_token(std::string_view token) {
+  return token.size() == 6 && token.starts_with("<0x") && token.back() == '>';
+}
+
+std::string with_spaces(std::string text) {
+  for (std::size_t at; (at = text.find(kSpace)) != text.npos;) text.replace(at, kSpace.size(), " ");
+  return text;
+}
+
 }  // namespace
 
 Json tokenizer_from_gguf(const GgufMetadata& metadata) {
@@ -262,6 +334,114 @@ Json tokenizer_config_from_gguf(const GgufMetadata& metadata) {
     if (const auto id = token_id(metadata, tokens, key)) config[name] = tokens.text(static_cast<std::size_t>(*id));
   if (const auto chat = metadata.text("tokenizer.chat_template")) config["chat_template"] = *chat;
   return config;
+}
+
+void tokenizer_to_gguf(const Json& tokenizer, const Json& tokenizer_config, const Json& config,
+                       const std::string& where, std::map<std::string, GgufValue, std::less<>>& out) try {
+  const Json model = tokenizer.value("model", Json::object());
+  const auto unsupported = [&](std::string_view why) {
+    fail(ErrorCode::unsupported, "{}: no tokenizer of GGUF is like this one: {}", where, why);
+  };
+  if (model.value("type", "BPE") != "BPE") unsupported("its model is not BPE");
+  const Json vocab = model.value("vocab", Json::object()), merges = model.value("merges", Json::array());
+  const Json added = tokenizer.value("added_tokens", Json::array());
+
+  std::size_t size = config.value("vocab_size", std::size_t{0});
+  std::unordered_map<std::string, std::size_t> ids;
+  const auto note = [&](const std::string& token, const Json& id) {
+    if (!id.is_number_unsigned() || id.get<std::uint64_t>() > (1u << 24))
+      fail(ErrorCode::bad_input, "{}: token {}: {} is not an id", where, quote(token), quote(id.dump()));
+    ids.emplace(token, id.get<std::size_t>());
+    size = std::max(size, id.get<std::size_t>() + 1);
+  };
+  for (const auto& [token, id] : vocab.items()) note(token, id);
+  for (const Json& token : added) note(token.at("content").get<std::string>(), token.at("id"));
+  std::vector<std::string> tokens(size);
+  std::vector<int> types(size, kUnused);
+  for (std::size_t id = 0; id < size; ++id) tokens[id] = fmt::format("[PAD{}]", id);
+  for (const auto& [token, id] : ids) {
+    tokens[id] = token;
+    types[id] = kNormal;
+  }
+  const bool fallback = model.value("byte_fallback", false);
+  for (const Json& token : added) {
+    const auto id = token.at("id").get<std::size_t>();
+    types[id] = token.value("special", false) ? kControl : kUserDefined;
+    // llama.cpp looks for them in the text as it is.
+    if (fallback && types[id] == kUserDefined) tokens[id] = with_spaces(tokens[id]);
+  }
+
+  const auto text = [&](const char* key, const std::string& value) {
+    out[key] = {GgufType::string, GgufType::u32, value};
+  };
+  const auto flag = [&](const char* key, bool value) { out[key] = {GgufType::boolean, GgufType::u32, value}; };
+  if (fallback) {
+    text("tokenizer.ggml.model", "llama");
+    text("tokenizer.ggml.pre", "default");
+    const auto normalizers = components(tokenizer.value("normalizer", Json()), "normalizers");
+    const auto splitters = components(tokenizer.value("pre_tokenizer", Json()), "pretokenizers");
+    const Json* metaspace = find_component(splitters, "Metaspace");
+    if (!metaspace && !find_component(normalizers, "Replace")) unsupported("spaces are not marked");
+    flag("tokenizer.ggml.add_space_prefix", find_component(normalizers, "Prepend") ||
+                                                (metaspace && metaspace->value("prepend_scheme", "always") != "never"));
+    for (std::size_t id = 0; id < size; ++id)
+      if (types[id] == kNormal && is_byte_token(tokens[id])) types[id] = kByte;
+    out["tokenizer.ggml.scores"] = {GgufType::array, GgufType::f32, scores_of(merges, tokens)};
+  } else {
+    const Split* split = split_of(tokenizer, model);
+    if (!split) unsupported("its normalizer, pre-tokenizer and ignore_merges are of no known family");
+    text("tokenizer.ggml.model", "gpt2");
+    text("tokenizer.ggml.pre", std::string(split->names.front()));
+    Json list = Json::array();
+    for (const Json& merge : merges) list.push_back(joined(merge));
+    out["tokenizer.ggml.merges"] = {GgufType::array, GgufType::string, std::move(list)};
+  }
+
+  const auto id = [&](const char* key, std::optional<std::size_t> value) {
+    if (value) out[key] = {GgufType::u32, GgufType::u32, *value};
+  };
+  const auto id_of = [&](const std::string& token) -> std::optional<std::size_t> {
+    const auto at = ids.find(token);
+    return at == ids.end() ? std::nullopt : std::optional(at->second);
+  };
+  std::vector<std::size_t> ends;
+  if (const auto at = config.find("eos_token_id"); at != config.end())
+    for (const Json& end : at->is_array() ? *at : Json::array({*at}))
+      if (end.is_number_unsigned()) ends.push_back(end.get<std::size_t>());
+  auto bos = id_of(special_text(tokenizer_config, "bos_token"));
+  if (const auto at = config.find("bos_token_id"); !bos && at != config.end() && at->is_number_unsigned())
+    bos = at->get<std::size_t>();
+  const auto eos = id_of(special_text(tokenizer_config, "eos_token"));
+  std::vector<std::size_t> others;
+  for (const std::size_t end : ends)
+    if (end != eos.value_or(ends.front())) others.push_back(end);
+  id("tokenizer.ggml.bos_token_id", bos);
+  id("tokenizer.ggml.eos_token_id", eos ? eos : ends.empty() ? std::nullopt : std::optional(ends.front()));
+  if (!others.empty()) id("tokenizer.ggml.eot_token_id", others[0]);
+  if (others.size() > 1) id("tokenizer.ggml.eom_token_id", others[1]);
+  const std::string unknown = model.contains("unk_token") && model["unk_token"].is_string()
+                                  ? model["unk_token"].get<std::string>()
+                                  : special_text(tokenizer_config, "unk_token");
+  if (const auto found = id_of(unknown)) {
+    id("tokenizer.ggml.unknown_token_id", found);
+    if (fallback) types[*found] = kUnknown;
+  }
+  id("tokenizer.ggml.padding_token_id", id_of(special_text(tokenizer_config, "pad_token")));
+
+  bool adds_bos = false, adds_eos = false, after = false;
+  for (const Json* part : components(tokenizer.value("post_processor", Json()), "processors"))
+    for (const Json& piece : part->value("single", Json::array())) {
+      if (piece.contains("SpecialToken")) (after ? adds_eos : adds_bos) = true;
+      after = after || piece.contains("Sequence");
+    }
+  flag("tokenizer.ggml.add_bos_token", adds_bos);
+  flag("tokenizer.ggml.add_eos_token", adds_eos);
+  if (const std::string chat = special_text(tokenizer_config, "chat_template"); !chat.empty())
+    text("tokenizer.chat_template", chat);
+  out["tokenizer.ggml.tokens"] = {GgufType::array, GgufType::string, tokens};
+  out["tokenizer.ggml.token_type"] = {GgufType::array, GgufType::i32, types};
+} catch (const Json::exception& error) {
+  fail(ErrorCode::bad_input, "{}: a part of another kind than a tokenizer.json has: {}", where, error.what());
 }
 
 }  // namespace lowp::checkpoint

@@ -1,11 +1,14 @@
 #include "lowp/quant/quantize_checkpoint.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <map>
 #include <set>
 
 #include "lowp/base/error.h"
+#include "lowp/checkpoint/gguf_write.h"
 #include "lowp/checkpoint/model_config.h"
 #include "lowp/checkpoint/output_folder.h"
 #include "lowp/quant/plan.h"
@@ -333,8 +336,34 @@ class Job {
   std::uint64_t done_ = 0, total_ = 0;
 };
 
+// A folder that goes when the object goes.
+struct TemporaryFolder {
+  std::string path;
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    fs::remove_all(path, ignored);
+  }
+};
+
+// GGUF is one file whose tensors have another order and shape: the checkpoint is quantized beside it, then written.
+QuantizeReport quantize_to_gguf(QuantizeRequest request) {
+  const std::string output = request.output;
+  if (!output.ends_with(".gguf")) fail(ErrorCode::usage, "{}: a GGUF file's name ends in .gguf", output);
+  if (fs::exists(output) && !request.overwrite) fail(ErrorCode::io, "{}: exists already", output);
+  const TemporaryFolder folder{fmt::format("{}.quantized-{}", output, ::getpid())};
+  request.output = folder.path;
+  request.dialect = checkpoint::lowp_dialect().name();
+  QuantizeReport report = Job(std::move(request)).run();
+  report.file_bytes = checkpoint::write_gguf(Checkpoint(folder.path), output).file_bytes;
+  report.dialect = checkpoint::gguf_dialect().name();
+  return report;
+}
+
 }  // namespace
 
-QuantizeReport quantize_checkpoint(QuantizeRequest request) { return Job(std::move(request)).run(); }
+QuantizeReport quantize_checkpoint(QuantizeRequest request) {
+  if (request.dialect == checkpoint::gguf_dialect().name()) return quantize_to_gguf(std::move(request));
+  return Job(std::move(request)).run();
+}
 
 }  // namespace lowp::quant

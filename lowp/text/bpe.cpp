@@ -117,7 +117,7 @@ Bpe Bpe::parse(const Json& json, const std::string& where, bool byte_level) {
   Fields model(json, where);
   // Files from before 2022 leave the type out.
   if (const std::string type = model.find("type") ? model.string("type") : "BPE"; type != "BPE")
-    fail(ErrorCode::unsupported, "{}: only BPE is supported, found {}", model.path("type"), quote(type));
+    fail(ErrorCode::unsupported, "{}: only BPE and Unigram are supported, found {}", model.path("type"), quote(type));
   refuse_options(model);
   Vocabulary vocabulary = read_vocabulary(model);
   MergeTable merges = read_merges(model, vocabulary);

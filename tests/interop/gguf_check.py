@@ -10,38 +10,18 @@ TEXT and of hard ones, equal. LOWP is the binary, TOKENIZE_LINES the one that th
 import argparse
 import json
 import math
-import random
 import subprocess
 import sys
 
 import numpy as np
 from llama_cpp import Llama
+from varied_strings import strings
 
 PROMPTS = [
     "The capital of France is", "Once upon a time, there was a", "def fibonacci(n):", "Water boils at",
     "The three primary colours are", "In 1969, the first man", "My favourite recipe for soup begins with",
     "La vie est", "To be, or not to be,", "A list of planets: Mercury, Venus,",
 ]  # fmt: skip
-HARD = [
-    "", " ", "  ", "\n", "\n\n\n", "\t\t x", "a  b   c    d", "héllo wörld", "日本語のテキスト", "한국어 텍스트", "Привет, мир!",
-    "مرحبا بالعالم", "שלום", "👩‍👩‍👧‍👦 🇫🇷 👍🏽", "\u0000\u0001\u007f", "x" * 300, "0123456789" * 5, "¼ ½ ﬁ Ⅷ", "e\u0301 \u00e9",
-    "<b>html</b> &amp;", "if (a <= b && c != d) { return x->y; }", " leading", "trailing ", "\u200b\u00a0\u3000", "▁▁", "𝔘𝔫𝔦",
-]  # fmt: skip
-
-
-def strings(text, count):
-    rng = random.Random(7)
-    made = list(HARD)
-    while len(made) < count:
-        kind = rng.random()
-        if kind < 0.6:
-            at = rng.randrange(len(text))
-            made.append(text[at : at + rng.randrange(1, 120)])
-        elif kind < 0.8:
-            made.append("".join(rng.choice(HARD) for _ in range(rng.randrange(1, 5))))
-        else:
-            made.append("".join(chr(rng.choice([rng.randrange(32, 127), rng.randrange(0xA0, 0x800), rng.randrange(0x800, 0xD800), rng.randrange(0x1F300, 0x1FAFF)])) for _ in range(rng.randrange(1, 30))))
-    return made[:count]
 
 
 def check_ids(llama, args, text):
