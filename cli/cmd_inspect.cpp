@@ -85,7 +85,7 @@ void print_json(const checkpoint::Checkpoint& model, const Summary& s) {
   Json tensors = Json::array(), recipes = Json::array();
   for (const checkpoint::StoredTensor& t : model.tensors()) {
     Json row = {{"name", t.entry.name},
-                {"dtype", name(t.entry.dtype)},
+                {"dtype", t.entry.type_name()},
                 {"shape", t.entry.shape},
                 {"bytes", t.view().bytes.size()},
                 {"file", t.file->path()}};
@@ -130,7 +130,7 @@ void print_text(const Options& options, const checkpoint::Checkpoint& model, con
   Table table({"tensor", "type", "shape", "bytes", "recipe"});
   for (const checkpoint::StoredTensor& t : model.tensors()) {
     const auto at = s.recipe_of.find(t.entry.name);
-    table.add({t.entry.name, std::string(name(t.entry.dtype)), to_string(t.entry.shape),
+    table.add({t.entry.name, std::string(t.entry.type_name()), to_string(t.entry.shape),
                std::to_string(t.view().bytes.size()), at == s.recipe_of.end() ? "" : at->second});
   }
   fmt::print("\n{}", table.text());
@@ -152,7 +152,8 @@ void add_inspect(CLI::App& app) {
   CLI::App* command =
       app.add_subcommand("inspect", "Show what a checkpoint holds: tensors, formats, bytes, quantization");
   command
-      ->add_option("path", options->path, "a folder, a safetensors file, or org/name in the local Hugging Face cache")
+      ->add_option("path", options->path,
+                   "a folder, a safetensors or GGUF file, or org/name in the local Hugging Face cache")
       ->required();
   command->add_flag("--tensors", options->tensors, "list every tensor, however many");
   command->add_flag("--json", options->json, "one JSON object on standard output");

@@ -130,7 +130,7 @@ void add_quantize(CLI::App& app) {
       ->required();
   command->add_option("--recipe", options->recipe, "recipe name (see `lowp recipes`) or a JSON file of rules")
       ->required();
-  command->add_option("-o,--output", options->output, "the folder to write")->required();
+  command->add_option("-o,--output", options->output, "the folder to write; with gguf, a file .gguf")->required();
   command->add_option("--dialect", options->dialect,
                       checkpoint::dialect_list() +
                           "; by default the first of compressed-tensors, torchao and lowp that can hold the recipe");

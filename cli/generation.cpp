@@ -19,7 +19,7 @@ namespace {
 volatile sig_atomic_t interrupted = 0;
 struct sigaction before;
 
-// The folder of the model, once the options that need no model make sense.
+// The folder of the model, once the options that need no model make sense; "" for GGUF, which has everything in it.
 std::string checked_folder(const GenerationOptions& options) {
   check_device(options.load.device);
   for (const std::string& stop : options.stop) check_text(stop, "--stop");
@@ -34,7 +34,10 @@ std::string checked_folder(const GenerationOptions& options) {
     fail(ErrorCode::usage, "--{}", flag);
   }
   const std::string path = checkpoint::resolve_model(options.model);
-  return std::filesystem::is_directory(path) ? path : std::filesystem::path(path).parent_path().string();
+  if (std::filesystem::is_directory(path)) return path;
+  if (checkpoint::is_gguf(path)) return "";
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  return folder.empty() ? "." : folder;
 }
 
 engine::Sampling merged(const GenerationOptions& options, const engine::GenerationConfig& defaults) {
@@ -51,7 +54,8 @@ engine::Sampling merged(const GenerationOptions& options, const engine::Generati
 
 void add_generation_options(CLI::App& command, GenerationOptions& options) {
   command
-      .add_option("model", options.model, "a folder, a safetensors file, or org/name in the local Hugging Face cache")
+      .add_option("model", options.model,
+                  "a folder, a safetensors or GGUF file, or org/name in the local Hugging Face cache")
       ->required();
   command.add_option("--temperature,--temp", options.temperature,
                      "0: always the likeliest token; 1: the model's own probabilities");
@@ -108,7 +112,7 @@ std::string StopText::push(std::string_view text) {
 Generator::Generator(const GenerationOptions& options)
     : options_(options),
       folder_(checked_folder(options)),
-      defaults_(engine::read_generation_config(folder_)),
+      defaults_(folder_.empty() ? engine::GenerationConfig{} : engine::read_generation_config(folder_)),
       tokenizer_(load_tokenizer(options.model)),
       model_(options.model, load_options(options.load)),
       sampling_(merged(options, defaults_)),
@@ -120,6 +124,8 @@ Generator::Generator(const GenerationOptions& options)
 }
 
 bool Generator::has_chat_template() const {
+  if (folder_.empty())
+    return checkpoint::Checkpoint(options_.model).companion("tokenizer_config.json")->contains("chat_template");
   if (std::filesystem::exists(folder_ + "/chat_template.jinja")) return true;
   const std::string path = folder_ + "/tokenizer_config.json";
   return std::filesystem::exists(path) && read_json(path).contains("chat_template");

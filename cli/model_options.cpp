@@ -65,6 +65,9 @@ std::string read_prose(const std::string& path) {
 
 text::Tokenizer load_tokenizer(const std::string& model) {
   fs::path path = checkpoint::resolve_model(model);
+  if (!fs::is_directory(path) && checkpoint::is_gguf(path.string()))
+    return text::Tokenizer::from_parsed(*checkpoint::Checkpoint(path.string()).companion("tokenizer.json"),
+                                        path.string());
   if (!fs::is_directory(path)) path = path.parent_path();
   return text::Tokenizer::from_file((path / "tokenizer.json").string());
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = re.compile(r'"(mxfp[468]\w*|nvfp4\w*|fp8(_\w+)?|int[1-8]_\w+|codebook4_\w+|q[2-8]_[0k])"')
-ALLOWED = re.compile(r"lowp/formats/|lowp/checkpoint/(compressed_tensors|torchao|lowp_dialect|dialects|fp8_block|gpt_oss|modelopt|bitsandbytes|hqq|mlx)|_test\.cpp$|^tests/")
+ALLOWED = re.compile(r"lowp/formats/|lowp/checkpoint/(compressed_tensors|torchao|lowp_dialect|dialects|fp8_block|gpt_oss|modelopt|bitsandbytes|hqq|mlx|gguf)|_test\.cpp$|^tests/")
 
 
 def main():

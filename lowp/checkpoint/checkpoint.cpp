@@ -8,6 +8,7 @@
 
 #include "lowp/base/env.h"
 #include "lowp/base/error.h"
+#include "lowp/checkpoint/gguf_tokenizer.h"
 
 namespace lowp::checkpoint {
 namespace {
@@ -179,12 +180,33 @@ std::string resolve_model(const std::string& model) {
 }
 
 Checkpoint::Checkpoint(const std::string& path) : path_(path), is_folder_(has_folder(path)) {
-  const fs::path folder = is_folder_ ? fs::path(path) : fs::path(path).parent_path();
+  if (is_folder_ || !is_gguf(path)) {
+    open_safetensors();
+    return;
+  }
+  gguf_ = std::make_unique<GgufModel>(open_gguf(path));
+  for (const auto& file : gguf_->files)
+    for (const TensorEntry& entry : file->entries()) add(entry, *file);
+  config_ = gguf_->config;
+}
+
+std::string Checkpoint::folder() const { return is_folder_ ? path_ : fs::path(path_).parent_path().string(); }
+
+void Checkpoint::add(const TensorEntry& entry, const TensorFile& file) {
+  const auto [place, added] = index_.emplace(entry.name, tensors_.size());
+  if (!added)
+    fail(ErrorCode::bad_input, "{}: tensor {} is in {} too, and there is no {} to choose", file.path(),
+         quote(entry.name), tensors_[place->second].file->path(), kIndexName);
+  tensors_.push_back({entry, &file});
+}
+
+void Checkpoint::open_safetensors() {
+  const fs::path folder = this->folder();
   const bool indexed = is_folder_ && has_entry(folder / kIndexName);
   const WeightMap map = indexed ? read_weight_map(folder) : WeightMap{};
   const std::vector<std::string> names = indexed      ? files_of(map)
                                          : is_folder_ ? list_files(folder)
-                                                      : std::vector{fs::path(path).filename().string()};
+                                                      : std::vector{fs::path(path_).filename().string()};
   for (const std::string& name : names) {
     const auto& file = files_.emplace_back(std::make_unique<SafetensorsFile>((folder / name).string()));
     Ignored ignored;
@@ -194,11 +216,8 @@ Checkpoint::Checkpoint(const std::string& path) : path_(path), is_folder_(has_fo
         ignored.unlisted.push_back(entry.name);
       } else if (indexed && listed->second != name) {
         ignored.elsewhere.push_back(entry.name);
-      } else if (const auto [place, added] = index_.emplace(entry.name, tensors_.size()); added) {
-        tensors_.push_back({entry, file.get()});
       } else {
-        fail(ErrorCode::bad_input, "{}: tensor {} is in {} too, and there is no {} to choose", file->path(),
-             quote(entry.name), tensors_[place->second].file->path(), kIndexName);
+        add(entry, *file);
       }
     }
     ignored.report(name, warnings_);
@@ -209,6 +228,17 @@ Checkpoint::Checkpoint(const std::string& path) : path_(path), is_folder_(has_fo
       fail(ErrorCode::bad_input, "{}: tensor {} is not in {}, where the index says it is",
            (folder / kIndexName).string(), quote(tensor), quote(name));
   config_ = read_config(folder);
+}
+
+std::optional<Json> Checkpoint::companion(const std::string& name) const {
+  if (gguf_) {
+    if (name == "tokenizer.json") return tokenizer_from_gguf(gguf_->metadata());
+    if (name == "tokenizer_config.json") return tokenizer_config_from_gguf(gguf_->metadata());
+    return std::nullopt;
+  }
+  const fs::path path = fs::path(folder()) / name;
+  if (!has_entry(path)) return std::nullopt;
+  return read_json(path.string());
 }
 
 const StoredTensor* Checkpoint::find(const std::string& name) const {

@@ -43,10 +43,10 @@ float multiplier(float divisor, std::optional<float> noted, std::optional<Elem> 
 // What metadata() noted under a key, in all files: shards have the notes of their own modules.
 std::map<std::string, std::string> notes(const Checkpoint& checkpoint, const char* key) {
   std::map<std::string, std::string> result;
-  std::set<const SafetensorsFile*> seen;
+  std::set<const TensorFile*> seen;
   for (const StoredTensor& tensor : checkpoint.tensors()) {
     if (!seen.insert(tensor.file).second) continue;
-    const auto& metadata = tensor.file->header().metadata;
+    const auto& metadata = tensor.file->metadata();
     const auto found = metadata.find(key);
     if (found == metadata.end()) continue;
     const std::string where = tensor.file->path() + ": metadata " + key;

@@ -125,6 +125,7 @@ const Dialect& hqq_dialect();
 const Dialect& mlx_dialect();
 const Dialect& modelopt_dialect();
 const Dialect& torchao_dialect();
+const Dialect& gguf_dialect();
 const Dialect& lowp_dialect();
 
 }  // namespace lowp::checkpoint

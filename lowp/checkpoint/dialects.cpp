@@ -59,6 +59,7 @@ std::map<std::string, std::string> ReadOnlyDialect::metadata(std::span<const Qua
 std::span<const Dialect* const> dialects() {
   static const Dialect* const list[] = {&compressed_tensors_dialect(),
                                         &torchao_dialect(),
+                                        &gguf_dialect(),
                                         &lowp_dialect(),
                                         &modelopt_dialect(),
                                         &gpt_oss_dialect(),

@@ -97,7 +97,7 @@ void copy_companions(const fs::path& from, const fs::path& to) {
 
 }  // namespace
 
-void append_bytes(const std::string& name, std::span<const std::byte> bytes, const SafetensorsFile* file,
+void append_bytes(const std::string& name, std::span<const std::byte> bytes, const TensorFile* file,
                   SafetensorsWriter& writer, const AdvanceBytes& advance) {
   while (!bytes.empty()) {
     const auto chunk = bytes.first(std::min(bytes.size(), kCopyChunk));
@@ -137,6 +137,9 @@ std::uint64_t ModelWriter::write(const OutputModel& model) {
                {{"metadata", {{"total_size", tensor_bytes}}}, {"weight_map", weight_map}});
   if (model.config) write_json(folder / "config.json", *model.config);
   if (source_.is_folder()) copy_companions(folder_, folder);
+  if (source_.gguf())
+    for (const char* name : {"tokenizer.json", "tokenizer_config.json"})
+      if (const auto made = source_.companion(name)) write_json(folder / name, *made);
   for (const auto& [name, json] : model.side_files) write_json(folder / name, json);
   output_.commit();
   return file_bytes;

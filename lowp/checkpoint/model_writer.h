@@ -27,7 +27,7 @@ using AdvanceBytes = std::function<void(std::uint64_t bytes)>;
 OutputItem copied(const StoredTensor& tensor, const AdvanceBytes& advance);
 
 /// Appends bytes in pieces, calling `advance` after each; `file` is what they are mapped from, or nullptr.
-void append_bytes(const std::string& name, std::span<const std::byte> bytes, const SafetensorsFile* file,
+void append_bytes(const std::string& name, std::span<const std::byte> bytes, const TensorFile* file,
                   SafetensorsWriter& writer, const AdvanceBytes& advance);
 
 /// All that a folder consists of, but for the files that are copied.

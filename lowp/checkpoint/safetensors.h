@@ -7,17 +7,9 @@
 #include <vector>
 
 #include "lowp/base/file.h"
-#include "lowp/tensor/tensor.h"
+#include "lowp/checkpoint/tensor_file.h"
 
 namespace lowp::checkpoint {
-
-/// A tensor of a file: where it is and what it is.
-struct TensorEntry {
-  std::string name;
-  DType dtype = DType::u8;
-  Shape shape;
-  std::uint64_t begin = 0, end = 0;  // bytes from the start of the data buffer
-};
 
 /// What the header of a safetensors file says.
 struct SafetensorsHeader {
@@ -31,18 +23,18 @@ struct SafetensorsHeader {
 SafetensorsHeader parse_safetensors(std::span<const std::byte> bytes, const std::string& where);
 
 /// A mapped file with its header.
-class SafetensorsFile {
+class SafetensorsFile final : public TensorFile {
  public:
   /// Throws Error(io) or Error(bad_input).
   explicit SafetensorsFile(const std::string& path);
 
-  const std::string& path() const { return file_.path(); }
+  const std::string& path() const override { return file_.path(); }
+  const std::map<std::string, std::string>& metadata() const override { return header_.metadata; }
   const SafetensorsHeader& header() const { return header_; }
   /// nullptr if there is no such tensor.
   const TensorEntry* find(const std::string& name) const;
-  TensorView view(const TensorEntry& entry) const;
-  /// Lets the pages of a tensor (or of a part of it) leave memory.
-  void release(std::span<const std::byte> part) const { file_.release(part); }
+  TensorView view(const TensorEntry& entry) const override;
+  void release(std::span<const std::byte> part) const override { file_.release(part); }
 
  private:
   MappedFile file_;

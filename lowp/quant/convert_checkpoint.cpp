@@ -6,6 +6,7 @@
 
 #include "lowp/base/error.h"
 #include "lowp/checkpoint/dialect_support.h"
+#include "lowp/checkpoint/gguf_write.h"
 #include "lowp/checkpoint/model_writer.h"
 #include "lowp/quant/rules.h"
 
@@ -160,8 +161,24 @@ class Job {
   std::uint64_t done_ = 0, total_ = 0;
 };
 
+// One file instead of a folder, with an order, shapes and metadata of its own.
+ConvertReport convert_to_gguf(const ConvertRequest& request) {
+  const Checkpoint checkpoint(checkpoint::resolve_model(request.model));
+  const Dialect& from = source_dialect(checkpoint);
+  checkpoint::check_gguf_name(request.output, request.overwrite);
+  const checkpoint::GgufReport written = checkpoint::write_gguf(checkpoint, request.output, request.progress);
+  return {.from = from.name(),
+          .to = request.dialect,
+          .modules = written.modules,
+          .kept = {},
+          .file_bytes = written.file_bytes,
+          .warnings = checkpoint.warnings()};
+}
+
 }  // namespace
 
-ConvertReport convert_checkpoint(const ConvertRequest& request) { return Job(request).run(); }
+ConvertReport convert_checkpoint(const ConvertRequest& request) {
+  return request.dialect == checkpoint::gguf_dialect().name() ? convert_to_gguf(request) : Job(request).run();
+}
 
 }  // namespace lowp::quant

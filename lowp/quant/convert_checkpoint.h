@@ -11,7 +11,7 @@ namespace lowp::quant {
 
 struct ConvertRequest {
   std::string model;    // folder, file or org/name
-  std::string output;   // folder that must not exist yet, unless overwrite
+  std::string output;   // folder (with gguf, file .gguf) that must not exist yet, unless overwrite
   std::string dialect;  // to write
   bool overwrite = false;
   std::uint64_t shard_bytes = std::uint64_t{5} * 1000 * 1000 * 1000;
@@ -22,7 +22,7 @@ struct ConvertReport {
   std::string from, to;  // dialects
   std::uint64_t modules = 0;
   std::vector<std::string> kept;  // Linears in high precision
-  std::uint64_t file_bytes = 0;   // of all safetensors files written
+  std::uint64_t file_bytes = 0;   // of all files of tensors written
   std::vector<std::string> warnings;
 };
 

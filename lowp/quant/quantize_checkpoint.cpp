@@ -1,16 +1,22 @@
 #include "lowp/quant/quantize_checkpoint.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <filesystem>
 #include <map>
 
 #include "lowp/base/error.h"
 #include "lowp/checkpoint/dialect_support.h"
+#include "lowp/checkpoint/gguf_write.h"
 #include "lowp/checkpoint/model_config.h"
 #include "lowp/checkpoint/model_writer.h"
 #include "lowp/quant/plan.h"
 
 namespace lowp::quant {
 namespace {
+
+namespace fs = std::filesystem;
 
 using checkpoint::Checkpoint;
 using checkpoint::Dialect;
@@ -102,7 +108,7 @@ class Job {
     result.name =
         layer.source.stored ? layer.source.stored->file->path() + ": " + layer.module.name : layer.module.name;
     if (layer.source.stored) {
-      const checkpoint::SafetensorsFile* file = layer.source.stored->file;
+      const checkpoint::TensorFile* file = layer.source.stored->file;
       const std::size_t row = x.bytes.size() / static_cast<std::size_t>(layer.source.m);
       result.rows_read = [file, x, row](std::int64_t rows) {
         file->release(x.bytes.first(row * static_cast<std::size_t>(rows)));
@@ -225,8 +231,33 @@ class Job {
   std::uint64_t done_ = 0, total_ = 0;
 };
 
+// A folder that goes when the object goes.
+struct TemporaryFolder {
+  std::string path;
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    fs::remove_all(path, ignored);
+  }
+};
+
+// GGUF is one file whose tensors have another order and shape: the checkpoint is quantized beside it, then written.
+QuantizeReport quantize_to_gguf(QuantizeRequest request) {
+  const std::string output = request.output;
+  checkpoint::check_gguf_name(output, request.overwrite);
+  const TemporaryFolder folder{fmt::format("{}.quantized-{}", output, ::getpid())};
+  request.output = folder.path;
+  request.dialect = checkpoint::lowp_dialect().name();
+  QuantizeReport report = Job(std::move(request)).run();
+  report.file_bytes = checkpoint::write_gguf(Checkpoint(folder.path), output).file_bytes;
+  report.dialect = checkpoint::gguf_dialect().name();
+  return report;
+}
+
 }  // namespace
 
-QuantizeReport quantize_checkpoint(QuantizeRequest request) { return Job(std::move(request)).run(); }
+QuantizeReport quantize_checkpoint(QuantizeRequest request) {
+  if (request.dialect == checkpoint::gguf_dialect().name()) return quantize_to_gguf(std::move(request));
+  return Job(std::move(request)).run();
+}
 
 }  // namespace lowp::quant

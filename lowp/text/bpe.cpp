@@ -6,12 +6,14 @@
 #include <optional>
 
 #include "lowp/base/error.h"
+#include "lowp/base/utf8.h"
 
 namespace lowp::text {
 namespace {
 
 constexpr std::size_t kScanLimit = 32;  // bytes; beyond, a queue is faster than scans
 constexpr std::uint32_t kNone = ~std::uint32_t{0};
+constexpr std::string_view kMark = "\xE2\x96\x81";  // "▁"
 
 std::uint64_t pair_of(std::int32_t left, std::int32_t right) {
   return std::uint64_t{static_cast<std::uint32_t>(left)} << 32 | static_cast<std::uint32_t>(right);
@@ -24,12 +26,18 @@ void refuse_options(Fields& model) {
     fail(ErrorCode::unsupported, "{}: dropout makes encoding random", model.path("dropout"));
   for (const char* affix : {"continuing_subword_prefix", "end_of_word_suffix"})
     if (model.find(affix) && !model.string(affix).empty())
-      fail(ErrorCode::unsupported, "{}: only byte-level BPE, which has none", model.path(affix));
-  if (model.flag("byte_fallback", false))
-    fail(ErrorCode::unsupported, "{}: only byte-level BPE, which needs none", model.path("byte_fallback"));
-  // Every byte is a token (encode() insists), so nothing is unknown.
-  model.flag("fuse_unk", false);
-  if (model.find("unk_token")) model.string("unk_token");
+      fail(ErrorCode::unsupported, "{}: only '' is supported", model.path(affix));
+}
+
+// Whether some token has a mark after another character.
+bool joins_at_mark(const Vocabulary& vocabulary) {
+  for (std::int32_t id = 0; id < static_cast<std::int32_t>(vocabulary.size()); ++id) {
+    const std::string* token = vocabulary.token(id);
+    for (std::size_t at = token ? token->find(kMark) : std::string::npos; at != std::string::npos;
+         at = token->find(kMark, at + kMark.size()))
+      if (at > 0 && !std::string_view(*token).substr(0, at).ends_with(kMark)) return true;
+  }
+  return false;
 }
 
 // "a b", or ["a", "b"]; the views are into the value.
@@ -96,7 +104,8 @@ Merge MergeTable::find(std::int32_t left, std::int32_t right) const {
   return slots_[slot_of(pair_of(left, right))].merge;
 }
 
-Bpe::Bpe(Vocabulary vocabulary, MergeTable merges) : vocabulary_(std::move(vocabulary)), merges_(std::move(merges)) {
+Bpe::Bpe(Vocabulary vocabulary, MergeTable merges, bool byte_level)
+    : vocabulary_(std::move(vocabulary)), merges_(std::move(merges)), byte_level_(byte_level) {
   for (int byte = 0; byte < 256; ++byte) {
     std::string token;
     append_byte_character(token, static_cast<unsigned char>(byte));
@@ -104,28 +113,60 @@ Bpe::Bpe(Vocabulary vocabulary, MergeTable merges) : vocabulary_(std::move(vocab
   }
 }
 
-Bpe Bpe::parse(const Json& json, const std::string& where) {
+Bpe Bpe::parse(const Json& json, const std::string& where, bool byte_level) {
   Fields model(json, where);
   // Files from before 2022 leave the type out.
   if (const std::string type = model.find("type") ? model.string("type") : "BPE"; type != "BPE")
-    fail(ErrorCode::unsupported, "{}: only BPE is supported, found {}", model.path("type"), quote(type));
+    fail(ErrorCode::unsupported, "{}: only BPE and Unigram are supported, found {}", model.path("type"), quote(type));
   refuse_options(model);
   Vocabulary vocabulary = read_vocabulary(model);
   MergeTable merges = read_merges(model, vocabulary);
-  Bpe bpe(std::move(vocabulary), std::move(merges));
+  Bpe bpe(std::move(vocabulary), std::move(merges), byte_level);
+  bpe.read_characters(model);
   bpe.words_first_ = model.flag("ignore_merges", false);
   if (bpe.words_first_) {
     const auto size = static_cast<std::int32_t>(bpe.vocabulary_.size());
     for (std::int32_t id = 0; id < size; ++id)
       if (const std::string* token = bpe.vocabulary_.token(id))
-        if (auto bytes = spelled_bytes(*token)) bpe.words_.emplace(*std::move(bytes), id);
+        if (auto bytes = byte_level ? spelled_bytes(*token) : *token) bpe.words_.emplace(*std::move(bytes), id);
   }
   model.done();
   return bpe;
 }
 
+void Bpe::read_characters(Fields& model) {
+  const bool fallback = model.flag("byte_fallback", false);
+  fuse_unknown_ = model.flag("fuse_unk", false);
+  const std::string unknown = model.find("unk_token") ? model.string("unk_token") : "";
+  if (byte_level_) {
+    // Every byte is a token (encode() insists), so nothing is unknown.
+    if (fallback) fail(ErrorCode::unsupported, "{}: byte-level BPE needs none", model.path("byte_fallback"));
+    return;
+  }
+  if (fallback) fallback_ = ByteFallback(vocabulary_);
+  if (!unknown.empty()) {
+    const auto id = vocabulary_.find(unknown);
+    if (!id) fail(ErrorCode::bad_input, "{}: the vocabulary has no token {}", model.path("unk_token"), quote(unknown));
+    unknown_ = *id;
+  }
+  splits_at_mark_ = vocabulary_.find(kMark) && !joins_at_mark(vocabulary_);
+}
+
 void Bpe::encode(std::string_view word, BpeScratch& scratch, std::vector<std::int32_t>& out) const {
-  if (word.size() == 1 && !words_first_) {
+  // With ignore_merges the whole word counts.
+  while (splits_at_mark_ && !words_first_) {
+    std::size_t at = 0;
+    while (word.substr(at).starts_with(kMark)) at += kMark.size();
+    at = word.find(kMark, at);
+    if (at == word.npos) break;
+    encode_piece(word.substr(0, at), scratch, out);
+    word.remove_prefix(at);
+  }
+  encode_piece(word, scratch, out);
+}
+
+void Bpe::encode_piece(std::string_view word, BpeScratch& scratch, std::vector<std::int32_t>& out) const {
+  if (byte_level_ && word.size() == 1 && !words_first_) {
     if (const std::int32_t id = byte_ids_[static_cast<unsigned char>(word[0])]; id >= 0) return out.push_back(id);
   }
   BpeScratch::CachedWord* cached = nullptr;
@@ -154,12 +195,29 @@ void Bpe::merge_word(std::string_view word, BpeScratch& scratch) const {
     if (const auto at = words_.find(word); at != words_.end()) return ids.assign(1, at->second);
   }
   ids.clear();
+  byte_level_ ? append_bytes(word, ids) : append_characters(word, ids);
+  ids.size() <= kScanLimit ? merge_by_scan(scratch) : merge_by_queue(scratch);
+}
+
+void Bpe::append_bytes(std::string_view word, std::vector<std::int32_t>& ids) const {
   for (const char c : word) {
     const auto byte = static_cast<unsigned char>(c);
     ids.push_back(byte_ids_[byte]);
     if (ids.back() < 0) fail(ErrorCode::unsupported, "the tokenizer has no token for the byte {:#04x}", byte);
   }
-  word.size() <= kScanLimit ? merge_by_scan(scratch) : merge_by_queue(scratch);
+}
+
+void Bpe::append_characters(std::string_view word, std::vector<std::int32_t>& ids) const {
+  bool after_unknown = false;
+  for (std::size_t at = 0; at < word.size();) {
+    const std::string_view character = word.substr(at, next_utf8(word, at).length);
+    at += character.size();
+    const auto id = vocabulary_.find(character);
+    const bool known = id || fallback_.append(character, ids);
+    if (id) ids.push_back(*id);
+    if (!known && unknown_ >= 0 && !(after_unknown && fuse_unknown_)) ids.push_back(unknown_);
+    after_unknown = !known;
+  }
 }
 
 void Bpe::merge_by_scan(BpeScratch& scratch) const {

@@ -1,4 +1,5 @@
-// Byte-level byte pair encoding: the bytes of a word, merged pair by pair in the order of training.
+// Byte pair encoding: the bytes of a word, or its characters as SentencePiece has it, merged pair by pair in the order
+// of training.
 #pragma once
 
 #include <array>
@@ -68,17 +69,23 @@ class BpeScratch {
 /// The "model" of a tokenizer.json.
 class Bpe {
  public:
-  /// Throws Error(bad_input) for a malformed model, Error(unsupported) for another kind, naming the field.
-  static Bpe parse(const Json& model, const std::string& where);
+  /// `byte_level`: whether words are merged from bytes. Throws Error(bad_input) for a malformed model,
+  /// Error(unsupported) for another kind, naming the field.
+  static Bpe parse(const Json& model, const std::string& where, bool byte_level);
 
-  /// Appends the tokens of a word (bytes of valid UTF-8). Throws Error(unsupported) if the vocabulary lacks a byte.
+  /// Appends the tokens of a word (bytes of valid UTF-8). Throws Error(unsupported) if a byte-level vocabulary lacks a
+  /// byte; characters that others lack are bytes by fallback, the token for the unknown, or nothing.
   void encode(std::string_view word, BpeScratch& scratch, std::vector<std::int32_t>& out) const;
 
   Vocabulary& vocabulary() { return vocabulary_; }
   const Vocabulary& vocabulary() const { return vocabulary_; }
 
  private:
-  Bpe(Vocabulary vocabulary, MergeTable merges);
+  Bpe(Vocabulary vocabulary, MergeTable merges, bool byte_level);
+  void read_characters(class Fields& model);
+  void encode_piece(std::string_view word, BpeScratch& scratch, std::vector<std::int32_t>& out) const;
+  void append_bytes(std::string_view word, std::vector<std::int32_t>& ids) const;
+  void append_characters(std::string_view word, std::vector<std::int32_t>& ids) const;
   void merge_word(std::string_view word, BpeScratch& scratch) const;
   void merge_by_scan(BpeScratch& scratch) const;
   void merge_by_queue(BpeScratch& scratch) const;
@@ -88,6 +95,13 @@ class Bpe {
   std::array<std::int32_t, 256> byte_ids_;  // -1: the vocabulary lacks it
   bool words_first_ = false;                // ignore_merges: a word that is a token is not merged from its bytes
   std::unordered_map<std::string, std::int32_t, StringHash, std::equal_to<>> words_;
+
+  bool byte_level_;
+  // Of characters:
+  ByteFallback fallback_;
+  std::int32_t unknown_ = -1;
+  bool fuse_unknown_ = false;
+  bool splits_at_mark_ = false;  // no token has a "▁" after another character: merging stays between them
 };
 
 }  // namespace lowp::text

@@ -77,14 +77,4 @@ PostProcessor PostProcessor::parse(const Json& json, const std::string& where, c
   return result;
 }
 
-void check_decoder(const Json& json, const std::string& where) {
-  int count = 0;
-  visit_components(json, where, "decoders", [&](const std::string& type, Fields& fields) {
-    if (type != "ByteLevel" || count++ > 0)
-      fail(ErrorCode::unsupported, "{}: only ByteLevel is supported, found {}", fields.where(), quote(type));
-    read_byte_level(fields);
-  });
-  if (count == 0) fail(ErrorCode::unsupported, "{}: only ByteLevel is supported, found none", where);
-}
-
 }  // namespace lowp::text

@@ -1,4 +1,4 @@
-// What is put around a text's tokens, and how a text is made of tokens.
+// What is put around a text's tokens.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,5 @@ struct PostProcessor {
   /// Throws Error(bad_input) or Error(unsupported), naming the component.
   static PostProcessor parse(const Json& post_processor, const std::string& where, const Vocabulary& vocabulary);
 };
-
-/// Throws Error(unsupported) unless the "decoder" of a tokenizer.json is ByteLevel, the only one there is.
-void check_decoder(const Json& decoder, const std::string& where);
 
 }  // namespace lowp::text

@@ -107,14 +107,15 @@ PreTokenizer PreTokenizer::parse(const Json& json, const std::string& where) {
       fail(ErrorCode::unsupported, "{}: more than {} components", fields.where(), kMaxStages);
     result.add_component(type, fields);
   });
-  if (!result.byte_level_)
-    fail(ErrorCode::unsupported, "{}: only byte-level tokenizers are supported: no ByteLevel here", where);
   return result;
 }
 
 void PreTokenizer::add_component(const std::string& type, Fields& fields) {
   const auto add = [&](const std::string& pattern, SplitBehavior behavior, bool invert = false) {
-    stages_.push_back({Regex(pattern, fields.where()), behavior, invert});
+    Stage& stage = stages_.emplace_back();
+    stage.regex.emplace(pattern, fields.where());
+    stage.behavior = behavior;
+    stage.invert = invert;
   };
   if (type == "Split") {
     const std::string pattern = read_pattern(fields);
@@ -127,6 +128,8 @@ void PreTokenizer::add_component(const std::string& type, Fields& fields) {
     add(fmt::format("[{0}]+|[^{0}{1}]+", kWordClass, white_space_class()), SplitBehavior::removed, true);
   } else if (type == "WhitespaceSplit") {
     add(fmt::format("[{}]", white_space_class()), SplitBehavior::removed);
+  } else if (type == "Metaspace") {
+    stages_.push_back(metaspace(fields));
   } else if (type == "ByteLevel") {
     byte_level_ = true;
     Stage stage;
@@ -139,21 +142,50 @@ void PreTokenizer::add_component(const std::string& type, Fields& fields) {
   }
 }
 
-void PreTokenizer::split(std::string_view text, Regex::Scratch& scratch, const Sink& word) const {
-  if (!text.empty()) run(0, text, scratch, word);
+PreTokenizer::Stage PreTokenizer::metaspace(Fields& fields) {
+  Stage stage;
+  stage.mark = fields.string("replacement");
+  if (stage.mark.empty()) fail(ErrorCode::bad_input, "{}: an empty replacement", fields.where());
+  const bool prefix = fields.flag("add_prefix_space", true);
+  const std::string scheme = fields.find("prepend_scheme") ? fields.string("prepend_scheme")
+                             : prefix                      ? "always"
+                                                           : "never";
+  if (scheme != "always" && scheme != "first" && scheme != "never")
+    fail(ErrorCode::bad_input, "{}: no such scheme: {}", fields.path("prepend_scheme"), quote(scheme));
+  stage.prepend = scheme == "always"  ? Stage::Prepend::always
+                  : scheme == "first" ? Stage::Prepend::first
+                                      : Stage::Prepend::never;
+  if (fields.flag("split", true)) {
+    stage.regex.emplace(quote_regex(stage.mark), fields.where());
+    stage.behavior = SplitBehavior::merged_with_next;
+  }
+  return stage;
 }
 
-void PreTokenizer::run(std::size_t index, std::string_view text, Regex::Scratch& scratch, const Sink& word) const {
+void PreTokenizer::split(std::string_view text, bool first, Regex::Scratch& scratch, const Sink& word) const {
+  if (!text.empty()) run(0, text, first, scratch, word);
+}
+
+void PreTokenizer::run(std::size_t index, std::string_view text, bool first, Regex::Scratch& scratch,
+                       const Sink& word) const {
   if (index == stages_.size()) return word(text);
   const Stage& stage = stages_[index];
   std::string with_space;
+  if (!stage.mark.empty()) {
+    const bool prepends = stage.prepend == Stage::Prepend::always || (stage.prepend == Stage::Prepend::first && first);
+    if (prepends && !text.starts_with(' ') && !text.starts_with(stage.mark)) with_space = stage.mark;
+    for (const char c : text) c == ' ' ? with_space.append(stage.mark) : with_space.append(1, c);
+    text = with_space;
+  }
   if (stage.add_space && !text.starts_with(' ')) {
     with_space.reserve(text.size() + 1);
     with_space.append(" ").append(text);
     text = with_space;
   }
-  if (!stage.regex) return run(index + 1, text, scratch, word);
-  Joiner parts(stage.behavior, text, [&](std::string_view part) { run(index + 1, part, scratch, word); });
+  if (!stage.regex) return run(index + 1, text, first, scratch, word);
+  Joiner parts(stage.behavior, text, [&](std::string_view part) {
+    run(index + 1, part, first && part.data() == text.data(), scratch, word);
+  });
   std::size_t done = 0;  // text before is in parts
   Regex::Match match;
   for (std::size_t from = 0; from <= text.size() && stage.regex->find(text, from, scratch, match);) {

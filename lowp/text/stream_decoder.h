@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "lowp/text/decoder.h"
 #include "lowp/text/tokenizer.h"
 
 namespace lowp::text {
@@ -17,13 +18,13 @@ class StreamDecoder {
 
   /// The text that is certain with this token; may be empty. Throws Error(usage) for an id without a token.
   std::string push(std::int32_t id);
-  /// At the end: U+FFFD if bytes of an unfinished character are left, else nothing.
+  /// At the end: what was held back, U+FFFD for bytes of an unfinished character.
   std::string flush();
 
  private:
   const Tokenizer& tokenizer_;
   bool skip_special_;
-  std::string pending_;  // the beginning of a character
+  Decoder::State state_;
 };
 
 }  // namespace lowp::text

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <mutex>
 #include <utility>
+#include <variant>
 
 #include "lowp/base/error.h"
 #include "lowp/base/file.h"
@@ -14,6 +15,7 @@
 #include "lowp/text/normalizer.h"
 #include "lowp/text/post_processor.h"
 #include "lowp/text/pretokenizer.h"
+#include "lowp/text/unigram.h"
 
 namespace lowp::text {
 namespace {
@@ -27,6 +29,7 @@ const Json& or_null(const Json* value) { return value ? *value : kAbsent; }
 struct Scratch {
   Regex::Scratch regex;
   BpeScratch bpe;
+  UnigramScratch unigram;
   std::vector<AddedTokenFinder::Part> raw_parts, parts;
   std::string normalized;
 };
@@ -38,17 +41,27 @@ class Tokenizer::Impl {
   Impl(Fields& file);
 
   void encode(std::string_view text, std::vector<std::int32_t>& out) const;
-  const Vocabulary& vocabulary() const { return bpe_.vocabulary(); }
+  const Vocabulary& vocabulary() const {
+    return std::visit([](const auto& model) -> const Vocabulary& { return model.vocabulary(); }, model_);
+  }
+  const Decoder& decoder() const { return decoder_; }
   bool is_special(std::int32_t id) const { return std::binary_search(special_.begin(), special_.end(), id); }
   const PostProcessor& post_processor() const { return post_processor_; }
 
  private:
+  using Model = std::variant<Bpe, Unigram>;
+  static Model parse_model(const Json& json, const std::string& where, bool byte_level);
+  Vocabulary& vocabulary() {
+    return std::visit([](auto& model) -> Vocabulary& { return model.vocabulary(); }, model_);
+  }
   void read_added_tokens(const Json& list, const std::string& where);
+  void encode_word(std::string_view word, Scratch& scratch, std::vector<std::int32_t>& out) const;
   void encode(std::string_view text, Scratch& scratch, std::vector<std::int32_t>& out) const;
 
-  Bpe bpe_;
   Normalizer normalizer_;
   PreTokenizer pre_tokenizer_;
+  Decoder decoder_;
+  Model model_;
   AddedTokenFinder raw_tokens_, normalized_tokens_;  // looked for before and after normalization
   std::vector<std::int32_t> special_;                // sorted
   PostProcessor post_processor_;
@@ -57,21 +70,38 @@ class Tokenizer::Impl {
 };
 
 Tokenizer::Impl::Impl(Fields& file)
-    : bpe_(Bpe::parse(file.object("model"), file.path("model"))),
-      normalizer_(Normalizer::parse(or_null(file.find("normalizer")), file.path("normalizer"))),
-      pre_tokenizer_(PreTokenizer::parse(or_null(file.find("pre_tokenizer")), file.path("pre_tokenizer"))) {
+    : normalizer_(Normalizer::parse(or_null(file.find("normalizer")), file.path("normalizer"))),
+      pre_tokenizer_(PreTokenizer::parse(or_null(file.find("pre_tokenizer")), file.path("pre_tokenizer"))),
+      decoder_(Decoder::parse(or_null(file.find("decoder")), file.path("decoder"))),
+      model_(parse_model(file.object("model"), file.path("model"), pre_tokenizer_.is_byte_level())) {
+  if (pre_tokenizer_.is_byte_level() != decoder_.is_byte_level())
+    fail(ErrorCode::unsupported, "{}: pre_tokenizer and decoder: ByteLevel in one of them only", file.where());
   if (file.find("added_tokens")) read_added_tokens(file.array("added_tokens"), file.path("added_tokens"));
   post_processor_ =
       PostProcessor::parse(or_null(file.find("post_processor")), file.path("post_processor"), vocabulary());
-  check_decoder(or_null(file.find("decoder")), file.path("decoder"));
+  if (!decoder_.is_byte_level()) vocabulary().respell([&](std::string_view token) { return decoder_.bytes(token); });
   file.find("truncation"), file.find("padding");
   if (file.find("version") && file.string("version") != "1.0")
     fail(ErrorCode::unsupported, "{}: expected '1.0', found {}", file.path("version"), quote(file.string("version")));
   file.done();
 }
 
+Tokenizer::Impl::Model Tokenizer::Impl::parse_model(const Json& json, const std::string& where, bool byte_level) {
+  Fields fields(json, where);
+  if (!fields.find("type") || fields.string("type") != "Unigram") return Bpe::parse(json, where, byte_level);
+  if (byte_level) fail(ErrorCode::unsupported, "{}: byte-level Unigram is not supported", where);
+  return Unigram::parse(json, where);
+}
+
+void Tokenizer::Impl::encode_word(std::string_view word, Scratch& scratch, std::vector<std::int32_t>& out) const {
+  if (const auto* bpe = std::get_if<Bpe>(&model_))
+    bpe->encode(word, scratch.bpe, out);
+  else
+    std::get<Unigram>(model_).encode(word, scratch.unigram, out);
+}
+
 void Tokenizer::Impl::read_added_tokens(const Json& list, const std::string& where) {
-  for (const AddedToken& token : parse_added_tokens(list, where, bpe_.vocabulary())) {
+  for (const AddedToken& token : parse_added_tokens(list, where, vocabulary())) {
     std::string buffer;
     if (token.normalized)
       normalized_tokens_.add(token, normalizer_.apply(token.content, buffer));
@@ -98,19 +128,21 @@ void Tokenizer::Impl::encode(std::string_view text, std::vector<std::int32_t>& o
 }
 
 void Tokenizer::Impl::encode(std::string_view text, Scratch& scratch, std::vector<std::int32_t>& out) const {
-  const PreTokenizer::Sink encode_word = [&](std::string_view word) { bpe_.encode(word, scratch.bpe, out); };
+  const PreTokenizer::Sink sink = [&](std::string_view word) { encode_word(word, scratch, out); };
   raw_tokens_.split(text, scratch.raw_parts);
   for (const auto& raw : scratch.raw_parts) {
     if (raw.id >= 0) {
       out.push_back(raw.id);
       continue;
     }
-    normalized_tokens_.split(normalizer_.apply(raw.text, scratch.normalized), scratch.parts);
+    const std::string_view normalized = normalizer_.apply(raw.text, scratch.normalized);
+    normalized_tokens_.split(normalized, scratch.parts);
     for (const auto& part : scratch.parts) {
       if (part.id >= 0)
         out.push_back(part.id);
       else
-        pre_tokenizer_.split(part.text, scratch.regex, encode_word);
+        pre_tokenizer_.split(part.text, raw.text.data() == text.data() && part.text.data() == normalized.data(),
+                             scratch.regex, sink);
     }
   }
 }
@@ -123,7 +155,10 @@ Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 Tokenizer Tokenizer::from_file(const std::string& path) { return from_json(read_text(path), path); }
 
 Tokenizer Tokenizer::from_json(std::string_view text, const std::string& where) {
-  const Json json = parse_json(text, where);
+  return from_parsed(parse_json(text, where), where);
+}
+
+Tokenizer Tokenizer::from_parsed(const Json& json, const std::string& where) {
   Fields file(json, where);
   return Tokenizer(std::make_unique<const Impl>(file));
 }
@@ -143,16 +178,19 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view utf8, bool add_spec
 }
 
 std::string Tokenizer::decode(std::span<const std::int32_t> ids, bool skip_special) const {
-  std::string all;
-  for (const std::int32_t id : ids) {
-    const std::string& part = bytes(id);
-    if (!skip_special || !is_special(id)) all += part;
-  }
   std::string text;
-  text.reserve(all.size());
-  if (append_lossy(text, all) > 0) text += kReplacement;
+  Decoder::State state;
+  for (const std::int32_t id : ids) decode_token(id, skip_special, state, text);
+  decode_end(state, text);
   return text;
 }
+
+void Tokenizer::decode_token(std::int32_t id, bool skip_special, Decoder::State& state, std::string& out) const {
+  bytes(id);  // throws for an id without a token
+  if (!skip_special || !is_special(id)) impl_->decoder().push(impl_->vocabulary(), id, state, out);
+}
+
+void Tokenizer::decode_end(Decoder::State& state, std::string& out) const { impl_->decoder().finish(state, out); }
 
 const std::string& Tokenizer::bytes(std::int32_t id) const {
   if (!token(id)) fail(ErrorCode::usage, "no token has the id {}; the tokenizer has ids below {}", id, vocab_size());

@@ -9,11 +9,15 @@
 #include <string_view>
 #include <vector>
 
+#include "lowp/base/json.h"
+#include "lowp/text/decoder.h"
+
 namespace lowp::text {
 
-/// A tokenizer.json: byte-level BPE as in GPT-2, Llama 3, Qwen and gpt-oss. The pipeline: split by added tokens,
-/// normalize, split into words, merge the bytes of each word, put tokens such as BOS around. "truncation" and "padding"
-/// are not applied. May be used from any number of threads at once.
+/// A tokenizer.json: byte-level BPE as in GPT-2, Llama 3, Qwen and gpt-oss, SentencePiece's BPE as in Llama 2, Mistral
+/// and Gemma, and Unigram. The pipeline: split by added tokens, normalize, split into words, find the tokens of each
+/// word, put tokens such as BOS around. "truncation" and "padding" are not applied. May be used from any number of
+/// threads at once.
 class Tokenizer {
  public:
   /// Throws Error(io), Error(bad_input) for a file that is not what it claims to be, and Error(unsupported) for a
@@ -21,6 +25,7 @@ class Tokenizer {
   static Tokenizer from_file(const std::string& path);
   /// The same from the file's text; `where` names the source in messages.
   static Tokenizer from_json(std::string_view text, const std::string& where);
+  static Tokenizer from_parsed(const Json& json, const std::string& where);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
@@ -32,6 +37,9 @@ class Tokenizer {
 
   /// The text of ids, with U+FFFD in place of what is not UTF-8. Throws Error(usage) for an id without a token.
   std::string decode(std::span<const std::int32_t> ids, bool skip_special = false) const;
+  /// The same token by token: appends what is certain to `out`; see StreamDecoder.
+  void decode_token(std::int32_t id, bool skip_special, Decoder::State& state, std::string& out) const;
+  void decode_end(Decoder::State& state, std::string& out) const;
 
   /// What an id alone decodes to: bytes, not always whole characters. Throws Error(usage) for an id without a token.
   const std::string& bytes(std::int32_t id) const;

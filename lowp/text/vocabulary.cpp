@@ -1,5 +1,6 @@
 #include "lowp/text/vocabulary.h"
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -51,6 +52,17 @@ std::optional<std::string> spelled_bytes(std::string_view token) {
   return bytes;
 }
 
+int fallback_byte(std::string_view token) {
+  if (token.size() != 6 || !token.starts_with("<0x") || token[5] != '>') return -1;
+  int value = 0;
+  for (const char c : token.substr(3, 2)) {
+    const bool digit = c >= '0' && c <= '9';
+    if (!digit && (c < 'A' || c > 'F')) return -1;
+    value = 16 * value + (digit ? c - '0' : c - 'A' + 10);
+  }
+  return value;
+}
+
 Vocabulary::Vocabulary(std::size_t tokens, std::string where)
     : where_(std::move(where)), id_limit_(static_cast<std::int64_t>(tokens) + kGaps) {
   ids_.reserve(tokens);
@@ -81,6 +93,11 @@ void Vocabulary::add(std::string_view token, std::int32_t id, std::string bytes)
   bytes_[index] = std::move(bytes);
 }
 
+void Vocabulary::respell(const std::function<std::string(std::string_view)>& spell) {
+  for (std::size_t i = 0; i < tokens_.size(); ++i)
+    if (tokens_[i]) bytes_[i] = spell(*tokens_[i]);
+}
+
 std::optional<std::int32_t> Vocabulary::find(std::string_view token) const {
   const auto at = ids_.find(token);
   return at == ids_.end() ? std::nullopt : std::optional(at->second);
@@ -88,6 +105,18 @@ std::optional<std::int32_t> Vocabulary::find(std::string_view token) const {
 
 const std::string* Vocabulary::token(std::int32_t id) const {
   return id >= 0 && static_cast<std::size_t>(id) < tokens_.size() ? tokens_[static_cast<std::size_t>(id)] : nullptr;
+}
+
+ByteFallback::ByteFallback(const Vocabulary& vocabulary) : ids_(256, -1) {
+  for (int byte = 0; byte < 256; ++byte)
+    ids_[static_cast<std::size_t>(byte)] = vocabulary.find(fmt::format("<0x{:02X}>", byte)).value_or(-1);
+}
+
+bool ByteFallback::append(std::string_view bytes, std::vector<std::int32_t>& out) const {
+  const auto id = [&](char c) { return ids_[static_cast<unsigned char>(c)]; };
+  if (ids_.empty() || std::any_of(bytes.begin(), bytes.end(), [&](char c) { return id(c) < 0; })) return false;
+  for (const char c : bytes) out.push_back(id(c));
+  return true;
 }
 
 }  // namespace lowp::text

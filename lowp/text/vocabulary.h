@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -23,6 +24,10 @@ void append_byte_character(std::string& out, unsigned char byte);
 /// The bytes that a token spells; nullopt if a character of it stands for no byte.
 std::optional<std::string> spelled_bytes(std::string_view token);
 
+/// The byte that a token such as "<0xE4>" stands for where bytes that are no token are spelled so; -1 for another
+/// token.
+int fallback_byte(std::string_view token);
+
 /// The two-way map between tokens and ids. Ids may leave gaps.
 class Vocabulary {
  public:
@@ -34,6 +39,8 @@ class Vocabulary {
   void add(std::string_view token, std::int32_t id);
   /// The same for a token that stands for its own text.
   void add_verbatim(std::string_view token, std::int32_t id);
+  /// Gives every token the bytes that `spell` makes of it.
+  void respell(const std::function<std::string(std::string_view token)>& spell);
 
   /// The largest id + 1.
   std::size_t size() const { return tokens_.size(); }
@@ -51,6 +58,18 @@ class Vocabulary {
   std::unordered_map<std::string, std::int32_t, StringHash, std::equal_to<>> ids_;
   std::vector<const std::string*> tokens_;  // by id, keys of ids_
   std::vector<std::string> bytes_;          // by id
+};
+
+/// Spells what is no token by the tokens of its bytes.
+class ByteFallback {
+ public:
+  ByteFallback() = default;  // spells nothing
+  explicit ByteFallback(const Vocabulary& vocabulary);
+  /// Appends the tokens of the bytes; false, and nothing appended, if the vocabulary lacks one.
+  bool append(std::string_view bytes, std::vector<std::int32_t>& out) const;
+
+ private:
+  std::vector<std::int32_t> ids_;  // by byte, -1: no token
 };
 
 }  // namespace lowp::text

@@ -26,6 +26,17 @@ std::string seed(std::string_view normalizer, std::string_view pre_tokenizer, st
   return json + '\0' + std::string(text);
 }
 
+// SentencePiece's ways.
+const std::string kCharacters = R"({"normalizer":{"type":"Sequence","normalizers":[{"type":"Prepend","prepend":"▁"},
+{"type":"Replace","pattern":{"String":" "},"content":"▁"}]},"decoder":{"type":"Sequence","decoders":[{"type":"Replace",
+"pattern":{"String":"▁"},"content":" "},{"type":"ByteFallback"},{"type":"Fuse"},{"type":"Strip","content":" ","start":1,
+"stop":0}]},"model":{"type":"BPE","byte_fallback":true,"fuse_unk":true,"unk_token":"u","vocab":{"u":0,"a":1,"▁":2,
+"▁a":3,"<0xC3>":4,"<0xA9>":5},"merges":["▁ a"]}})";
+const std::string kUnigram = R"({"normalizer":{"type":"Sequence","normalizers":[{"type":"NFKC"},{"type":"Lowercase"},
+{"type":"Strip","strip_left":true,"strip_right":true}]},"pre_tokenizer":{"type":"Metaspace","replacement":"▁",
+"prepend_scheme":"first"},"decoder":{"type":"Metaspace","replacement":"▁"},"model":{"type":"Unigram","unk_id":0,
+"vocab":[["u",0],["a",-1],["▁",-2.5],["▁a",-3],["ab",-1]]}})";
+
 }  // namespace
 
 std::vector<std::string> fuzz_seeds() {
@@ -48,6 +59,8 @@ std::vector<std::string> fuzz_seeds() {
            "a's b1' 11"),
       seed("null", split(R"((?:a+)+b)", "Contiguous", R"({"type":"WhitespaceSplit"},)"),
            "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa ab"),
+      kCharacters + '\0' + " a  a\xC3\xA9 bb",
+      kUnigram + '\0' + " A  ab c\xEF\xAC\x81",
   };
 }
 

@@ -69,6 +69,22 @@ TEST_P(Architecture, ShapesAreChecked) {
   EXPECT_THROW(checkpoint::check_shapes(*config, model), Error);
 }
 
+// A file made by the gguf package: names, metadata, and the order of rows that llama.cpp's converter gives q and k.
+TEST(GgufModel, LogitsAgreeWithTransformers) {
+  const std::string path = std::string(LOWP_SOURCE_DIR) + "/tests/golden/gguf_llama.gguf";
+  const checkpoint::Checkpoint file(path);
+  const checkpoint::GgufMetadata& metadata = file.gguf()->metadata();
+  const auto tokens = metadata.array("expected.tokens", checkpoint::GgufType::i32)->get<std::vector<std::int32_t>>();
+  const auto expected = metadata.array("expected.logits", checkpoint::GgufType::f32)->get<std::vector<float>>();
+  models::Model model(path, {formats::Elem::f32});
+  models::Cache cache(model.config());
+  const models::Chunk chunk{tokens, &cache};
+  const std::vector<float> found = model.logits(model.forward({&chunk, 1}));
+  EXPECT_LT(
+      rms_error(found, {DType::f32, {static_cast<std::int64_t>(expected.size())}, std::as_bytes(std::span(expected))}),
+      2e-5);
+}
+
 INSTANTIATE_TEST_SUITE_P(Golden, Architecture, testing::Values("qwen2", "gemma3"),
                          [](const auto& instance) { return std::string(instance.param); });
 

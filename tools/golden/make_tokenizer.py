@@ -4,13 +4,13 @@ package gives them.
     python make_tokenizer.py OUT_DIR          (tokenizers 0.23)
 
 The small tokenizers have the pipelines of GPT-2, Llama 3, Qwen 2/3 and gpt-oss, one mixed from the parts that those do
-not use, and vocabularies trained here on generated text. The model's own, models/bookworm-8m/tokenizer.json, is
-"bookworm".
+not use, SentencePiece's BPE as in Llama 2, Mistral and Gemma, a Unigram as in T5, and vocabularies trained here on
+generated text. The model's own, models/bookworm-8m/tokenizer.json, is "bookworm".
 
 tokenizer_cases.jsonl: the first line is {"tokenizers": [name, ...]}; each other line {"text": t, "repeat": n (if not 1),
 "counts": [...], "hashes": [...], "ids": [...] (of the first tokenizer, in the first cases)}. The input is the text n
 times; counts and hashes (FNV-1a over the ids as little-endian int32) are of the ids of each tokenizer, with special
-tokens.
+tokens; "texts" are the hashes of what the ids decode to, of the tokenizers that are not byte-level.
 
 PCRE2 10.42 knows Unicode 14, the tokenizers package 16: the texts have only characters of 14, which is what Python 3.11
 knows.
@@ -144,6 +144,60 @@ def mixed():
     return result
 
 
+def sentencepiece(special, normalizer, decoder, pre_tokenizer=None):
+    """A BPE of characters with bytes to fall back on; the special tokens come first, then the bytes."""
+    result = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    result.normalizer, result.pre_tokenizer = normalizer, pre.Metaspace(prepend_scheme="never")
+    reserved = ["<unk>", "<s>", "</s>"] + [f"<0x{b:02X}>" for b in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, show_progress=False, limit_alphabet=120, special_tokens=reserved)
+    result.train_from_iterator(corpus(random.Random(1)), trainer)
+    value = json.loads(result.to_str())
+    value["added_tokens"] = value["added_tokens"][:3]
+    value["pre_tokenizer"] = None
+    result = Tokenizer.from_str(json.dumps(value))
+    if pre_tokenizer:
+        result.pre_tokenizer = pre_tokenizer
+    result.decoder = decoder
+    result.post_processor = processors.TemplateProcessing("<s> $A", "<s> $A <s> $B", [("<s>", 1)])
+    result.add_tokens(special)
+    return result
+
+
+MARK = "\u2581"
+
+
+def mark_decoder(*more):
+    return decoders.Sequence([decoders.Replace(MARK, " "), decoders.ByteFallback(), decoders.Fuse(), *more])
+
+
+def llama2():
+    marks = normalizers.Sequence([normalizers.Prepend(MARK), normalizers.Replace(" ", MARK)])
+    return sentencepiece([], marks, mark_decoder(decoders.Strip(" ", 1, 0)))
+
+
+def mistral():
+    metaspace = pre.Metaspace(prepend_scheme="first", split=False)
+    return sentencepiece([added("[INST]")], None, mark_decoder(decoders.Strip(" ", 1, 0)), metaspace)
+
+
+def gemma():
+    special = [added("<|start|>"), added("\n\n", special=False)]
+    return sentencepiece(special, normalizers.Replace(" ", MARK), mark_decoder(), pre.Split(" ", "merged_with_previous"))
+
+
+def unigram():
+    result = Tokenizer(models.Unigram())
+    result.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip(True, True), normalizers.Lowercase()])
+    result.pre_tokenizer = pre.Metaspace(prepend_scheme="always")
+    result.decoder = decoders.Metaspace(prepend_scheme="always")
+    trainer = trainers.UnigramTrainer(vocab_size=VOCABULARY, show_progress=False, unk_token="<unk>",
+                                      special_tokens=["<pad>", "</s>", "<unk>"])
+    result.train_from_iterator(corpus(random.Random(1)), trainer)
+    result.post_processor = processors.TemplateProcessing("$A </s>", "$A </s> $B </s>", [("</s>", 1)])
+    return result
+
+
 def random_text(rng):
     pools = [
         lambda: rng.choice(WORDS),
@@ -179,15 +233,21 @@ def cases():
 
 
 def fnv(ids):
+    return fnv_bytes(b"".join(i.to_bytes(4, "little") for i in ids))
+
+
+def fnv_bytes(data):
     value = 0x811C9DC5
-    for byte in b"".join(i.to_bytes(4, "little") for i in ids):
+    for byte in data:
         value = (value ^ byte) * 0x01000193 & 0xFFFFFFFF
     return f"{value:08x}"
 
 
 def main():
     out = pathlib.Path(sys.argv[1])
-    made = {"gpt2": gpt2(), "llama3": llama3(), "qwen": qwen(), "gpt_oss": gpt_oss(), "mixed": mixed()}
+    made = {"gpt2": gpt2(), "llama3": llama3(), "qwen": qwen(), "gpt_oss": gpt_oss(), "mixed": mixed(),
+            "llama2": llama2(), "mistral": mistral(), "gemma": gemma(), "unigram": unigram()}
+    of_characters = ["llama2", "mistral", "gemma", "unigram"]
     for name, one in made.items():
         compact = json.dumps(json.loads(one.to_str()), ensure_ascii=False, separators=(",", ":"))
         if name == "gpt2":  # the older spelling of merges
@@ -202,6 +262,8 @@ def main():
         ids = [one.encode(text * repeat).ids for one in every.values()]
         case = {"text": text, **({"repeat": repeat} if repeat != 1 else {})}
         case |= {"counts": [len(i) for i in ids], "hashes": [fnv(i) for i in ids]}
+        case["texts"] = [fnv_bytes(every[name].decode(i, skip_special_tokens=False).encode())
+                         for name, i in zip(every, ids) if name in of_characters]
         lines.append(case | ({"ids": ids[0]} if number < 60 else {}))
     text = "".join(json.dumps(line, ensure_ascii=True, separators=(",", ":")) + "\n" for line in lines)
     (out / "tokenizer_cases.jsonl").write_text(text)
