@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <span>
+#include <utility>
+#include <variant>
 
 #include "lowp/base/error.h"
 #include "lowp/engine/engine.h"

@@ -1,6 +1,7 @@
 // A whole model through the engine: prefill, decoding, batched decoding, memory.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <vector>
 

@@ -142,8 +142,9 @@ void add_kernels(CLI::App& bench) {
   command->callback([options] { run_kernels(*options); });
 }
 
-struct ModelOptions {
-  std::string device = "auto", model, shapes, recipe = "bf16", compare;
+struct WholeModelOptions {
+  std::string model, shapes, recipe = "bf16", compare;
+  ModelOptions load;
   bench::ModelBench what;
   bool json = false;
 };
@@ -169,18 +170,18 @@ void print_model(const models::Model& model, const bench::Device& device, const 
   fmt::print("{}", table.text());
 }
 
-void run_model(ModelOptions& options) {
+void run_model(WholeModelOptions& options) {
   if (options.model.empty() == options.shapes.empty())
     fail(ErrorCode::usage, "bench model takes either MODEL or --shapes NAME");
-  check_device(options.device);
+  check_device(options.load.device);
   const std::unique_ptr<bench::Device> device = bench::cpu_device();
   const std::vector<bench::Row> others =
       options.compare.empty() ? std::vector<bench::Row>{} : bench::read_rows(options.compare);
+  const models::LoadOptions load = load_options(options.load);
   const Stopwatch watch;
-  const auto model = options.shapes.empty()
-                         ? std::make_unique<models::Model>(options.model, models::LoadOptions{})
-                         : std::make_unique<models::Model>(models::shape(options.shapes),
-                                                           formats::recipe(options.recipe), models::LoadOptions{});
+  const auto model = options.shapes.empty() ? std::make_unique<models::Model>(options.model, load)
+                                            : std::make_unique<models::Model>(models::shape(options.shapes),
+                                                                              formats::recipe(options.recipe), load);
   const double load_seconds = watch.seconds();
   std::vector<bench::Row> rows;
   bench::bench_model(*model, *device, options.what, [&](bench::Row row) {
@@ -192,12 +193,12 @@ void run_model(ModelOptions& options) {
 }
 
 void add_model(CLI::App& bench) {
-  auto options = std::make_shared<ModelOptions>();
+  auto options = std::make_shared<WholeModelOptions>();
   CLI::App* command = bench.add_subcommand("model", "Time a whole model: prefill, decoding, batches, memory");
   command->add_option("model", options->model, "a model folder, in any dialect");
   command->add_option("--shapes", options->shapes, "random weights in the shapes of a model, instead of MODEL");
-  command->add_option("--recipe", options->recipe, "of the random weights; the head stays bf16")->capture_default_str();
-  command->add_option("--device", options->device, "auto or cpu")->capture_default_str();
+  command->add_option("--recipe", options->recipe, "of the random weights")->capture_default_str();
+  add_model_options(*command, options->load);
   command->add_option("--prefill", options->what.prefill, "tokens of a prompt")
       ->check(kAtLeastOne)
       ->capture_default_str();
@@ -215,7 +216,7 @@ void add_model(CLI::App& bench) {
   command->footer(
       "The limit of decoding is reading each streamed weight, its scales and the head once a step; of prefill, the "
       "peak of the\nmultiply instruction. Both are probed between the runs.\n\nExamples:\n"
-      "  lowp bench model --shapes llama-3.2-1b --recipe int4_g32-int8\n"
+      "  lowp bench model --shapes llama-3.2-1b --recipe int4_g32-int8 --head int8-bf16\n"
       "  lowp bench model bookworm-int4 --json");
   command->callback([options] { run_model(*options); });
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 #include <random>
 
 #include "lowp/base/bits.h"
@@ -71,7 +72,9 @@ ops::Linear RandomWeights::quantized(const std::string& module, std::int64_t n, 
   if (recipe.keeps()) return {x.view(), std::nullopt, compute_};
   ops::CastOptions options;
   options.name = module + ".weight";
-  return {ops::quantize(x.view(), recipe.weight, options, codebook_for(recipe.weight)), recipe, kCalibrated,
+  std::optional<float> activation_scale;
+  if (recipe.activation && recipe.activation->scope == formats::Scope::calibrated) activation_scale = kCalibrated;
+  return {ops::quantize(x.view(), recipe.weight, options, codebook_for(recipe.weight)), recipe, activation_scale,
           std::nullopt, compute_};
 }
 

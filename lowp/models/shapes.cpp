@@ -1,6 +1,6 @@
 #include "lowp/models/shapes.h"
 
-#include <iterator>
+#include <utility>
 
 #include "lowp/base/error.h"
 #include "lowp/base/nearest.h"
