@@ -77,7 +77,7 @@ TEST(GgufModel, LogitsAgreeWithTransformers) {
   const auto tokens = metadata.array("expected.tokens", checkpoint::GgufType::i32)->get<std::vector<std::int32_t>>();
   const auto expected = metadata.array("expected.logits", checkpoint::GgufType::f32)->get<std::vector<float>>();
   models::Model model(path, {formats::Elem::f32});
-  models::Cache cache(model.config());
+  models::Cache cache(model);
   const models::Chunk chunk{tokens, &cache};
   const std::vector<float> found = model.logits(model.forward({&chunk, 1}));
   EXPECT_LT(
