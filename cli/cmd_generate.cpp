@@ -61,7 +61,6 @@ void run(const Options& options) {
                  count = static_cast<double>(result.tokens.size());
     fmt::print("{}\n", Json({{"prompt_tokens", result.prompt_tokens},
                              {"tokens", result.tokens.size()},
-                             {"ids", result.tokens},
                              {"text", all},
                              {"finish_reason", result.finish_reason},
                              {"seconds", seconds},
@@ -94,7 +93,7 @@ void add_generate(CLI::App& app) {
       "it does not name does not apply: temperature 1, all tokens. Generation ends at an end-of-sequence token of "
       "config.json\n"
       "or generation_config.json, at a stop text (which is not printed), at -n tokens, or with Ctrl-C.\n"
-      "--json: prompt_tokens, tokens, ids, text, finish_reason (stop, length, cancelled), seconds, tokens_per_second "
+      "--json: prompt_tokens, tokens, text, finish_reason (stop, length, cancelled), seconds, tokens_per_second "
       "(all "
       "tokens\n"
       "over all seconds, without loading).\n\nExamples:\n"

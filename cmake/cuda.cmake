@@ -1,8 +1,8 @@
 # CUDA, found by itself. LOWP_CUDA: AUTO (if there is a compiler), ON (an error if there is none), OFF.
 # Sets LOWP_HAVE_CUDA.
 set(LOWP_CUDA AUTO CACHE STRING "Build the CUDA backend: AUTO, ON or OFF")
-# Code for the architectures that the project runs, and for newer ones that nobody has run it on (`lowp env` says which).
-set(LOWP_CUDA_ARCHITECTURES "90a;100;120" CACHE STRING "Compute capabilities to compile kernels for")
+# Code for the architectures that the project runs. Others can be asked for; `lowp env` says which have never been run.
+set(LOWP_CUDA_ARCHITECTURES "90a" CACHE STRING "Compute capabilities to compile kernels for")
 set(LOWP_HAVE_CUDA OFF)
 
 if(NOT LOWP_CUDA STREQUAL OFF AND NOT LOWP_SANITIZE)

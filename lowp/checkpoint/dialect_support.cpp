@@ -134,9 +134,11 @@ std::map<std::string, std::string> recipe_notes(const Checkpoint& checkpoint) {
 }
 
 std::string recipe_note(std::span<const QuantizedModule> modules) {
+  std::map<std::string, const QuantizedModule*> sorted;  // the same note in whatever order a dialect lists modules
+  for (const QuantizedModule& module : modules) sorted.emplace(module.name, &module);
   std::string text;  // written by hand because adding a key to a Json object is linear in their number
-  for (const QuantizedModule& module : modules)
-    text += (text.empty() ? "" : ",") + Json(module.name).dump() + ":" + Json(module.recipe.name).dump();
+  for (const auto& [name, module] : sorted)
+    text += (text.empty() ? "" : ",") + Json(name).dump() + ":" + Json(module->recipe.name).dump();
   return "{" + text + "}";
 }
 

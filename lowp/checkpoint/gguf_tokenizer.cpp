@@ -267,9 +267,10 @@ const Json* find_component(const std::vector<const Json*>& all, std::string_view
 }
 
 const Split* split_of(const Json& tokenizer, const Json& model) {
-  const auto parts = components(tokenizer.value("pre_tokenizer", Json()), "pretokenizers");
+  const Json splitter = tokenizer.value("pre_tokenizer", Json()), normalizer = tokenizer.value("normalizer", Json());
+  const auto parts = components(splitter, "pretokenizers");
   const Json* split = find_component(parts, "Split");
-  const bool nfc = find_component(components(tokenizer.value("normalizer", Json()), "normalizers"), "NFC");
+  const bool nfc = find_component(components(normalizer, "normalizers"), "NFC");
   const std::string regex = split && split->contains("pattern") ? (*split)["pattern"].value("Regex", "") : "";
   if (parts.size() != (split ? 2u : 1u)) return nullptr;
   for (const Split& known : splits())
@@ -378,8 +379,9 @@ void tokenizer_to_gguf(const Json& tokenizer, const Json& tokenizer_config, cons
   if (fallback) {
     text("tokenizer.ggml.model", "llama");
     text("tokenizer.ggml.pre", "default");
-    const auto normalizers = components(tokenizer.value("normalizer", Json()), "normalizers");
-    const auto splitters = components(tokenizer.value("pre_tokenizer", Json()), "pretokenizers");
+    const Json normalizer = tokenizer.value("normalizer", Json()), splitter = tokenizer.value("pre_tokenizer", Json());
+    const auto normalizers = components(normalizer, "normalizers");
+    const auto splitters = components(splitter, "pretokenizers");
     const Json* metaspace = find_component(splitters, "Metaspace");
     if (!metaspace && !find_component(normalizers, "Replace")) unsupported("spaces are not marked");
     flag("tokenizer.ggml.add_space_prefix", find_component(normalizers, "Prepend") ||

@@ -84,7 +84,7 @@ class Convert(Case):
         back, _ = read_file(self.convert(self.convert(by_group, "lowp", "lowp"), "gptq") / "model.safetensors")
         self.assertEqual(back, tensors)
         text = self.folder / "text.txt"
-        text.write_text((MODELS.parent / "tests/golden/demo.txt").read_text()[:1000])
+        text.write_text((MODELS.parent / "tests/golden/demo.txt").read_text()[:4000])
         self.assertEqual(len({self.json("eval", folder, "--text", text)["perplexity"] for folder in (made, by_group)}), 1)
         self.refused("convert", made, "--dialect", "awq", "-o", self.folder / "no", words=["up_proj", "activation order"])
 

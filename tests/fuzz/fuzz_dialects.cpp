@@ -158,8 +158,8 @@ std::vector<std::string> fuzz_seeds() {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const Input input = parse({reinterpret_cast<const char*>(data), size});
-  write(input);
   try {
+    write(input);
     const checkpoint::Checkpoint checkpoint(folder());
     if (const checkpoint::Dialect* dialect = checkpoint::detect_dialect(checkpoint))
       for (const checkpoint::QuantizedModule& module : dialect->modules(checkpoint)) {
