@@ -65,7 +65,8 @@ class Convert(Case):
         self.assertEqual((blocks.dtype, blocks.shape), ("U8", (8, 512, 8, 16)))
         self.assertNotIn("model.layers.0.mlp.experts.0.gate_proj.weight", tensors)
         plain = self.convert(made, "compressed-tensors")
-        self.assert_same_folder(plain, self.quantize(rules, "compressed-tensors", MOE))
+        direct = self.quantize(rules, "compressed-tensors", MOE)  # has them expert by expert, not stack by stack
+        self.assertEqual(read_file(plain / "model.safetensors")[0], read_file(direct / "model.safetensors")[0])
         self.assert_same_folder(self.convert(plain, "gpt-oss", "back"), made)
         self.lowp("generate", made, "-p", "Once", "-n", 4, "--temperature", 0)
 

@@ -44,7 +44,7 @@ class Gguf(Case):
     def test_generate(self):
         path = self.written("bf16")
         options = ("-p", "It was a dark", "--temperature", "0", "-n", "20")
-        self.assertEqual(self.json("generate", path, *options)["ids"], self.json("generate", BOOK, *options)["ids"])
+        self.assertEqual(self.json("generate", path, *options)["text"], self.json("generate", BOOK, *options)["text"])
 
     def test_quantized_again(self):
         path = self.written("q8_0-bf16")

@@ -65,7 +65,9 @@ Input parse(std::string_view text) {
     const std::string name = line.substr(0, a);
     const bool known = std::any_of(input.entries.begin(), input.entries.end(),
                                    [&](const checkpoint::TensorEntry& entry) { return entry.name == name; });
-    if (name.empty() || known || (total += bytes) > kMostBytes) continue;
+    const bool writable =
+        !name.empty() && name.size() <= 1024 && name.find('\0') == name.npos && name != "__metadata__";
+    if (!writable || known || (total += bytes) > kMostBytes) continue;
     input.entries.push_back({name, *type, shape});
     input.fill.push_back(line.substr(std::min(c + 1, line.size())));
   }
