@@ -7,6 +7,7 @@
 #include "bench/cuda_cast_cases.h"
 #include "bench/gemm_cases.h"
 #include "lowp/base/error.h"
+#include "lowp/base/median.h"
 #include "lowp/base/nearest.h"
 
 namespace lowp::bench {

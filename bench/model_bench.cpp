@@ -8,6 +8,7 @@
 #include <variant>
 
 #include "lowp/base/error.h"
+#include "lowp/base/median.h"
 #include "lowp/engine/engine.h"
 #include "lowp/formats/recipes.h"
 #include "lowp/kernels/cpu/isa.h"

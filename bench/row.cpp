@@ -37,13 +37,6 @@ Row parse_row(const Json& json) {
 
 }  // namespace
 
-double median(std::vector<double> values) {
-  LOWP_CHECK(!values.empty(), "median of nothing");
-  std::sort(values.begin(), values.end());
-  const std::size_t half = values.size() / 2;
-  return values.size() % 2 ? values[half] : (values[half - 1] + values[half]) / 2;
-}
-
 Json to_json(const Row& row) {
   return {{"op", row.op},
           {"recipe", row.recipe},

@@ -28,9 +28,6 @@ struct Row {
   std::vector<double> samples;                // seconds of each run, in order
 };
 
-/// Of an even number the mean of the middle two. Values must not be empty.
-double median(std::vector<double> values);
-
 Json to_json(const Row& row);
 
 /// The rows of a file of JSON lines. Throws Error(io, bad_input) naming file and line.

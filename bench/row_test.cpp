@@ -10,12 +10,6 @@
 namespace lowp::bench {
 namespace {
 
-TEST(Row, MedianOfOddAndEvenCounts) {
-  EXPECT_EQ(median({3, 1, 2}), 2);
-  EXPECT_EQ(median({4, 1, 2, 3}), 2.5);
-  EXPECT_EQ(median({7}), 7);
-}
-
 Row sample_row() {
   Row row;
   row.op = "cast:bf16";

@@ -73,7 +73,7 @@ void print_text(const Options& options, const quant::QuantizeReport& report, dou
   for (const auto& l : report.layers)
     table.add({l.module, l.recipe, fmt::format("[{}, {}]", l.m, l.k), std::to_string(l.bytes),
                fmt::format("{:.3f}", l.bits_per_weight), decibel(l.sqnr)});
-  fmt::print("{}", table.text());
+  if (!report.layers.empty()) fmt::print("{}", table.text());
   if (!report.kept.empty()) fmt::print("kept in high precision: {}\n", fmt::join(report.kept, ", "));
   for (const std::string& text : report.skipped) fmt::print("skipped: {}\n", text);
   for (const std::string& text : report.unmatched) fmt::print("warning: no layer matches '{}'\n", text);

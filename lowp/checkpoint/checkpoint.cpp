@@ -49,7 +49,8 @@ bool is_hub_name(std::string_view name) {
 fs::path hub_cache() {
   if (const std::string cache = env::get("HF_HUB_CACHE"); !cache.empty()) return cache;
   if (const std::string home = env::get("HF_HOME"); !home.empty()) return fs::path(home) / "hub";
-  return fs::path(env::get("HOME")) / ".cache/huggingface/hub";
+  const std::string cache = env::get("XDG_CACHE_HOME");
+  return (cache.empty() ? fs::path(env::get("HOME")) / ".cache" : fs::path(cache)) / "huggingface/hub";
 }
 
 std::string resolve_in_cache(const std::string& org, const std::string& name) {

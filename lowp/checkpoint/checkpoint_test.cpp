@@ -276,7 +276,8 @@ class ResolveModel : public testing::Test {
 
   TempDir cache_;
   const std::string snapshot_ = cache_ / "hub/models--org--name/snapshots/0123abcd";
-  ScopedEnv home_{"HOME", "/nonexistent"}, hf_home_{"HF_HOME", ""}, hub_{"HF_HUB_CACHE", ""};
+  ScopedEnv home_{"HOME", "/nonexistent"}, hf_home_{"HF_HOME", ""}, hub_{"HF_HUB_CACHE", ""},
+      xdg_{"XDG_CACHE_HOME", ""};
 };
 
 TEST_F(ResolveModel, TakesPathsAsTheyAre) {
@@ -299,6 +300,13 @@ TEST_F(ResolveModel, LooksIntoTheHomeFolder) {
   fs::create_directories(cache_ / ".cache/huggingface");
   fs::create_directory_symlink(cache_ / "hub", cache_ / ".cache/huggingface/hub");
   EXPECT_EQ(resolve_model("org/name"), cache_ / ".cache/huggingface/hub/models--org--name/snapshots/0123abcd");
+}
+
+TEST_F(ResolveModel, LooksIntoTheCacheOfTheDesktop) {
+  const ScopedEnv xdg("XDG_CACHE_HOME", cache_.path());
+  fs::create_directories(cache_ / "huggingface");
+  fs::create_directory_symlink(cache_ / "hub", cache_ / "huggingface/hub");
+  EXPECT_EQ(resolve_model("org/name"), cache_ / "huggingface/hub/models--org--name/snapshots/0123abcd");
 }
 
 TEST_F(ResolveModel, SaysWhereItLooked) {

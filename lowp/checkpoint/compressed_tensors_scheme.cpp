@@ -34,6 +34,8 @@ std::string format_refusal(const BlockFormat& format) {
   const std::array known = {Elem::e4m3, Elem::e2m3, Elem::e2m1};
   if (element.is_float() && std::find(known.begin(), known.end(), format.element) == known.end())
     return fmt::format("{}-bit floats of compressed-tensors are not {}", element.bits, element.name);
+  if (format.rule == formats::Rule::mx && (!element.is_float() || format.group_cols != 32))
+    return "power-of-two scales of compressed-tensors are for 32 floats";
   return "";
 }
 

@@ -88,6 +88,9 @@ void copy_companions(const fs::path& from, const fs::path& to) {
         std::any_of(std::begin(kEndings), std::end(kEndings), [&](std::string_view e) { return name.ends_with(e); });
     const bool made_here =
         std::find(std::begin(kOfTheWeights), std::end(kOfTheWeights), name) != std::end(kOfTheWeights);
+    if (wanted && !made_here && entry.is_symlink() && !entry.exists())
+      fail(ErrorCode::bad_input, "{}: a link to {}, which is not there", entry.path().string(),
+           fs::read_symlink(entry.path()).string());
     if (!wanted || made_here || !entry.is_regular_file() || name.ends_with(".safetensors.index.json")) continue;
     FileWriter out((to / name).string());
     out.append(read_text(entry.path().string(), std::size_t{1} << 30));

@@ -21,6 +21,35 @@ TEST(Block, RowsAreConsistent) {
     EXPECT_EQ(row.spec.zero_point == ZeroPoint::integer, row.spec.rule == Rule::asymmetric) << row.pattern;
     EXPECT_EQ(row.spec.rule == Rule::mx, row.spec.scale == Elem::e8m0) << row.pattern;
     EXPECT_EQ(row.spec.rule == Rule::nvfp4, row.spec.scale == Elem::e4m3) << row.pattern;
+    // What the arithmetic of each rule takes for granted.
+    const ElementFormat& element = info(row.spec.element);
+    switch (row.spec.rule) {
+      case Rule::nvfp4:
+        EXPECT_EQ(row.spec.element, Elem::e2m1) << row.pattern;
+        break;
+      case Rule::float8:
+        EXPECT_TRUE(element.is_float() && row.spec.scale == Elem::f32) << row.pattern;
+        break;
+      case Rule::symmetric:
+      case Rule::asymmetric:
+      case Rule::absmax:
+        EXPECT_TRUE(!element.is_float() && element.is_signed) << row.pattern;
+        break;
+      case Rule::tinygemm:
+      case Rule::bias:
+      case Rule::shift:
+        EXPECT_TRUE(!element.is_float() && !element.is_signed) << row.pattern;
+        break;
+      case Rule::sym8:
+        EXPECT_EQ(row.spec.element, Elem::int4) << row.pattern;
+        break;
+      case Rule::codebook:
+        EXPECT_EQ(row.spec.element, Elem::uint4) << row.pattern;
+        break;
+      case Rule::plain:
+      case Rule::mx:
+        break;
+    }
     EXPECT_TRUE(!row.calibrated || row.use == Use::activation) << row.pattern;
   }
 }

@@ -98,6 +98,18 @@ bool quantize_group(const QuantizeTask& task, std::int64_t row, std::int64_t row
   return finite;
 }
 
+bool quantize_groups(const QuantizeTask& task, std::int64_t row_begin, std::int64_t row_end) {
+  const formats::BlockFormat& format = task.out->format;
+  const std::int64_t k = task.out->k, unit = std::max(format.group_cols, format.super_cols);
+  const std::int64_t width = unit == 0 || !format.has_scale() ? k : unit;
+  const std::int64_t height = format.group_rows == 0 ? 1 : format.group_rows;
+  bool all_finite = true;
+  for (std::int64_t top = row_begin; top < row_end; top += height)
+    for (std::int64_t left = 0; left < k; left += width)
+      all_finite &= quantize_group(task, top, std::min(height, row_end - top), left, std::min(width, k - left));
+  return all_finite;
+}
+
 std::uint32_t load_code(const QuantizedMatrix& matrix, std::int64_t i) {
   if (matrix.format.two_codes_a_byte()) return (matrix.codes.as<std::uint8_t>()[i / 2] >> (i % 2 * 4)) & 0xFu;
   switch (formats::info(matrix.format.element).bits) {

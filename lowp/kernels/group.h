@@ -10,6 +10,9 @@ namespace lowp::kernels {
 /// part of the matrix where the parameters are the matrix's. False if a value is not finite.
 bool quantize_group(const QuantizeTask& task, std::int64_t row, std::int64_t rows, std::int64_t col, std::int64_t cols);
 
+/// All groups of the rows [row_begin, row_end), one after another. False if a value is not finite.
+bool quantize_groups(const QuantizeTask& task, std::int64_t row_begin, std::int64_t row_end);
+
 /// The code of element i (row-major).
 std::uint32_t load_code(const QuantizedMatrix& matrix, std::int64_t i);
 

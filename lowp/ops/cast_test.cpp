@@ -117,8 +117,9 @@ TEST_P(EveryFormat, NanIsRefusedOrPoisonsItsBlockOnly) {
 }
 
 TEST_P(EveryFormat, CastingTheDecodedValuesAgainChangesNothing) {
-  // A fixed point of the format: true where the scale of decoded values is the scale they were decoded with.
-  if (format().rule != Rule::mx) return;
+  // A fixed point of the format: true where the scale of decoded values is the scale they were decoded with, which the
+  // one more negative number of two's complement would double.
+  if (format().rule != Rule::mx || !formats::info(format().element).is_float()) return;
   const auto [m, k] = shape();
   for (const formats::Scaling scaling :
        {formats::Scaling::floor, formats::Scaling::ceil, formats::Scaling::even, formats::Scaling::rceil}) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "lowp/base/error.h"
+#include "lowp/base/median.h"
 #include "lowp/report/machine.h"
 
 namespace lowp::report {
@@ -17,12 +18,6 @@ constexpr double kEnoughSeconds = 2;
 using Clock = std::chrono::steady_clock;
 
 double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const std::size_t half = values.size() / 2;
-  return values.size() % 2 ? values[half] : (values[half - 1] + values[half]) / 2;
-}
 
 // Token ids without meaning but the same every time.
 std::vector<std::int32_t> prompt(std::int64_t count, std::int64_t vocab) {

@@ -411,6 +411,12 @@ class Inputs(Quantize):
         self.assertEqual(self.names(self.out), ["config.json", "model.safetensors", "tokenizer.json"])
         self.assertIn("'unlisted'", report["warnings"][0])
 
+    def test_a_link_to_nothing_beside_the_weights(self):
+        model = self.model(llama_tensors())
+        (model / "tokenizer.json").unlink()
+        (model / "tokenizer.json").symlink_to("gone")
+        self.refused("quantize", model, "--recipe", "int8", "-o", self.out, words=[str(model / "tokenizer.json"), "gone"])
+
     def test_single_file(self):
         file = self.folder / "weights.safetensors"
         write_file(file, {"a.weight": normal(8, 64), "b.bias": normal(8)})

@@ -227,14 +227,14 @@ bool quantize_from(const QuantizeTask& task, std::int64_t row_begin, std::int64_
           return plain_or_mx.template operator()<Elem::e2m3>();
         case Elem::e2m1:
           return plain_or_mx.template operator()<Elem::e2m1>();
-        default:  // f32 keeps what it is; e8m0 is a scale
-          for (std::int64_t r = row_begin; r < row_end; ++r) quantize_group(task, r, 1, 0, task.out->k);
-          return true;
+        default:
+          return quantize_groups(task, row_begin, row_end);
       }
     case formats::Rule::nvfp4:
       return with.template operator()<Nvfp4<In, Elem::e2m1>>();
     case formats::Rule::float8:
-      return with.template operator()<Float8<In, Elem::e4m3>>();
+      return format.element == Elem::e4m3 ? with.template operator()<Float8<In, Elem::e4m3>>()
+                                          : quantize_groups(task, row_begin, row_end);
     case formats::Rule::symmetric:
       return format.scale_in_input_dtype ? with.template operator()<Affine<In, true, true>>()
                                          : with.template operator()<Affine<In, true, false>>();

@@ -27,18 +27,6 @@ MatrixStats stats(const TensorView& x, std::int64_t row_begin, std::int64_t row_
   return result;
 }
 
-bool quantize(const QuantizeTask& task, std::int64_t row_begin, std::int64_t row_end) {
-  const BlockFormat& format = task.out->format;
-  const std::int64_t k = task.out->k, unit = std::max(format.group_cols, format.super_cols);
-  const std::int64_t width = unit == 0 || !format.has_scale() ? k : unit;
-  const std::int64_t height = format.group_rows == 0 ? 1 : format.group_rows;
-  bool all_finite = true;
-  for (std::int64_t top = row_begin; top < row_end; top += height)
-    for (std::int64_t left = 0; left < k; left += width)
-      all_finite &= quantize_group(task, top, std::min(height, row_end - top), left, std::min(width, k - left));
-  return all_finite;
-}
-
 // Values of one row, rounded to `output`.
 void decode_row(const QuantizedMatrix& in, Elem output, std::int64_t row, float* out) {
   const BlockFormat& format = in.format;
@@ -88,6 +76,6 @@ void errors(const TensorView& x, const QuantizedMatrix& in, std::int64_t row_beg
 
 }  // namespace
 
-const CastKernels kCast = {"ref", stats, quantize, dequantize, errors};
+const CastKernels kCast = {"ref", stats, quantize_groups, dequantize, errors};
 
 }  // namespace lowp::kernels::ref
