@@ -5,6 +5,7 @@
 
 #include "lowp/base/error.h"
 #include "lowp/eval/perplexity.h"
+#include "lowp/formats/recipes.h"
 #include "lowp/models/model.h"
 #include "lowp/models/rope.h"
 #include "lowp/quant/quantize_checkpoint.h"
@@ -113,7 +114,9 @@ TEST_P(Forward, GreedyAgreesWithTransformers) {
 // Alone, in a batch of others and in other pieces a sequence gets the same bits.
 TEST_P(Forward, DoesNotDependOnBatchOrChunks) {
   const TempDir folder;
-  for (const char* recipe : {"bf16", "int8-int8", "nvfp4-nvfp4", "mxfp4-mxfp8", "int4_g32-int8_asym"}) {
+  for (const std::string& recipe : formats::demo_recipe_names()) {
+    const auto activation = formats::recipe(recipe).activation;
+    if (activation && activation->scope != formats::Scope::token) continue;
     quant::QuantizeRequest request;
     request.model = kRoot + "/models/" + GetParam();
     request.output = folder / recipe;
