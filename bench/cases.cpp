@@ -5,6 +5,7 @@
 
 #include "bench/cast_cases.h"
 #include "bench/cuda_cast_cases.h"
+#include "bench/cuda_front_cases.h"
 #include "bench/gemm_cases.h"
 #include "lowp/base/error.h"
 #include "lowp/base/median.h"
@@ -22,10 +23,10 @@ struct Family {
 };
 
 constexpr Family kFamilies[] = {
-    {"cast", "cpu", cast_cases},
-    {"gemm", "cpu", gemm_cases},
-    {"cast", "cuda", cuda_cast_cases},
-    {"experts", "cuda", cuda_expert_cases},
+    {"cast", "cpu", cast_cases},         {"gemm", "cpu", gemm_cases},
+    {"cast", "cuda", cuda_cast_cases},   {"experts", "cuda", cuda_expert_cases},
+    {"front", "cuda", cuda_front_cases}, {"dequantize", "cuda", cuda_dequantize_cases},
+    {"small", "cuda", cuda_small_cases},
 };
 
 const Limit& find_limit(const Device& device, std::string_view name) {

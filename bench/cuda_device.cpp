@@ -14,7 +14,8 @@ class CudaDevice final : public Device {
  public:
   explicit CudaDevice(int index)
       : info_(cuda::devices().at(static_cast<std::size_t>(index))),
-        limits_{{Limit::Of::bytes, "copy", "copying device memory, as many bytes as the kernel moves in all"}} {
+        limits_{{Limit::Of::bytes, "copy", "copying device memory, as many bytes as the kernel moves in all"},
+                {Limit::Of::bytes, "graph_copy", "as many copies in one graph as the kernel has calls there"}} {
     cuda::use_device(index);
     flush_ = cuda::Memory(static_cast<std::size_t>(2 * info_.l2_bytes));
   }
@@ -24,7 +25,8 @@ class CudaDevice final : public Device {
   std::span<const Limit> limits() const override { return limits_; }
 
   double probe(std::string_view limit, std::uint64_t bytes) override {
-    LOWP_CHECK(limit == "copy", "no limit {}", limit);
+    const bool graph = limit == "graph_copy";
+    LOWP_CHECK(graph || limit == "copy", "no limit {}", limit);
     const std::size_t half = bytes ? bytes / 2 : std::size_t{1} << 28;
     if (from_.size() != half) {
       from_ = {};
@@ -32,6 +34,15 @@ class CudaDevice final : public Device {
       from_ = cuda::Memory(half);
       to_ = cuda::Memory(half);
       fill_with_noise(from_);
+    }
+    if (graph) {
+      const std::size_t each = half / kGraphCalls / 256 * 256;
+      cuda::Graph copies;
+      copies.record(cuda_stream(), [&] {
+        for (std::size_t i = 0; i < kGraphCalls; ++i)
+          cuda::copy(to_.as<std::byte>() + i * each, from_.as<std::byte>() + i * each, each, cuda_stream().handle());
+      });
+      return 2 * static_cast<double>(each) * kGraphCalls / seconds([&] { copies.launch(cuda_stream()); });
     }
     return 2 * static_cast<double>(half) /
            seconds([&] { cuda::copy(to_.as<>(), from_.as<>(), half, cuda_stream().handle()); });

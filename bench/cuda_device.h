@@ -10,6 +10,9 @@ namespace lowp::bench {
 
 std::unique_ptr<Device> cuda_device(int index);
 
+/// Calls in a graph that is compared with the limit "graph_copy".
+inline constexpr int kGraphCalls = 64;
+
 /// The stream that cases enqueue into and the device times.
 const kernels::cuda::Stream& cuda_stream();
 

@@ -2,6 +2,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 
 #include "cli/command.h"
 #include "cli/model_options.h"
@@ -14,7 +15,8 @@ namespace {
 
 struct Options {
   quant::CastFileRequest request;
-  std::string scaling = "floor", axis = "k", layout = "rows", device = "auto", dtype = "bf16";
+  std::string scaling = "floor", axis = "k", layout = "rows", device = "auto", dtype = "bf16", rounding = "nearest";
+  std::optional<std::uint64_t> seed;
   bool decode = false, json = false;
 };
 
@@ -31,6 +33,8 @@ void print(const Options& options, const quant::CastFileReport& report, double s
                       {"scaling", options.scaling},
                       {"axis", options.axis},
                       {"scale_layout", options.layout},
+                      {"rounding", options.rounding},
+                      {"hadamard", options.request.hadamard},
                       {"device", options.request.device.name()},
                       {"tensors", tensors},
                       {"skipped", report.skipped},
@@ -51,6 +55,9 @@ void run(Options& options) {
   const auto format = formats::find_block_format(options.request.format);
   if (options.device == "auto" && format && format->super_cols > 0) options.request.device = {};  // the CPU's alone
   if (!options.decode && options.request.format.empty()) fail(ErrorCode::usage, "--format is required");
+  if (options.seed && options.rounding != "stochastic")
+    fail(ErrorCode::usage, "--seed goes with --rounding stochastic");
+  if (options.rounding == "stochastic") options.request.seed = options.seed.value_or(0);
   options.request.scaling = *formats::find_scaling(options.scaling);
   options.request.layout = *formats::find_scale_layout(options.layout);
   options.request.axis = options.axis == "k"   ? quant::Axis::k
@@ -74,6 +81,13 @@ void add_cast(CLI::App& app) {
   command->add_option("--scaling", options->scaling, "how MX scales are rounded")
       ->check(CLI::IsMember(formats::scaling_names()))
       ->capture_default_str();
+  command->add_option("--rounding", options->rounding, "to the nearest code, or by chance to either neighbour (floats)")
+      ->check(CLI::IsMember({"nearest", "stochastic"}))
+      ->capture_default_str();
+  command->add_option("--seed", options->seed,
+                      "of stochastic rounding: the same seed gives the same codes (default 0)");
+  command->add_flag("--hadamard", options->request.hadamard,
+                    "transform runs of 16 along the blocks first, as NVFP4 training does; decoding does not undo it");
   command
       ->add_option("--axis", options->axis,
                    "blocks along the last dimension (k), the second to last (n, stored transposed) or both")
@@ -99,6 +113,8 @@ void add_cast(CLI::App& app) {
       "2-D or 3-D tensor T.\n\nExamples:\n"
       "  lowp cast w.safetensors --format mxfp8 --scaling rceil -o w-mxfp8.safetensors\n"
       "  lowp cast experts.safetensors --format mxfp8 --axis n --scale-layout tiled_per_expert -o cast.safetensors\n"
+      "  lowp cast grad.safetensors --format nvfp4_training --rounding stochastic --seed 7 --hadamard --axis n -o "
+      "g.safetensors\n"
       "  lowp cast w-mxfp8.safetensors --decode --dtype f32 -o back.safetensors");
   command->callback([options] { run(*options); });
 }

@@ -13,11 +13,11 @@ from pathlib import Path
 SHAPES = {"a": [96, 256], "b": [3, 128, 512], "c": [1, 1024], "d": [256, 256]}
 
 
-def write(path, ends):
+def write(path, shapes, ends):
     """A safetensors file of bf16 and f32 tensors with values of many magnitudes, and i32 group ends."""
     rng = random.Random(1)
     header, data, at = {}, [], 0
-    for name, shape in SHAPES.items():
+    for name, shape in shapes.items():
         count = 1
         for size in shape:
             count *= size
@@ -39,15 +39,23 @@ def main():
     lowp = sys.argv[1]
     formats = ["mxfp8", "mxfp8_e5m2", "mxfp6", "mxfp6_e3m2", "mxfp4", "nvfp4", "nvfp4_single", "fp8", "fp8_tensor", "fp8_group128",
                "fp8_block128", "int8", "int8_g32", "int8_tensor", "int8_asym", "int4_g32", "int4_g32_asym", "int4_g32_float",
-               "int3_g64", "int4_channel", "int4_g128_sym8", "codebook4_g64", "q8_0"]
+               "int3_g64", "int4_channel", "int4_g128_sym8", "codebook4_g64", "q8_0",
+               "nvfp4_training", "nvfp4_training_block16"]
     runs = [(f, ["--axis", a]) for f in formats for a in ("k", "n", "both")]
     runs += [(f, ["--axis", a, "--scale-layout", "tiled_per_expert", "--scaling", s])
              for f in ("mxfp8", "mxfp4") for a in ("k", "n", "both") for s in ("floor", "rceil", "even", "ceil")]
+    floats = ("mxfp8", "mxfp8_e5m2", "mxfp4", "nvfp4", "nvfp4_training", "fp8")
+    runs += [(f, ["--axis", a, "--rounding", "stochastic", "--seed", "123456789012"]) for f in floats for a in ("k", "n", "both")]
+    runs += [(f, ["--axis", a, "--hadamard"]) for f in floats for a in ("k", "n", "both")]
+    runs += [("nvfp4_training", ["--axis", a, "--hadamard", "--rounding", "stochastic", "--scale-layout", "tiled_per_expert"])
+             for a in ("k", "n", "both")]
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "in.safetensors")
-        write(source, [40, 96])
+        every, even = Path(folder, "in.safetensors"), Path(folder, "even.safetensors")
+        write(every, SHAPES, [40, 96])
+        write(even, {n: s for n, s in SHAPES.items() if s[-2] % 16 == 0}, [40, 96])
         for name, options in runs:
+            source = even if "--hadamard" in options else every
             results = []
             for device in ("cpu", "cuda"):
                 out = Path(folder, f"{device}.safetensors")

@@ -15,18 +15,19 @@ namespace lowp::formats {
 
 /// How the group parameters follow from the group's values; the formulas are in quantize.h.
 enum class Rule : std::uint8_t {
-  plain,       // no scale: each value is rounded to the element (torchao-spec 1.2, 1.3)
-  mx,          // power-of-two scale from the largest magnitude (2.2, 2.3)
-  nvfp4,       // e4m3 scale amax/6, optionally relative to a tensor scale amax/2688 (3.1)
-  float8,      // f32 scale amax/max of the element (5.0, float8 primitives)
-  symmetric,   // integer, scale amax/((qmax-qmin)/2) (5.0)
-  asymmetric,  // integer, scale (max-min)/(qmax-qmin) and an integer zero point (5.0)
-  tinygemm,    // unsigned integer, scale (max-min)/15 and a float zero point (5.0, 5.5)
-  bias,        // unsigned integer, scale (max-min)/qmax and the smallest value, which is added (MLX's affine mode)
-  shift,       // unsigned integer, scale (max-min)/qmax and a float zero point in steps, -min/scale (HQQ's own form)
-  sym8,        // integer, scale max(amax, 1e-6)/8 in f32 (5.5, fp8-activation flavour)
-  absmax,      // integer, scale amax/qmax in f32, kept rounded to f16; codes half away from zero (ggml's Q8_0)
-  codebook,    // table fitted to the tensor, scale = largest value of the group (5.9)
+  plain,           // no scale: each value is rounded to the element (torchao-spec 1.2, 1.3)
+  mx,              // power-of-two scale from the largest magnitude (2.2, 2.3)
+  nvfp4,           // e4m3 scale amax/6, optionally relative to a tensor scale amax/2688 (3.1)
+  nvfp4_training,  // the same two levels by torchao's training kernels: reciprocals where nvfp4 divides (7.7)
+  float8,          // f32 scale amax/max of the element (5.0, float8 primitives)
+  symmetric,       // integer, scale amax/((qmax-qmin)/2) (5.0)
+  asymmetric,      // integer, scale (max-min)/(qmax-qmin) and an integer zero point (5.0)
+  tinygemm,        // unsigned integer, scale (max-min)/15 and a float zero point (5.0, 5.5)
+  bias,            // unsigned integer, scale (max-min)/qmax and the smallest value, which is added (MLX's affine mode)
+  shift,     // unsigned integer, scale (max-min)/qmax and a float zero point in steps, -min/scale (HQQ's own form)
+  sym8,      // integer, scale max(amax, 1e-6)/8 in f32 (5.5, fp8-activation flavour)
+  absmax,    // integer, scale amax/qmax in f32, kept rounded to f16; codes half away from zero (ggml's Q8_0)
+  codebook,  // table fitted to the tensor, scale = largest value of the group (5.9)
 };
 
 enum class ZeroPoint : std::uint8_t { none, integer, floating };

@@ -20,11 +20,13 @@ TEST(Block, RowsAreConsistent) {
     EXPECT_FALSE(row.meaning.empty()) << row.pattern;
     EXPECT_EQ(row.spec.zero_point == ZeroPoint::integer, row.spec.rule == Rule::asymmetric) << row.pattern;
     EXPECT_EQ(row.spec.rule == Rule::mx, row.spec.scale == Elem::e8m0) << row.pattern;
-    EXPECT_EQ(row.spec.rule == Rule::nvfp4, row.spec.scale == Elem::e4m3) << row.pattern;
+    const bool nvfp4 = row.spec.rule == Rule::nvfp4 || row.spec.rule == Rule::nvfp4_training;
+    EXPECT_EQ(nvfp4, row.spec.scale == Elem::e4m3) << row.pattern;
     // What the arithmetic of each rule takes for granted.
     const ElementFormat& element = info(row.spec.element);
     switch (row.spec.rule) {
       case Rule::nvfp4:
+      case Rule::nvfp4_training:
         EXPECT_EQ(row.spec.element, Elem::e2m1) << row.pattern;
         break;
       case Rule::float8:

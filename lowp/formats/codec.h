@@ -148,6 +148,26 @@ LOWP_HD constexpr std::uint32_t encode(Elem e, float x, Overflow overflow = Over
   return sign | code;
 }
 
+/// encode() of a float of up to 8 bits with a mantissa, rounded up or down by chance: |x| goes to the next larger code
+/// if the part of a step that it has beyond the next smaller one exceeds random * 2^-32 (cut to 24 bits). So the
+/// expected value is x; values of the format, NaN and infinities come out as from encode(), and what is out of range
+/// saturates.
+LOWP_HD constexpr std::uint32_t encode_stochastic(Elem e, float x, std::uint32_t random) {
+  const ElementFormat& f = info(e);
+  const std::uint32_t magnitude = float_bits(x) & 0x7FFFFFFFu;
+  if (magnitude >= 0x7F800000u) return encode(e, x);
+  const int lowest = 1 - f.bias, own = static_cast<int>(magnitude >> 23) - 127;
+  const int exponent = own < lowest ? lowest : own;
+  // In steps of the last place, which is a power of two: exact.
+  const float steps = bits_float(magnitude) * exp2i(f.mantissa_bits - exponent);
+  const auto whole = static_cast<std::uint32_t>(steps);
+  const bool up = static_cast<float>(random >> 8) * 0x1p-24f < steps - static_cast<float>(whole);
+  const std::uint32_t code =
+      (static_cast<std::uint32_t>(exponent - lowest) << f.mantissa_bits) + whole + (up ? 1u : 0u);
+  const std::uint32_t largest = max_code(e);
+  return (code < largest ? code : largest) | (float_bits(x) >> 31) << (f.bits - 1);
+}
+
 /// x rounded to a format: decode(encode(x)).
 LOWP_HD constexpr float round_to(Elem e, float x) {
   if (e == Elem::f32) return x;

@@ -8,6 +8,8 @@
 #include <limits>
 #include <vector>
 
+#include "lowp/formats/philox.h"
+
 namespace lowp::formats {
 namespace {
 
@@ -148,6 +150,48 @@ TEST(Codec, RoundHalfEven) {
 // The codec is usable at compile time, as kernels need it.
 static_assert(decode(Elem::e4m3, encode(Elem::e4m3, 3.3f)) == 3.25f);
 static_assert(max_value(Elem::e5m2) == 57344 && max_value(Elem::e2m3) == 7.5f && max_exponent(Elem::e2m1) == 2);
+
+TEST(Philox, KnownAnswers) {
+  // The known answers that Random123 ships for philox4x32-10.
+  using Words = std::array<std::uint32_t, 4>;
+  EXPECT_EQ(philox({0, 0, 0, 0}, {0, 0}), (Words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
+  EXPECT_EQ(philox({~0u, ~0u, ~0u, ~0u}, {~0u, ~0u}), (Words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
+  EXPECT_EQ(philox({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}),
+            (Words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
+}
+
+TEST(StochasticRounding, GoesToEitherNeighbourInProportion) {
+  for (const Elem e : {Elem::e4m3, Elem::e5m2, Elem::e2m3, Elem::e3m2, Elem::e2m1}) {
+    const std::uint32_t largest = max_code(e), sign = 1u << (info(e).bits - 1);
+    for (std::uint32_t code = 0; code <= largest; ++code) {
+      const float low = decode(e, code);
+      for (const std::uint32_t random : {0u, 0x80000000u, ~0u}) {  // what is on the grid stays
+        ASSERT_EQ(encode_stochastic(e, low, random), code) << name(e);
+        ASSERT_EQ(encode_stochastic(e, -low, random), code | sign) << name(e);
+      }
+      if (code == largest) continue;
+      const float high = decode(e, code + 1);
+      for (const float part : {0.25f, 0.5f, 0.8125f}) {
+        const float x = low + (high - low) * part;
+        const auto border = static_cast<std::uint32_t>(static_cast<double>(part) * 4294967296.0);
+        ASSERT_EQ(encode_stochastic(e, x, 0), code + 1) << name(e) << " " << x;
+        ASSERT_EQ(encode_stochastic(e, x, border - 1), code + 1) << name(e) << " " << x;
+        ASSERT_EQ(encode_stochastic(e, x, border), code) << name(e) << " " << x;
+        ASSERT_EQ(encode_stochastic(e, -x, ~0u), code | sign) << name(e) << " " << x;
+      }
+    }
+    for (const float beyond : {max_value(e) * 1.01f, 3e38f, std::numeric_limits<float>::infinity()})
+      EXPECT_EQ(encode_stochastic(e, -beyond, 0), largest | sign);
+  }
+}
+
+TEST(StochasticRounding, KeepsTheMean) {
+  double sum = 0;
+  constexpr int kDraws = 1 << 16;
+  for (int i = 0; i < kDraws; ++i)
+    sum += decode(Elem::e2m1, encode_stochastic(Elem::e2m1, 2.3f, random_bits({7, 0}, static_cast<std::uint64_t>(i))));
+  EXPECT_NEAR(sum / kDraws, 2.3, 0.01);  // five standard deviations
+}
 
 }  // namespace
 }  // namespace lowp::formats

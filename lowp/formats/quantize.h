@@ -90,6 +90,23 @@ LOWP_HD constexpr std::uint32_t mx_scale_code(Elem element, Scaling scaling, flo
 /// torchao divides by zero.
 LOWP_HD constexpr float nvfp4_tensor_scale(float amax) { return amax == 0 ? 1.0f : divide(amax, 2688.0f); }
 
+/// What training multiplies by instead: 2688 / amax; 1 for an all-zero matrix, and where f32 has no such number the
+/// largest it has.
+LOWP_HD constexpr float nvfp4_training_gain(float amax) {
+  if (amax == 0) return 1.0f;
+  const float gain = divide(2688.0f, amax);
+  return gain > 0x1.fffffep127f ? 0x1.fffffep127f : gain;
+}
+
+/// The second-level scale that is stored with a matrix of this largest magnitude, and the one that group scales are
+/// chosen with.
+LOWP_HD constexpr float stored_tensor_scale(const BlockSpec& format, float amax) {
+  return format.rule == Rule::nvfp4_training ? divide(1.0f, nvfp4_training_gain(amax)) : nvfp4_tensor_scale(amax);
+}
+LOWP_HD constexpr float choosing_scale(const BlockSpec& format, float amax) {
+  return format.rule == Rule::nvfp4_training ? nvfp4_training_gain(amax) : nvfp4_tensor_scale(amax);
+}
+
 /// eps below which an affine scale never falls: torchao's Int8Tensor uses f32's machine epsilon for every dtype, intx
 /// and tinygemm the smallest normal of the input's dtype.
 LOWP_HD constexpr float affine_eps(const BlockSpec& format, Elem input) {
@@ -125,7 +142,7 @@ LOWP_HD constexpr GroupParams choose_affine(const BlockSpec& format, Elem input,
 }
 
 /// Parameters of one group. `input` is the dtype of the values, which decides where intermediates are rounded;
-/// `tensor_scale` is used by two-level formats. Statistics must be finite unless the rule is mx.
+/// `tensor_scale` is used by two-level formats: choosing_scale(). Statistics must be finite unless the rule is mx.
 LOWP_HD constexpr GroupParams choose_params(const BlockSpec& format, Elem input, Scaling scaling,
                                             const GroupStats& stats, float tensor_scale) {
   GroupParams p;
@@ -149,6 +166,14 @@ LOWP_HD constexpr GroupParams choose_params(const BlockSpec& format, Elem input,
       p.scale_code = encode(Elem::e4m3, clamped);
       p.scale = decode(Elem::e4m3, p.scale_code);
       p.multiplier = divide(format.tensor_scale ? divide(1.0f, tensor_scale) : 1.0f, p.scale);
+      break;
+    }
+    case Rule::nvfp4_training: {
+      const float ratio = divide(stats.amax(), 6.0f) * tensor_scale;
+      p.scale_code = encode(Elem::e4m3, ratio < 0x1p-6f ? 0x1p-6f : ratio > 448.0f ? 448.0f : ratio);
+      p.scale = decode(Elem::e4m3, p.scale_code);
+      const float multiplier = divide(1.0f, p.scale * divide(1.0f, tensor_scale));
+      p.multiplier = multiplier > 0x1.fffffep127f ? 0x1.fffffep127f : multiplier;
       break;
     }
     case Rule::float8: {
@@ -187,18 +212,29 @@ LOWP_HD constexpr GroupParams choose_params(const BlockSpec& format, Elem input,
   return p;
 }
 
+/// Whether a format's values can be rounded by chance: those that are scaled and then rounded to a float.
+LOWP_HD constexpr bool rounds_stochastically(const BlockSpec& format) {
+  return format.rule == Rule::mx || format.rule == Rule::nvfp4 || format.rule == Rule::nvfp4_training ||
+         format.rule == Rule::float8;
+}
+
+/// x in units of its group, before it is rounded to the element, under the rules of rounds_stochastically().
+LOWP_HD constexpr float scale_element(const BlockSpec& format, const GroupParams& p, float x) {
+  if (format.rule == Rule::mx) return p.poisoned ? bits_float(kQuietNan) : x * p.multiplier;
+  if (x == 0) return x;  // also times infinity (a tensor scale too small to invert)
+  return format.rule == Rule::float8 ? divide(x, p.scale) : x * p.multiplier;
+}
+
 /// The code of x in a group with these parameters. Codebook formats are encoded by nearest_entry().
 LOWP_HD constexpr std::uint32_t encode_element(const BlockSpec& format, Elem input, const GroupParams& p, float x) {
   switch (format.rule) {
     case Rule::plain:
       return encode(format.element, x, Overflow::saturate);
     case Rule::mx:
-      return encode(format.element, p.poisoned ? bits_float(kQuietNan) : x * p.multiplier);
     case Rule::nvfp4:
-      // 0 * infinity (a tensor scale too small to invert) must stay 0.
-      return encode(format.element, x == 0 ? x : x * p.multiplier);
+    case Rule::nvfp4_training:
     case Rule::float8:
-      return encode(format.element, x == 0 ? x : divide(x, p.scale));
+      return encode(format.element, scale_element(format, p, x));
     case Rule::symmetric:
     case Rule::asymmetric: {
       const Elem product = format.scale_in_input_dtype ? input : Elem::f32;
@@ -235,6 +271,7 @@ LOWP_HD constexpr float decode_element(const BlockSpec& format, Elem output, con
     case Rule::mx:
       return round_to(output, q * p.scale);
     case Rule::nvfp4:
+    case Rule::nvfp4_training:
       return round_to(output, q * (format.tensor_scale ? tensor_scale * p.scale : p.scale));
     case Rule::float8:
     case Rule::symmetric:

@@ -67,6 +67,8 @@ bool quantize_group(const QuantizeTask& task, std::int64_t row, std::int64_t row
   std::array<GroupParams, kMostGroups> params;
   LOWP_CHECK(count <= kMostGroups, "{} groups of {} in a super-block", count, format.name);
   bool finite = true;
+  const float tensor_scale =
+      format.tensor_scale ? formats::choosing_scale(format, task.matrix.amax()) : out.tensor_scale;
   for (std::int64_t g = 0; g < count && format.has_scale(); ++g) {
     GroupStats group = task.matrix;
     if (!whole) {
@@ -76,7 +78,7 @@ bool quantize_group(const QuantizeTask& task, std::int64_t row, std::int64_t row
       });
       if (format.super_cols > 0) group.add(0);  // its zero points cannot be positive
     }
-    params[g] = formats::choose_params(format, out.input, task.scaling, group, out.tensor_scale);
+    params[g] = formats::choose_params(format, out.input, task.scaling, group, tensor_scale);
     finite = finite && group.finite;
   }
   if (format.super_cols > 0) formats::fit_super_block(format, params.data(), static_cast<int>(count));
@@ -89,11 +91,16 @@ bool quantize_group(const QuantizeTask& task, std::int64_t row, std::int64_t row
   for (std::int64_t g = 0; g < count; ++g)
     for_pieces(task, row, rows, col + g * width, width, [&](std::int64_t at, const float* values, std::int64_t size) {
       const GroupParams& p = params[g];
-      for (std::int64_t i = 0; i < size; ++i)
-        store_code(out, at + i,
-                   format.rule == formats::Rule::codebook
-                       ? formats::nearest_entry(out.codebook.as<float>(), 16, values[i] / p.scale)
-                       : formats::encode_element(format, out.input, p, values[i]));
+      for (std::int64_t i = 0; i < size; ++i) {
+        if (task.stochastic)
+          store_code(out, at + i,
+                     formats::encode_stochastic(format.element, formats::scale_element(format, p, values[i]),
+                                                random_bits(*task.stochastic, at + i)));
+        else if (format.rule == formats::Rule::codebook)
+          store_code(out, at + i, formats::nearest_entry(out.codebook.as<float>(), 16, values[i] / p.scale));
+        else
+          store_code(out, at + i, formats::encode_element(format, out.input, p, values[i]));
+      }
     });
   return finite;
 }

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 
+#include "lowp/formats/philox.h"
 #include "lowp/formats/quantize.h"
 #include "lowp/tensor/quantized.h"
 
@@ -14,7 +16,8 @@ struct QuantizeTask {
   TensorView x;  // f16, bf16 or f32 [m, k], finite unless the rule is mx or plain, or checked by the result
   formats::Scaling scaling = formats::Scaling::rceil;
   formats::GroupStats matrix;  // statistics of all of x (or of a larger set that shares them): for tensor-level scales
-  QuantizedMatrix* out = nullptr;  // tensors allocated, codebook and tensor_scale set
+  QuantizedMatrix* out = nullptr;                 // tensors allocated, codebook and tensor_scale set
+  std::optional<formats::Stochastic> stochastic;  // rounding by chance, which only the reference does
 };
 
 /// Statistics of rows and the place of the first value that is not finite.

@@ -1,6 +1,7 @@
 #include "lowp/ops/cast.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <cstring>
@@ -12,6 +13,7 @@
 #include "lowp/base/error.h"
 #include "lowp/base/threads.h"
 #include "lowp/kernels/cpu/cast.h"
+#include "lowp/kernels/hadamard.h"
 #include "lowp/kernels/ref/cast.h"
 #include "lowp/ops/cast_cuda.h"
 
@@ -136,8 +138,32 @@ QuantizedMatrix quantize(const TensorView& x, const BlockFormat& format, const C
   return out;
 }
 
+void check_stochastic(const BlockFormat& format, const std::string& name) {
+  if (!formats::rounds_stochastically(format))
+    fail(ErrorCode::unsupported, "{}: {} has no stochastic rounding; floats under a scale (mx, nvfp4, float8) have",
+         name, format.name);
+}
+
+Tensor hadamard16(const TensorView& x, const std::string& name) {
+  constexpr std::int64_t kRun = kernels::kHadamardRun;
+  const std::int64_t k = x.shape.back(), runs = element_count(x.shape) / kRun;
+  if (k % kRun != 0)
+    fail(ErrorCode::unsupported, "{}: K = {} is not divisible by the {} values of a Hadamard transform", name, k, kRun);
+  Tensor out(x.dtype, x.shape);
+  parallel_for(runs, 1 << 11, [&](std::int64_t begin, std::int64_t end) {
+    std::array<float, kRun> v;
+    for (std::int64_t r = begin; r < end; ++r) {
+      load_f32(x, r * kRun, kRun, v.data());
+      kernels::hadamard16(v.data());
+      store_rounded(out, r * kRun, v);
+    }
+  });
+  return out;
+}
+
 void quantize_into(QuantizedMatrix& out, const TensorView& x, const CastOptions& options,
                    std::span<const float> codebook) {
+  if (options.stochastic) check_stochastic(out.format, options.name);
   if (options.device.is_cuda()) {
     out = quantize_on_cuda(x, out.format, options, codebook);
     return;
@@ -148,16 +174,17 @@ void quantize_into(QuantizedMatrix& out, const TensorView& x, const CastOptions&
   GroupStats matrix;
   if (format.group_rows == 0 || (format.tensor_scale && !options.shared)) matrix = stats(x, options);
   if (options.shared) matrix = *options.shared;
-  if (format.tensor_scale) out.tensor_scale = formats::nvfp4_tensor_scale(matrix.amax());
+  if (format.tensor_scale) out.tensor_scale = formats::stored_tensor_scale(format, matrix.amax());
   std::copy(codebook.begin(), codebook.end(), out.codebook.empty() ? nullptr : out.codebook.as<float>());
-  const kernels::QuantizeTask task{x, options.scaling, matrix, &out};
+  const kernels::QuantizeTask task{x, options.scaling, matrix, &out, options.stochastic};
+  const kernels::CastKernels& kernels = options.stochastic ? kernels::ref::kCast : kernels_for_cpu();
   std::atomic<bool> finite = true;
   for_bands(&format, out.m, out.k, options, [&](std::int64_t begin, std::int64_t end) {
-    if (!kernels_for_cpu().quantize(task, begin, end)) finite = false;
+    if (!kernels.quantize(task, begin, end)) finite = false;
   });
   if (!finite && !tolerant) stats(x, options);  // throws, naming the place
   // Of an all-zero matrix the block scales are 1 too; a zero block of another one keeps the smallest.
-  if (format.tensor_scale && matrix.amax() == 0)
+  if (format.tensor_scale && format.rule == formats::Rule::nvfp4 && matrix.amax() == 0)
     std::fill_n(out.scale.as<std::uint8_t>(), out.scale.bytes().size(),
                 static_cast<std::uint8_t>(formats::encode(format.scale, 1.0f)));
 }

@@ -12,10 +12,11 @@ namespace lowp::ops {
 
 struct CastOptions {
   formats::Scaling scaling = formats::Scaling::rceil;  // MX formats only
-  std::optional<formats::GroupStats> shared;         // statistics that replace the matrix's own in tensor-level scales
-  bool refuse_nonfinite = false;                     // also in MX formats
-  std::string name = "tensor";                       // in messages
-  Device device;                                     // where quantize() computes
+  std::optional<formats::GroupStats> shared;      // statistics that replace the matrix's own in tensor-level scales
+  bool refuse_nonfinite = false;                  // also in MX formats
+  std::optional<formats::Stochastic> stochastic;  // rounding by chance instead of to the nearest: floats under a scale
+  std::string name = "tensor";                    // in messages
+  Device device;                                  // where quantize() computes
   std::function<void(std::int64_t rows)> rows_read;  // called when the first `rows` rows of x are no longer needed
 };
 
@@ -29,7 +30,8 @@ QuantizedMatrix allocate(const formats::BlockFormat& format, formats::Elem input
 formats::GroupStats stats(const TensorView& x, const CastOptions& options, bool allow_nonfinite = false);
 
 /// Quantizes x, f16, bf16 or f32 [m, k], along k. NaN and infinities are an Error(bad_input) unless the format is plain
-/// or MX, which poisons their blocks. Codebook formats need `codebook` [16].
+/// or MX, which poisons their blocks. Codebook formats need `codebook` [16]. Throws Error(unsupported) if the format
+/// cannot be rounded as options.stochastic asks.
 QuantizedMatrix quantize(const TensorView& x, const formats::BlockFormat& format, const CastOptions& options,
                          std::span<const float> codebook = {});
 
@@ -41,6 +43,14 @@ void quantize_into(QuantizedMatrix& out, const TensorView& x, const CastOptions&
 Tensor dequantize(const QuantizedMatrix& matrix, DType output, const Device& device = {});
 /// The same on the CPU, into `out`, f32 or bf16 [m, k].
 void dequantize_into(Tensor& out, const QuantizedMatrix& matrix);
+
+/// Throws Error(unsupported) naming `name` if a format's values cannot be rounded by chance.
+void check_stochastic(const formats::BlockFormat& format, const std::string& name);
+
+/// x [.., k] with each run of 16 along k replaced by x diag(signs) H / 4, rounded to x's dtype: H the Hadamard matrix
+/// in natural order, the sign vector torchao's default (torchao-spec 7.7). Throws Error(unsupported) unless 16 divides
+/// k.
+Tensor hadamard16(const TensorView& x, const std::string& name);
 
 /// Signal-to-noise ratio in dB of a quantized matrix against the original: 20 log10(|x| / |x - q|), values of q in f32;
 /// infinite for equal matrices, -infinity for an all-zero x that is not reproduced.

@@ -2,6 +2,7 @@
 
 #include "lowp/base/error.h"
 #include "lowp/kernels/cuda/cast.h"
+#include "lowp/kernels/hadamard.h"
 
 namespace lowp::ops {
 namespace {
@@ -67,6 +68,17 @@ cuda::CastResult prepare(Transfers& transfers, const CudaCastRequest& request, c
   return to;
 }
 
+void check_hadamard(const CudaCastRequest& request, const Dims& dims) {
+  for (const bool along_m : {false, true})
+    if (const std::int64_t size = along_m ? dims.m : dims.k;
+        (along_m ? request.along_m : request.along_k) && size % kernels::kHadamardRun != 0)
+      fail(ErrorCode::unsupported, "{}: K = {} is not divisible by the {} values of a Hadamard transform",
+           request.options.name, size, kernels::kHadamardRun);
+  if (request.options.shared)
+    fail(ErrorCode::unsupported, "{}: a shared tensor scale does not go with a Hadamard transform",
+         request.options.name);
+}
+
 }  // namespace
 
 CudaCast cast_on_cuda(const CudaCastRequest& request) {
@@ -75,10 +87,27 @@ CudaCast cast_on_cuda(const CudaCastRequest& request) {
   const std::int64_t size = dims.m * dims.k;
   if (format.super_cols > 0)
     fail(ErrorCode::unsupported, "{}: {} has no cast on CUDA devices; use the CPU", request.options.name, format.name);
+  if (request.options.stochastic) check_stochastic(format, request.options.name);
+  if (request.hadamard) check_hadamard(request, dims);
   cuda::use_device(request.options.device.cuda);
   Transfers transfers;
   CudaCast result;
   const auto stream = transfers.stream().handle();
+
+  // Brings a result back; the second-level scales follow from the magnitudes that the cast used.
+  const auto fetch = [&](PlacedCast& to, const cuda::CastResult& from, const cuda::CastTask& used) {
+    if (!from.codes) return;
+    transfers.download(to.codes, from.codes);
+    transfers.download(to.scale, from.scale);
+    transfers.download(to.zero_point, from.zero_point);
+    if (!format.tensor_scale) return;
+    std::vector<cuda::MatrixAmax> found(static_cast<std::size_t>(dims.experts));
+    for (cuda::MatrixAmax& f : found) f.bits = float_bits(used.static_amax);
+    if (used.amax) cuda::copy(found.data(), used.amax, found.size() * sizeof found[0], stream);
+    transfers.stream().synchronize();
+    for (const cuda::MatrixAmax& f : found)
+      to.tensor_scale.push_back(formats::stored_tensor_scale(format, bits_float(f.bits)));
+  };
 
   cuda::CastTask task;
   if (request.along_k) task.along_k = prepare(transfers, request, dims, false, result.along_k);
@@ -90,6 +119,7 @@ CudaCast cast_on_cuda(const CudaCastRequest& request) {
   task.k = dims.k;
   task.format = format;
   task.scaling = request.options.scaling;
+  task.stochastic = request.options.stochastic;
   if (!request.codebook.empty()) task.codebook = transfers.upload(request.codebook);
 
   if ((format.rule != Rule::mx && format.rule != Rule::plain) || request.options.refuse_nonfinite) {
@@ -113,27 +143,43 @@ CudaCast cast_on_cuda(const CudaCastRequest& request) {
     if (request.options.shared) {
       task.amax = nullptr;
       task.static_amax = request.options.shared->amax();
-      for (cuda::MatrixAmax& f : found) f.tensor_scale = formats::nvfp4_tensor_scale(task.static_amax);
     }
-    if (format.tensor_scale)
-      for (const cuda::MatrixAmax& f : found) result.tensor_scale.push_back(f.tensor_scale);
   }
 
-  cuda::cast(task, stream);
-  const auto fetch = [&](PlacedCast& to, const cuda::CastResult& from) {
-    transfers.download(to.codes, from.codes);
-    transfers.download(to.scale, from.scale);
-    transfers.download(to.zero_point, from.zero_point);
-  };
-  fetch(result.along_k, task.along_k);
-  fetch(result.along_m, task.along_m);
+  if (request.hadamard) {
+    // Each orientation is another matrix then, with magnitudes of its own.
+    task.front.kind = cuda::Front::hadamard;
+    for (const bool along_m : {false, true}) {
+      cuda::CastTask one = task;
+      (along_m ? one.along_k : one.along_m) = {};
+      if (!(along_m ? one.along_m : one.along_k).codes) continue;
+      if (task.amax) {
+        auto* amax = static_cast<cuda::MatrixAmax*>(transfers.allocate(dims.experts * sizeof(cuda::MatrixAmax)));
+        cuda::rotated_amax(task.x, task.input, dims.experts, dims.m, dims.k, along_m, amax, stream);
+        std::vector<cuda::MatrixAmax> found(static_cast<std::size_t>(dims.experts));
+        cuda::copy(found.data(), amax, found.size() * sizeof found[0], stream);
+        transfers.stream().synchronize();
+        for (const cuda::MatrixAmax& f : found)
+          if (!is_finite(bits_float(f.bits)))
+            fail(ErrorCode::bad_input, "{}: the Hadamard transform of its values is beyond {}", request.options.name,
+                 name(request.x.dtype));
+        one.amax = amax;
+      }
+      cuda::cast(one, stream);
+      fetch(along_m ? result.along_m : result.along_k, along_m ? one.along_m : one.along_k, one);
+    }
+  } else {
+    cuda::cast(task, stream);
+    fetch(result.along_k, task.along_k, task);
+    fetch(result.along_m, task.along_m, task);
+  }
   transfers.stream().synchronize();
   return result;
 }
 
 QuantizedMatrix quantize_on_cuda(const TensorView& x, const BlockFormat& format, const CastOptions& options,
                                  std::span<const float> codebook) {
-  CudaCastRequest request{x, format, options, true, false, nullptr, nullptr, codebook};
+  CudaCastRequest request{x, format, options, true, false, false, nullptr, nullptr, codebook};
   CudaCast cast = cast_on_cuda(request);
   QuantizedMatrix out = allocate(format, element_of(x.dtype), x.shape[0], x.shape[1], options.name);
   const auto take = [](Tensor& to, Tensor& from) {
@@ -142,7 +188,7 @@ QuantizedMatrix quantize_on_cuda(const TensorView& x, const BlockFormat& format,
   take(out.codes, cast.along_k.codes);
   take(out.scale, cast.along_k.scale);
   take(out.zero_point, cast.along_k.zero_point);
-  if (format.tensor_scale) out.tensor_scale = cast.tensor_scale[0];
+  if (format.tensor_scale) out.tensor_scale = cast.along_k.tensor_scale[0];
   std::copy(codebook.begin(), codebook.end(), out.codebook.empty() ? nullptr : out.codebook.as<float>());
   if (options.rows_read) options.rows_read(out.m);
   return out;

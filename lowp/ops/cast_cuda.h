@@ -10,14 +10,17 @@ namespace lowp::ops {
 /// m; scales in the wanted layout, zero points as scales in layout `rows` (along m: [experts, groups, k]).
 struct PlacedCast {
   Tensor codes, scale, zero_point;
+  std::vector<float> tensor_scale;  // [experts]; two-level formats
 };
 
 struct CudaCastRequest {
   TensorView x;  // f16, bf16 or f32 [m, k] or [experts, m, k]
   formats::BlockFormat format;
-  /// scaling, name, device and shared of each expert; a NaN or an infinity is refused as in quantize().
+  /// scaling, name, device, shared and stochastic of each expert; a NaN or an infinity is refused as in quantize().
+  /// Rounding by chance counts the codes of a result: the first of expert e is e * m * k.
   CastOptions options;
   bool along_k = true, along_m = false;
+  bool hadamard = false;  // hadamard16() of runs along the groups first
   /// Of the logical scale matrix of each orientation, [m, groups] and [k, groups]; null: layout `rows`.
   const formats::ScaleMap* map_k = nullptr;
   const formats::ScaleMap* map_m = nullptr;
@@ -26,9 +29,10 @@ struct CudaCastRequest {
 
 struct CudaCast {
   PlacedCast along_k, along_m;
-  std::vector<float> tensor_scale;  // [experts]; two-level formats
 };
 
+/// Throws Error(unsupported) naming options.name for super-blocks, for rounding by chance where the format has none,
+/// and for a Hadamard transform where 16 does not divide the groups' axis or options.shared is given.
 CudaCast cast_on_cuda(const CudaCastRequest& request);
 
 /// quantize() of ops/cast.h on options.device.

@@ -214,7 +214,7 @@ TEST_F(CudaCastTest, AxesExpertsAndLayouts) {
             if (layout == ScaleLayout::tiled && c.experts > 1) continue;
             const formats::ScaleMap map_k(layout, c.m, c.k / group, {}, c.experts),
                 map_m(layout, c.k, c.m / group, {}, c.experts);
-            CudaCastRequest request{x.view(), format, {}, along_k, along_m, nullptr, nullptr, {}};
+            CudaCastRequest request{x.view(), format, {}, along_k, along_m, false, nullptr, nullptr, {}};
             request.options.device = gpu;
             request.options.scaling = c.m % 3 ? Scaling::floor : Scaling::rceil;
             if (layout != ScaleLayout::rows) request.map_k = &map_k, request.map_m = &map_m;
@@ -266,7 +266,7 @@ TEST_F(CudaCastTest, GroupedLayouts) {
   for (const bool by_m : {true, false}) {
     const formats::ScaleMap map(by_m ? ScaleLayout::tiled_m_groups : ScaleLayout::tiled_k_groups, 416, 11,
                                 by_m ? m_ends : k_ends);
-    CudaCastRequest request{x.view(), format, {}, true, false, &map, nullptr, {}};
+    CudaCastRequest request{x.view(), format, {}, true, false, false, &map, nullptr, {}};
     request.options.device = gpu;
     const CudaCast found = cast_on_cuda(request);
     const QuantizedMatrix q = quantize(x.view(), format, {});

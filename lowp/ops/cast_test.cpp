@@ -219,5 +219,58 @@ TEST(Cast, MatchesAllScaleModesOfThePublishedTable) {
             << row.amax << " " << formats::name(elements[e]) << " " << s;
 }
 
+// torchao's training kernels run on GPUs alone: their formulas by hand, on one block.
+TEST(Cast, TrainingNumericsOfNvfp4) {
+  Tensor x(DType::f32, {1, 32});
+  for (int i = 0; i < 16; ++i) x.as<float>()[i] = static_cast<float>(i) * 0.1f;
+  x.as<float>()[31] = 30;
+  const QuantizedMatrix q = quantize(x.view(), formats::block_format("nvfp4_training"), {});
+  const float gain = 2688.0f / 30, decode_scale = 1.0f / gain;
+  EXPECT_EQ(q.tensor_scale, decode_scale);
+  const std::uint32_t scale = formats::encode(formats::Elem::e4m3, 15 * 0.1f / 6 * gain);
+  EXPECT_EQ(q.scale.as<std::uint8_t>()[0], scale);
+  const float multiplier = 1.0f / (formats::decode(formats::Elem::e4m3, scale) * decode_scale);
+  for (int i = 0; i < 16; ++i)
+    EXPECT_EQ(q.codes.as<std::uint8_t>()[i / 2] >> (i % 2 * 4) & 15u,
+              formats::encode(formats::Elem::e2m1, static_cast<float>(i) * 0.1f * multiplier));
+  const Tensor zero(DType::bf16, {16, 16});
+  const QuantizedMatrix block = quantize(zero.view(), formats::block_format("nvfp4_training_block16"), {});
+  EXPECT_EQ(block.tensor_scale, 1.0f);
+  EXPECT_EQ(block.scale.bytes().size(), 1u);
+  EXPECT_EQ(block.scale.as<std::uint8_t>()[0], 0x08);  // 2^-6, the smallest that torchao 0.18 allows
+}
+
+TEST(Cast, StochasticRoundingTakesItsBitsFromSeedAndPlace) {
+  std::mt19937 rng(5);
+  const Tensor x = random_matrix(rng, DType::bf16, 6, 64);
+  const formats::BlockFormat format = formats::block_format("mxfp8");
+  CastOptions options;
+  options.stochastic = formats::Stochastic{42, 0};
+  const QuantizedMatrix q = quantize(x.view(), format, options), nearest = quantize(x.view(), format, {});
+  EXPECT_TRUE(equal(q.scale, nearest.scale));
+  EXPECT_FALSE(equal(q.codes, nearest.codes));
+  for (std::int64_t i = 0; i < 6 * 64; ++i) {
+    const float scale = formats::decode(formats::Elem::e8m0, q.scale.as<std::uint8_t>()[i / 32]);
+    ASSERT_EQ(q.codes.as<std::uint8_t>()[i],
+              formats::encode_stochastic(formats::Elem::e4m3, load_one(x.view(), i) / scale,
+                                         formats::random_bits({42, 0}, static_cast<std::uint64_t>(i))));
+  }
+  // Rows 2.. alone, told where they begin.
+  const TensorView rest{x.dtype(), {4, 64}, x.view().bytes.subspan(2 * 64 * 2)};
+  options.stochastic->first = 2 * 64;
+  const QuantizedMatrix part = quantize(rest, format, options);
+  EXPECT_EQ(std::memcmp(part.codes.bytes().data(), q.codes.bytes().data() + 2 * 64, 4 * 64), 0);
+  EXPECT_THROW(quantize(x.view(), formats::block_format("int8"), options), Error);
+}
+
+TEST(Cast, HadamardRunsAreOrthonormalAndSigned) {
+  Tensor x(DType::f32, {1, 32});
+  x.as<float>()[3] = 4;  // the first negated place
+  const Tensor once = hadamard16(x.view(), "x");
+  for (int i = 0; i < 16; ++i) EXPECT_EQ(once.as<float>()[i], (i & 1) != (i >> 1 & 1) ? 1.0f : -1.0f) << i;
+  for (int i = 16; i < 32; ++i) EXPECT_EQ(once.as<float>()[i], 0.0f);
+  EXPECT_THROW(hadamard16(Tensor(DType::f32, {2, 24}).view(), "x"), Error);
+}
+
 }  // namespace
 }  // namespace lowp::ops

@@ -106,8 +106,8 @@ class CastVariant : public testing::TestWithParam<cpu::Isa> {
     QuantizedMatrix expected = allocate(format, element_of(x.dtype()), m, k), found = expected;
     if (format.tensor_scale)
       expected.tensor_scale = found.tensor_scale = formats::nvfp4_tensor_scale(stats.values.amax());
-    const bool finite = ref::kCast.quantize({x.view(), scaling, stats.values, &expected}, 0, m);
-    const bool found_finite = fast->quantize({x.view(), scaling, stats.values, &found}, 0, m);
+    const bool finite = ref::kCast.quantize({x.view(), scaling, stats.values, &expected, {}}, 0, m);
+    const bool found_finite = fast->quantize({x.view(), scaling, stats.values, &found, {}}, 0, m);
     if (!with_nonfinite(format)) EXPECT_EQ(finite, found_finite);
     expect_same(expected.scale, found.scale, "scale");
     expect_same(expected.zero_point, found.zero_point, "zero point");
@@ -214,7 +214,7 @@ TEST_P(CastVariant, NonFiniteValuesAreReported) {
           check(x, format, Scaling::floor);
         } else if (format.group_rows != 0) {
           QuantizedMatrix q = allocate(format, element_of(type), m, k);
-          EXPECT_FALSE(fast->quantize({x.view(), Scaling::floor, {}, &q}, 0, m)) << name;
+          EXPECT_FALSE(fast->quantize({x.view(), Scaling::floor, {}, &q, {}}, 0, m)) << name;
         }
         if (HasFatalFailure()) return;
       }

@@ -107,9 +107,11 @@ class TensorCast {
              std::vector<std::int64_t> ends)
       : request_(request), format_(format), where_(std::move(where)), ends_(std::move(ends)) {}
 
-  void run(const TensorView& x, bool along_n, const std::string& name, const std::string& suffix,
+  void run(const TensorView& given, bool along_n, const std::string& name, const std::string& suffix,
            std::vector<NamedTensor>& out) {
-    const Dims dims = dims_of(x.shape);
+    const Dims dims = dims_of(given.shape);
+    const Tensor rotated = request_.hadamard ? ops::hadamard16(given, where_) : Tensor();
+    const TensorView x = request_.hadamard ? rotated.view() : given;
     std::vector<QuantizedMatrix> parts;
     ops::CastOptions options;
     options.scaling = request_.scaling;
@@ -117,6 +119,8 @@ class TensorCast {
     const std::size_t bytes = x.bytes.size() / static_cast<std::size_t>(std::max<std::int64_t>(dims.count(), 1));
     for (std::int64_t e = 0; e < dims.count(); ++e) {
       options.name = dims.experts ? fmt::format("{} (expert {})", where_, e) : where_;
+      if (request_.seed)
+        options.stochastic = formats::Stochastic{*request_.seed, static_cast<std::uint64_t>(e * dims.n * dims.k)};
       const TensorView slice{x.dtype, {dims.n, dims.k}, x.bytes.subspan(static_cast<std::size_t>(e) * bytes, bytes)};
       parts.push_back(quantize(slice, format_, Algorithm::absmax, options));
       sqnr_.push_back(ops::sqnr(slice, parts.back(), options));
@@ -172,8 +176,10 @@ class TensorCast {
   // does not fit.
   void run_on_cuda(const TensorView& x, const std::string& name, std::vector<NamedTensor>& out) {
     const Dims dims = dims_of(x.shape);
-    ops::CudaCastRequest job{x, format_, {}, request_.axis != Axis::n, request_.axis != Axis::k, nullptr, nullptr, {}};
+    ops::CudaCastRequest job{
+        x, format_, {}, request_.axis != Axis::n, request_.axis != Axis::k, request_.hadamard, nullptr, nullptr, {}};
     job.options.scaling = request_.scaling;
+    if (request_.seed) job.options.stochastic = formats::Stochastic{*request_.seed, 0};
     job.options.device = request_.device;
     job.options.name = where_;
     std::optional<formats::ScaleMap> maps[2];
@@ -189,7 +195,7 @@ class TensorCast {
       if (!(along_n ? job.along_m : job.along_k)) continue;
       ops::PlacedCast& placed = along_n ? cast.along_m : cast.along_k;
       const std::string suffix = along_n && request_.axis == Axis::both ? "_n" : "";
-      compare_on_host(x, dims, along_n, placed, cast.tensor_scale, maps[along_n]);
+      compare_on_host(x, dims, along_n, placed, maps[along_n]);
       const auto put = [&](const char* field, Tensor tensor, bool laid_out = false) {
         Shape shape = tensor.shape();
         if (!dims.experts && !laid_out) shape.erase(shape.begin());
@@ -200,7 +206,7 @@ class TensorCast {
       if (format_.zero_point != formats::ZeroPoint::none) put("zero_point", std::move(placed.zero_point));
       if (format_.tensor_scale) {
         Tensor scales(DType::f32, {dims.count()});
-        std::copy(cast.tensor_scale.begin(), cast.tensor_scale.end(), scales.as<float>());
+        std::copy(placed.tensor_scale.begin(), placed.tensor_scale.end(), scales.as<float>());
         put("tensor_scale", std::move(scales), true);
       }
     }
@@ -215,12 +221,14 @@ class TensorCast {
  private:
   // The SQNR of one orientation of a cast, computed here from what the GPU made.
   void compare_on_host(const TensorView& x, const Dims& dims, bool along_n, const ops::PlacedCast& placed,
-                       const std::vector<float>& tensor_scale, const std::optional<formats::ScaleMap>& map) {
+                       const std::optional<formats::ScaleMap>& map) {
     const std::int64_t rows = along_n ? dims.k : dims.n, columns = along_n ? dims.n : dims.k;
     const std::int64_t h = format_.scale_rows(rows), w = format_.scale_cols(columns);
     const Tensor flipped =
         along_n ? transposed(x, dims.count(), dims.n, dims.k, {dims.count(), rows, columns}) : Tensor();
-    const TensorView values = along_n ? flipped.view() : x;
+    const TensorView plain = along_n ? flipped.view() : x;
+    const Tensor rotated = request_.hadamard ? ops::hadamard16(plain, where_) : Tensor();
+    const TensorView values = request_.hadamard ? rotated.view() : plain;
     // Scales and zero points as a quantized matrix holds them, [experts, h, w].
     const auto native = [&](const Tensor& t, bool laid_out) {
       const Shape shape = {dims.count(), h, w};
@@ -240,7 +248,7 @@ class TensorCast {
       take(part.codes, placed.codes);
       take(part.scale, scale);
       take(part.zero_point, zero_point);
-      if (format_.tensor_scale) part.tensor_scale = tensor_scale[static_cast<std::size_t>(e)];
+      if (format_.tensor_scale) part.tensor_scale = placed.tensor_scale[static_cast<std::size_t>(e)];
       const std::size_t bytes = values.bytes.size() / static_cast<std::size_t>(dims.count());
       ops::CastOptions options;
       options.name = where_;

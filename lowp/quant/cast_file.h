@@ -21,7 +21,9 @@ struct CastFileRequest {
   formats::ScaleLayout layout = formats::ScaleLayout::rows;
   std::string group_ends;  // name of a tensor of IN, I32 or I64 [groups]: exclusive ends in rows (m groups) or in
                            // elements along the block axis (k groups)
-  ops::Device device;      // where to compute
+  std::optional<std::uint64_t> seed;  // of stochastic rounding; none: to the nearest
+  bool hadamard = false;              // ops::hadamard16 of runs of 16 along the blocks first
+  ops::Device device;                 // where to compute
 };
 
 struct CastReport {

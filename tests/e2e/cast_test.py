@@ -309,6 +309,61 @@ class Layouts(Cast):
                 self.assertEqual(self.names(), ["in.safetensors"])
 
 
+def philox(seed, index):
+    """The first word of Philox4x32-10 for a key and a counter."""
+    a, b, c, d = index & 0xFFFFFFFF, index >> 32, 0, 0
+    k0, k1 = seed & 0xFFFFFFFF, seed >> 32
+    for _ in range(10):
+        left, right = 0xD2511F53 * a, 0xCD9E8D57 * c
+        a, b, c, d = (right >> 32) ^ b ^ k0, right & 0xFFFFFFFF, (left >> 32) ^ d ^ k1, left & 0xFFFFFFFF
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return a
+
+
+class Training(Cast):
+    """Rounding by chance and the Hadamard transform."""
+    CPU = ("--device", "cpu")
+
+    def test_codes_follow_from_seed_and_place(self):
+        x, seed = normal(2, 16, 64), 0x123456789
+        found = self.cast({"a": x}, "mxfp4", "--rounding", "stochastic", "--seed", str(seed), *self.CPU)
+        nearest = self.cast({"a": x}, "mxfp4", *self.CPU)
+        self.assertEqual(found["a.scale"], nearest["a.scale"])
+        for i, value in enumerate(unpack(x)):
+            scaled = abs(value) / 2.0 ** (found["a.scale"].data[i // 32] - 127)
+            low = max(c for c in range(8) if E2M1[c] <= scaled)
+            if low < 7 and (philox(seed, i) >> 8) / 2 ** 24 < (scaled - E2M1[low]) / (E2M1[low + 1] - E2M1[low]):
+                low += 1
+            code = found["a.data"].data[i // 2] >> i % 2 * 4 & 15
+            self.assertEqual(code & 7, low, (i, value))
+
+    def test_another_seed_gives_other_codes(self):
+        x = {"a": normal(N, K)}
+        for name in ("mxfp8", "nvfp4", "fp8", "nvfp4_training", "nvfp4_training_block16"):
+            one, same, other = (self.cast(x, name, "--rounding", "stochastic", "--seed", seed, *self.CPU)["a.data"]
+                                for seed in ("7", "7", "8"))
+            self.assertEqual(one, same, name)
+            self.assertNotEqual(one, other, name)
+
+    def test_hadamard(self):
+        signs = [1, 1, 1, -1, 1, -1, -1, -1, -1, -1, -1, 1, -1, 1, -1, -1]
+        x = normal(4, 64)
+        self.cast({"a": x}, "mxfp8", "--hadamard", *self.CPU)
+        found, values = unpack(self.decode("--dtype", "f32")["a"]), unpack(x)
+        for i in range(len(values)):
+            first, j = i // 16 * 16, i % 16
+            expected = sum(values[first + k] * signs[k] * (-1) ** bin(j & k).count("1") for k in range(16)) / 4
+            self.assertAlmostEqual(found[i], expected, delta=0.07 * abs(expected) + 0.002, msg=i)
+
+    def test_refusals(self):
+        write_file(self.input, {"a": normal(4, 40)})
+        for options, code, words in [(["--format", "mxfp8", "--seed", "1"], 2, ["--seed", "--rounding"]),
+                                     (["--format", "int8", "--rounding", "stochastic"], 1, ["'a'", "int8", "stochastic"]),
+                                     (["--format", "fp8", "--hadamard"], 1, ["'a'", "K = 40", "16"])]:
+            with self.subTest(options):
+                self.refused("cast", self.input, "-o", self.output, *options, *self.CPU, code=code, words=words)
+
+
 class Decode(Cast):
     def test_types(self):
         for name, row in self.formats():

@@ -230,6 +230,8 @@ bool quantize_from(const QuantizeTask& task, std::int64_t row_begin, std::int64_
         default:
           return quantize_groups(task, row_begin, row_end);
       }
+    case formats::Rule::nvfp4_training:  // not a format of inference
+      return quantize_groups(task, row_begin, row_end);
     case formats::Rule::nvfp4:
       return with.template operator()<Nvfp4<In, Elem::e2m1>>();
     case formats::Rule::float8:

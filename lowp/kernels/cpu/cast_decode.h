@@ -154,6 +154,7 @@ void with_decoding(const formats::BlockFormat& format, const Body& body) {
       return nibbles ? body.template operator()<Rule::mx, From::nibble_table16>()
                      : body.template operator()<Rule::mx, From::table256>();
     case Rule::nvfp4:
+    case Rule::nvfp4_training:
       return body.template operator()<Rule::nvfp4, From::nibble_table16>();
     case Rule::symmetric:
     case Rule::absmax:

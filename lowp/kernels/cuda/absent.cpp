@@ -1,6 +1,7 @@
 // The backend's interface in a build without CUDA: no devices, and nothing that could be called without one.
 #include "lowp/base/error.h"
 #include "lowp/kernels/cuda/cast.h"
+#include "lowp/kernels/cuda/rope.h"
 
 namespace lowp::kernels::cuda {
 namespace {
@@ -36,10 +37,17 @@ void Graph::launch(const Stream&) const { absent(); }
 void copy(void*, const void*, std::size_t, StreamHandle) { absent(); }
 void copy_rows(void*, std::size_t, const void*, std::size_t, std::size_t, std::size_t, StreamHandle) { absent(); }
 void fill(void*, int, std::size_t, StreamHandle) { absent(); }
+void launch_cooperative(const void*, unsigned, unsigned, void**, StreamHandle) { absent(); }
 void check_launch(const char*) { absent(); }
 
 void cast(const CastTask&, StreamHandle) { absent(); }
 void amax(const void*, formats::Elem, std::int64_t, std::int64_t, MatrixAmax*, StreamHandle) { absent(); }
+void rotated_amax(const void*, formats::Elem, std::int64_t, std::int64_t, std::int64_t, bool, MatrixAmax*,
+                  StreamHandle) {
+  absent();
+}
+bool amax_and_cast(const CastTask&, MatrixAmax*, StreamHandle) { absent(); }
+void rope_cast(const HeadsTask&, StreamHandle) { absent(); }
 void first_nonfinite(const void*, formats::Elem, std::int64_t, std::int64_t*, StreamHandle) { absent(); }
 void dequantize(const DequantizeTask&, StreamHandle) { absent(); }
 void to_layout(const std::uint8_t*, std::int64_t, const formats::ScaleGrid&, std::uint8_t*, std::int64_t,

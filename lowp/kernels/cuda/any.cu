@@ -5,6 +5,7 @@
 #include "lowp/formats/quantize.h"
 #include "lowp/kernels/cuda/cast.h"
 #include "lowp/kernels/cuda/launch.h"
+#include "lowp/kernels/hadamard.h"
 
 namespace lowp::kernels::cuda {
 namespace {
@@ -61,9 +62,25 @@ __device__ GroupStats combine_over_warp(GroupStats s) {
   return s;
 }
 
-__device__ std::uint32_t encode_one(const AnyArgs& args, const GroupParams& p, const float* codebook, float x) {
+__device__ std::uint32_t encode_one(const AnyArgs& args, const GroupParams& p, const float* codebook, float x,
+                                    std::int64_t place) {
+  if (args.stochastic)
+    return formats::encode_stochastic(args.format.element, formats::scale_element(args.format, p, x),
+                                      formats::random_bits(args.random, static_cast<std::uint64_t>(place)));
   return args.format.rule == Rule::codebook ? formats::nearest_entry(codebook, 16, formats::divide(x, p.scale))
                                             : formats::encode_element(args.format, args.input, p, x);
+}
+
+// Value i of the run's Hadamard transform, rounded to the input's dtype: the sums of hadamard16 that lead to it.
+__device__ __noinline__ float rotated_value(const void* x, Elem input, std::int64_t first, std::int64_t stride, int i) {
+  float v[kHadamardRun];
+#pragma unroll
+  for (int j = 0; j < kHadamardRun; ++j) v[j] = hadamard_sign(load_value(x, input, first + j * stride), j);
+#pragma unroll
+  for (int bit = 0, count = kHadamardRun / 2; count > 0; ++bit, count /= 2)
+#pragma unroll
+    for (int j = 0; j < count; ++j) v[j] = i >> bit & 1 ? v[2 * j] - v[2 * j + 1] : v[2 * j] + v[2 * j + 1];
+  return formats::round_to(input, v[0] * 0.25f);
 }
 
 // A warp for each group, or for each row where the scale is the matrix's or there is none.
@@ -83,11 +100,15 @@ __global__ void __launch_bounds__(256, 2) cast_any(const __grid_constant__ AnyAr
     const std::int64_t rows = min(height, args.rows - top), columns = min(width, args.columns - left);
     const std::int64_t from = expert * args.rows * args.columns;
     const auto value = [&](std::int64_t r, std::int64_t c) {
-      return load_value(args.x, args.input, from + (top + r) * args.row_stride + (left + c) * args.column_stride);
+      const std::int64_t row = from + (top + r) * args.row_stride, column = left + c;
+      if (args.hadamard)
+        return rotated_value(args.x, args.input, row + column / kHadamardRun * kHadamardRun * args.column_stride,
+                             args.column_stride, static_cast<int>(column % kHadamardRun));
+      return load_value(args.x, args.input, row + column * args.column_stride);
     };
 
     const float matrix_amax = args.amax ? bits_float(args.amax[expert].bits) : args.static_amax;
-    const float tensor_scale = format.tensor_scale ? formats::nvfp4_tensor_scale(matrix_amax) : 1.0f;
+    const float tensor_scale = format.tensor_scale ? formats::choosing_scale(format, matrix_amax) : 1.0f;
     GroupStats stats;
     if (by_group) {
       for (std::int64_t i = lane; i < rows * columns; i += 32) stats.add(value(i / columns, i % columns));
@@ -106,7 +127,8 @@ __global__ void __launch_bounds__(256, 2) cast_any(const __grid_constant__ AnyAr
         static_cast<float*>(args.scale)[to] = p.scale;
       else
         static_cast<std::uint8_t*>(args.scale)[to] = static_cast<std::uint8_t>(
-            format.tensor_scale && matrix_amax == 0 ? formats::encode(format.scale, 1.0f) : p.scale_code);
+            format.tensor_scale && format.rule == Rule::nvfp4 && matrix_amax == 0 ? formats::encode(format.scale, 1.0f)
+                                                                                  : p.scale_code);
       if (format.zero_point == formats::ZeroPoint::integer)
         static_cast<std::int8_t*>(args.zero_point)[to] = static_cast<std::int8_t>(p.zero_point);
       else if (format.zero_point == formats::ZeroPoint::floating)
@@ -117,17 +139,42 @@ __global__ void __launch_bounds__(256, 2) cast_any(const __grid_constant__ AnyAr
     const std::int64_t to = from + top * args.columns + left;
     if (is_nibble(format)) {
       for (std::int64_t i = 2 * lane; i < rows * columns; i += 64) {
-        const std::int64_t r = i / columns, c = i % columns;
-        static_cast<std::uint8_t*>(args.codes)[(to + r * args.columns + c) / 2] = static_cast<std::uint8_t>(
-            encode_one(args, p, codebook, value(r, c)) | encode_one(args, p, codebook, value(r, c + 1)) << 4);
+        const std::int64_t r = i / columns, c = i % columns, place = to + r * args.columns + c;
+        static_cast<std::uint8_t*>(args.codes)[place / 2] =
+            static_cast<std::uint8_t>(encode_one(args, p, codebook, value(r, c), place) |
+                                      encode_one(args, p, codebook, value(r, c + 1), place + 1) << 4);
       }
     } else {
       for (std::int64_t i = lane; i < rows * columns; i += 32) {
-        const std::int64_t r = i / columns, c = i % columns;
-        store_code(args.codes, format, to + r * args.columns + c, encode_one(args, p, codebook, value(r, c)));
+        const std::int64_t r = i / columns, c = i % columns, place = to + r * args.columns + c;
+        store_code(args.codes, format, place, encode_one(args, p, codebook, value(r, c), place));
       }
     }
   }
+}
+
+// The largest magnitude of each expert's rotated values, for the shapes that find_amax does not take.
+__global__ void __launch_bounds__(256)
+    find_rotated_amax(const void* x, Elem input, std::int64_t rows, std::int64_t columns, std::int64_t row_stride,
+                      std::int64_t column_stride, std::uint32_t* bits, std::int64_t step) {
+  const std::int64_t from = blockIdx.y * rows * columns;
+  std::uint32_t amax = 0;
+  for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < rows * columns;
+       i += std::int64_t{gridDim.x} * blockDim.x) {
+    const std::int64_t r = i / columns, c = i % columns;
+    const float v = rotated_value(x, input, from + r * row_stride + c / kHadamardRun * kHadamardRun * column_stride,
+                                  column_stride, static_cast<int>(c % kHadamardRun));
+    amax = max(amax, float_bits(v) & 0x7FFFFFFFu);
+  }
+  atomicMax(bits + blockIdx.y * step, amax);
+}
+
+// What amax() leaves beside the magnitude.
+__global__ void finish_amax(MatrixAmax* found, std::int64_t experts) {
+  const std::int64_t e = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (e >= experts) return;
+  found[e].tensor_scale = formats::nvfp4_tensor_scale(bits_float(found[e].bits));
+  found[e].reciprocal = formats::divide(1.0f, found[e].tensor_scale);
 }
 
 __global__ void __launch_bounds__(256, 2) dequantize_any(const __grid_constant__ DequantizeTask task) {
@@ -205,7 +252,19 @@ void launch_any(const AnyArgs& args, StreamHandle stream) {
   check_launch("cast_any");
 }
 
+void rotated_amax(const void* x, Elem input, std::int64_t experts, std::int64_t m, std::int64_t k, bool along_m,
+                  MatrixAmax* out, StreamHandle stream) {
+  fill(out, 0, static_cast<std::size_t>(experts) * sizeof *out, stream);
+  const dim3 grid(std::min(blocks_for(m * k), 2048u), static_cast<unsigned>(experts));
+  find_rotated_amax<<<grid, 256, 0, stream>>>(x, input, along_m ? k : m, along_m ? m : k, along_m ? 1 : k,
+                                              along_m ? k : 1, &out->bits,
+                                              static_cast<std::int64_t>(sizeof *out / sizeof out->bits));
+  finish_amax<<<blocks_for(experts), 256, 0, stream>>>(out, experts);
+  check_launch("find_rotated_amax");
+}
+
 void dequantize(const DequantizeTask& task, StreamHandle stream) {
+  if (launch_dequantize(task, stream)) return;
   dequantize_any<<<blocks_for(task.experts * task.m * 256), 256, 0, stream>>>(task);
   check_launch("dequantize_any");
 }

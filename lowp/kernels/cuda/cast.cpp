@@ -2,8 +2,10 @@
 
 #include <limits>
 
+#include "lowp/base/error.h"
 #include "lowp/kernels/cuda/fast_codec.h"
 #include "lowp/kernels/cuda/launch.h"
+#include "lowp/kernels/cuda/rope.h"
 
 namespace lowp::kernels::cuda {
 namespace {
@@ -18,10 +20,12 @@ CodecArgs codec_args(const CastTask& task) {
   if (!formats::info(task.format.element).is_float())
     args.range = {formats::min_value(task.format.element), formats::max_value(task.format.element)};
   if (task.format.tensor_scale && !task.amax) {
-    args.tensor_scale = formats::nvfp4_tensor_scale(task.static_amax);
+    args.tensor_scale = formats::choosing_scale(task.format, task.static_amax);
     args.reciprocal = formats::divide(1.0f, args.tensor_scale);
     args.all_zero = task.static_amax == 0;
   }
+  args.stochastic = task.stochastic.has_value();
+  args.random = task.stochastic.value_or(formats::Stochastic{});
   args.given_scale = !task.amax && task.format.group_rows == 0;
   return args;
 }
@@ -58,7 +62,9 @@ bool rows_args(const CastTask& task, RowsArgs& args) {
     return false;
   if (!aligned(task.x, 16) || !aligned(task.along_k.codes, 8)) return false;
   const std::int64_t width = format.group_cols == 0 ? task.k : format.group_cols;
+  if (task.front.other && !aligned(task.front.other, 16)) return false;
   args.x = task.x;
+  args.front = task.front;
   args.codes = task.along_k.codes;
   args.scale = task.along_k.scale;
   args.zero_point = task.along_k.zero_point;
@@ -90,6 +96,7 @@ bool columns_args(const CastTask& task, ColumnsArgs& args) {
       !aligned(task.along_m.scale, 2))
     return false;
   args.x = task.x;
+  args.hadamard = task.front.kind == Front::hadamard;
   args.codes = task.along_m.codes;
   args.scale = static_cast<std::uint8_t*>(task.along_m.scale);
   args.amax = task.amax;
@@ -100,7 +107,17 @@ bool columns_args(const CastTask& task, ColumnsArgs& args) {
   return task.m / 128 <= 65535;
 }
 
-bool launch_rows(const RowsArgs& args, Elem input, int experts, StreamHandle stream) {
+bool is_training(const CastTask& task) {
+  return task.stochastic || task.front.kind == Front::hadamard || task.format.rule == Rule::nvfp4_training;
+}
+
+bool launch_rows(const CastTask& task, const RowsArgs& args, StreamHandle stream) {
+  const Elem input = task.input;
+  const int experts = static_cast<int>(task.experts);
+  if (task.front.kind == Front::rms_norm) return launch_norm(args, input, stream);
+  if (task.front.kind == Front::silu_mul || task.front.kind == Front::relu)
+    return launch_activation(args, input, experts, stream);
+  if (is_training(task)) return launch_training_rows(args, input, experts, stream);
   switch (args.codec.format.rule) {
     case Rule::mx:
       return launch_mx_rows(args, input, experts, stream);
@@ -128,6 +145,9 @@ void cast_by_definition(const CastTask& task, bool along_m, StreamHandle stream)
   args.column_stride = along_m ? task.k : 1;
   args.format = task.format;
   args.scaling = task.scaling;
+  args.hadamard = task.front.kind == Front::hadamard;
+  args.stochastic = task.stochastic.has_value();
+  args.random = task.stochastic.value_or(formats::Stochastic{});
   args.codes = to.codes;
   args.scale = to.scale;
   args.zero_point = to.zero_point;
@@ -145,6 +165,10 @@ void cast_by_definition(const CastTask& task, bool along_m, StreamHandle stream)
 
 void cast(const CastTask& task, StreamHandle stream) {
   if (task.experts == 0 || task.m == 0 || task.k == 0) return;
+  const bool computed = task.front.kind != Front::none && task.front.kind != Front::hadamard;
+  LOWP_CHECK(!computed ||
+                 (!task.along_m.codes && !task.stochastic && (task.experts == 1 || task.front.kind != Front::rms_norm)),
+             "a norm or an activation goes in front of casts along k, to the nearest, a norm of one matrix");
   const auto clear_padding = [&](const CastResult& to, std::int64_t h, std::int64_t columns) {
     if (!to.codes || task.format.group_cols == 0) return;
     const std::int64_t bytes =
@@ -156,14 +180,34 @@ void cast(const CastTask& task, StreamHandle stream) {
   const int experts = static_cast<int>(task.experts);
   const bool fast_rows = task.along_k.codes && rows_args(task, rows);
   const bool fast_columns = task.along_m.codes && columns_args(task, columns);
-  const bool both = fast_rows && fast_columns;
+  const bool both = fast_rows && fast_columns && !is_training(task);
   if (!fast_rows || both || !rows.whole_tiles) clear_padding(task.along_k, task.m, task.k);
   clear_padding(task.along_m, task.k, task.m);
   if (both && launch_both(rows, columns, task.input, experts, stream)) return;
-  if (task.along_k.codes && !(fast_rows && launch_rows(rows, task.input, experts, stream)))
+  if (task.along_k.codes && !(fast_rows && launch_rows(task, rows, stream))) {
+    if (computed)
+      fail(ErrorCode::unsupported, "no kernel with a norm or an activation in front casts [{}, {}] into this format",
+           task.m, task.k);
     cast_by_definition(task, false, stream);
-  if (task.along_m.codes && !(fast_columns && launch_columns(columns, task.input, experts, stream)))
+  }
+  const auto columns_launch = is_training(task) ? launch_training_columns : launch_columns;
+  if (task.along_m.codes && !(fast_columns && columns_launch(columns, task.input, experts, stream)))
     cast_by_definition(task, true, stream);
+}
+
+bool amax_and_cast(const CastTask& task, MatrixAmax* amax, StreamHandle stream) {
+  RowsArgs rows;
+  if (task.experts != 1 || !task.along_k.codes || task.along_m.codes || task.front.kind != Front::none ||
+      task.stochastic || task.along_k.layout != formats::ScaleLayout::rows || task.m == 0 || task.k == 0 ||
+      !rows_args(task, rows))
+    return false;
+  return launch_amax_and_cast(rows, task.input, amax, stream);
+}
+
+void rope_cast(const HeadsTask& task, StreamHandle stream) {
+  LOWP_CHECK(task.dim == 64 || task.dim == 128 || task.dim == 256, "heads of {} values", task.dim);
+  LOWP_CHECK(task.heads % task.heads_per_scale == 0, "{} heads, {} a scale", task.heads, task.heads_per_scale);
+  launch_rope(task, stream);
 }
 
 }  // namespace lowp::kernels::cuda

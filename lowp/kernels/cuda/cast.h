@@ -2,6 +2,8 @@
 // All pointers are to device memory; everything is enqueued, nothing waits.
 #pragma once
 
+#include <optional>
+
 #include "lowp/formats/block.h"
 #include "lowp/formats/scale_layout.h"
 #include "lowp/kernels/cuda/cast_args.h"
@@ -31,17 +33,32 @@ struct CastTask {
   const MatrixAmax* amax = nullptr;
   float static_amax = 0;
   const float* codebook = nullptr;  // [experts, 16]; codebook formats
-  CastResult along_k, along_m;      // without codes: not wanted
+  /// What is computed from x and cast in its place. norm and activations: along k; of one expert for the norm. The
+  /// Hadamard transform runs along the groups; amax, where the format needs one, is that of the transformed matrix.
+  FrontArgs front;
+  /// Rounding by chance (formats::rounds_stochastically): the code at place i of a result takes random_bits of i.
+  std::optional<formats::Stochastic> stochastic;
+  CastResult along_k, along_m;  // without codes: not wanted
 };
 
 /// Casts. Shapes that do not fit the format are the caller's fault (formats::misfit). Padding of tiled layouts is
 /// zeroed. Any shape and alignment works; the fast kernels want k a multiple of 8 and 16-byte aligned pointers along k,
-/// and m a multiple of 32 and k even along m.
+/// and m a multiple of 32 and k even along m. A norm or an activation in front needs those, and has kernels for mxfp8
+/// (e4m3), mxfp4, nvfp4, float8 of rows and of 128 values, and int8 of rows, a norm for k <= kMostNorm (8192 from
+/// f32): Error(unsupported) for others.
 void cast(const CastTask& task, StreamHandle stream);
 
 /// Writes the largest magnitude of each expert of x [experts, size].
 void amax(const void* x, formats::Elem input, std::int64_t experts, std::int64_t size, MatrixAmax* out,
           StreamHandle stream);
+
+/// The same of the Hadamard transform of x [experts, m, k], of runs along m or k.
+void rotated_amax(const void* x, formats::Elem input, std::int64_t experts, std::int64_t m, std::int64_t k,
+                  bool along_m, MatrixAmax* out, StreamHandle stream);
+
+/// amax() and cast() in one launch, each block waiting for the others' magnitudes in between: for a two-level format
+/// along k into layout `rows`, of one matrix. False, and nothing done, if the shape has no such kernel.
+bool amax_and_cast(const CastTask& task, MatrixAmax* amax, StreamHandle stream);
 
 /// Index of the first NaN or infinity of x [size], or -1, into *out (device memory). Slow: for error messages.
 void first_nonfinite(const void* x, formats::Elem input, std::int64_t size, std::int64_t* out, StreamHandle stream);

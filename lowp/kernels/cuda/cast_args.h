@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "lowp/formats/philox.h"
 #include "lowp/formats/quantize.h"
 #include "lowp/formats/scale_layout.h"
 #include "lowp/kernels/cuda/runtime.h"
@@ -31,6 +32,23 @@ struct alignas(16) MatrixAmax {
   float reciprocal = 1;       // 1 / tensor_scale
 };
 
+/// What is computed from x as it is read, and cast in its place.
+enum class Front : std::uint8_t {
+  none,
+  rms_norm,  // x / sqrt(mean(x^2) + eps) * other[k], along rows
+  silu_mul,  // silu(x) * other, of x's shape
+  relu,      // max(x, 0)
+  hadamard,  // kernels::hadamard16 of each 16 values along the groups
+};
+
+/// A front end and its operands, in the dtype and rounded where kernels/ref/front.h rounds.
+struct FrontArgs {
+  Front kind = Front::none;
+  bool round_quotient = true;  // of rms_norm
+  float eps = 0;               // of rms_norm
+  const void* other = nullptr;
+};
+
 /// What the launch knows and a codec does not.
 struct CodecArgs {
   formats::BlockSpec format;
@@ -41,11 +59,14 @@ struct CodecArgs {
   float reciprocal = 1;        // 1 / tensor_scale,
   bool all_zero = false;       // and whether the matrix is all zero
   bool given_scale = false;    // values may exceed what the scale was chosen for
+  bool stochastic = false;     // rounding by chance,
+  formats::Stochastic random;  // with these bits, by the code's place in the result
 };
 
 /// Casts along rows of [experts, m, k] with k a multiple of 8: the chunks are runs of eight values.
 struct RowsArgs {
   const void* x = nullptr;
+  FrontArgs front;
   void* codes = nullptr;
   void* scale = nullptr;
   void* zero_point = nullptr;
@@ -66,6 +87,7 @@ struct RowsArgs {
 /// Casts along columns of [experts, m, k], m a multiple of 32 and k even; codes come out as [experts, k, m].
 struct ColumnsArgs {
   const void* x = nullptr;
+  bool hadamard = false;
   void* codes = nullptr;
   std::uint8_t* scale = nullptr;  // rows: [experts, m / group, k]; tiled: of the logical [k, m / group]
   const MatrixAmax* amax = nullptr;

@@ -16,9 +16,10 @@ inline constexpr int kColumns = 64, kWarpRows = 32, kLineBytes = 128;
 template <class Codec>
 inline constexpr int kColumnWarps = kLineBytes / (kWarpRows * (Codec::kNibbles ? 1 : 2) / 2);
 
-/// Blocks that should fit a multiprocessor: 80 registers a thread, 128 for f32, whose values alone take 64.
+/// Blocks that should fit a multiprocessor: 80 registers a thread, 128 for f32, whose values alone take 64, and where
+/// random bits are drawn.
 template <class Codec>
-inline constexpr int kColumnBlocks = (Codec::kInput == Elem::f32 ? 16 : 24) / kColumnWarps<Codec>;
+inline constexpr int kColumnBlocks = (Codec::kInput == Elem::f32 || Codec::kByChance ? 16 : 24) / kColumnWarps<Codec>;
 
 /// Two neighbouring values of 32 rows.
 template <Elem In>
@@ -67,6 +68,28 @@ struct ColumnPair {
   }
 };
 
+/// hadamard16 of each 16 rows of both columns, rounded to the input's dtype.
+template <Elem In>
+__device__ __forceinline__ void rotate(ColumnPair<In>& pair) {
+#pragma unroll
+  for (int first = 0; first < kWarpRows; first += kHadamardRun) {
+    float v[2][kHadamardRun];
+#pragma unroll
+    for (int r = 0; r < kHadamardRun; ++r) pair.values(first + r, v[0][r], v[1][r]);
+    hadamard16(v[0]);
+    hadamard16(v[1]);
+#pragma unroll
+    for (int r = 0; r < kHadamardRun; ++r) {
+      if constexpr (In == Elem::f32) {
+        pair.word[first + r][0] = float_bits(v[0][r]);
+        pair.word[first + r][1] = float_bits(v[1][r]);
+      } else {
+        pair.word[first + r][0] = pack_pair<In>(v[0][r], v[1][r]);
+      }
+    }
+  }
+}
+
 /// The part of an output tile in shared memory: kColumns lines of 8 units of 16 bytes.
 struct LineTile {
   uint4 unit[kColumns][8];
@@ -74,10 +97,11 @@ struct LineTile {
 };
 
 /// Encodes the block's tile at (row0, column0) of an expert into args.codes and args.scale. The block has
-/// kColumnWarps<Codec> warps, all of which call it.
-template <class Codec>
+/// kColumnWarps<Codec> warps, all of which call it. `before(pair, row, column)`: called with the values of a lane
+/// before they are encoded.
+template <class Codec, class Before>
 __device__ __forceinline__ void cast_column_tile(const ColumnsArgs& args, LineTile& tile, std::uint32_t expert,
-                                                 std::uint32_t row0, std::uint32_t column0) {
+                                                 std::uint32_t row0, std::uint32_t column0, const Before& before) {
   constexpr int kWarps = kColumnWarps<Codec>, kGroup = Codec::kGroup, kGroups = kWarpRows / kGroup;
   constexpr int kUnits = Codec::kNibbles ? 1 : 2;  // of a lane's column
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -89,6 +113,10 @@ __device__ __forceinline__ void cast_column_tile(const ColumnsArgs& args, LineTi
     ColumnPair<Codec::kInput> pair;
     pair.load(args.x, expert * matrix + static_cast<std::size_t>(row) * args.k + column, args.k);
     const CodecArgs codec = codec_of(args.codec, args.amax, expert);  // after the loads are on their way
+    if constexpr (Codec::kRotates) {
+      if (args.hadamard) rotate(pair);
+    }
+    before(pair, row, column);
     std::uint32_t code[2][kUnits * 4];
     for_tensor_scale<Codec>(codec, [&](auto used) {
       using Used = decltype(used);
@@ -120,12 +148,16 @@ __device__ __forceinline__ void cast_column_tile(const ColumnsArgs& args, LineTi
             code[0][at] = out[0];
             code[1][at] = out[1];
           } else {
-            float x[2][8];
+            Eight v[2];
 #pragma unroll
-            for (int i = 0; i < 8; ++i) pair.values(first + i, x[0][i], x[1][i]);
+            for (int i = 0; i < 8; ++i) pair.values(first + i, v[0].x[i], v[1].x[i]);
 #pragma unroll
             for (int i = 0; i < 2; ++i) {
-              const std::uint64_t eight = Used::encode(codec, c[i], x[i]);
+#pragma unroll
+              for (int j = 0; j < 4; ++j)
+                v[i].sign[j] = detail::high_halves(float_bits(v[i].x[2 * j]), float_bits(v[i].x[2 * j + 1]));
+              v[i].element = (static_cast<std::uint64_t>(expert) * args.k + column + i) * args.m + row + first;
+              const std::uint64_t eight = Used::encode(codec, c[i], v[i]);
               if constexpr (Codec::kNibbles) {
                 code[i][at] = static_cast<std::uint32_t>(eight);
               } else {
@@ -161,8 +193,14 @@ template <class Codec>
 __global__ void __launch_bounds__(kColumnWarps<Codec> * 32, kColumnBlocks<Codec>)
     cast_columns(const __grid_constant__ ColumnsArgs args) {
   __shared__ LineTile tile;
-  cast_column_tile<Codec>(args, tile, blockIdx.z, blockIdx.y * (kColumnWarps<Codec> * kWarpRows),
-                          blockIdx.x * kColumns);
+  cast_column_tile<Codec>(args, tile, blockIdx.z, blockIdx.y * (kColumnWarps<Codec> * kWarpRows), blockIdx.x * kColumns,
+                          [](const ColumnPair<Codec::kInput>&, std::uint32_t, std::uint32_t) {});
+}
+
+template <class Codec>
+dim3 tile_grid(std::uint32_t m, std::uint32_t k, int experts) {
+  return {ceil_div<std::uint32_t>(k, kColumns), ceil_div<std::uint32_t>(m, kColumnWarps<Codec> * kWarpRows),
+          static_cast<unsigned>(experts)};
 }
 
 }  // namespace lowp::kernels::cuda

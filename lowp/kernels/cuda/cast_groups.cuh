@@ -10,6 +10,7 @@
 #include "lowp/kernels/cuda/cast_args.h"
 #include "lowp/kernels/cuda/chunk.cuh"
 #include "lowp/kernels/cuda/codec.cuh"
+#include "lowp/kernels/cuda/front.cuh"
 
 namespace lowp::kernels::cuda {
 
@@ -33,15 +34,24 @@ __device__ __forceinline__ std::size_t scale_offset(const formats::ScaleGrid& pl
          formats::tiled_offset<std::uint32_t>(row, column, w);
 }
 
+/// `place`: of the chunk in the result, in chunks.
 template <class Codec>
 __device__ __forceinline__ std::uint64_t encode_chunk(const CodecArgs& args, const Chosen& c,
-                                                      const Chunk<Codec::kInput>& chunk) {
+                                                      const Chunk<Codec::kInput>& chunk, std::size_t place) {
   if constexpr (Codec::kPairs) {
     return Codec::encode_pairs(c, chunk.word);
   } else {
-    float x[8];
-    chunk.values(x);
-    return Codec::encode(args, c, x);
+    Eight v;
+    chunk.values(v.x);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if constexpr (Codec::kInput == Elem::f32)
+        v.sign[i] = detail::high_halves(chunk.word[2 * i], chunk.word[2 * i + 1]);
+      else
+        v.sign[i] = chunk.word[i];
+    }
+    v.element = static_cast<std::uint64_t>(place) * 8;
+    return Codec::encode(args, c, v);
   }
 }
 
@@ -107,31 +117,86 @@ __device__ __forceinline__ void cast_chunks(const RowsArgs& args, const CodecArg
     const int from = static_cast<int>(lane - member) + u % kLanes;
 #pragma unroll
     for (int i = 0; i < Codec::kShared; ++i) c.shared[i] = __shfl_sync(0xFFFFFFFFu, chosen[u / kLanes].shared[i], from);
-    const std::uint64_t eight = encode_chunk<Codec>(codec, c, chunk[u]);
+    const std::uint64_t eight = encode_chunk<Codec>(codec, c, chunk[u], base + index[u]);
     if (index[u] < args.chunks) store_codes<Codec>(args.codes, base + index[u], eight);
   }
 }
 
-/// Groups along rows. Codec::kGroup 0: args.lanes lanes a group.
+/// The same with args.lanes >= kUnroll lanes a group and any codec.
 template <class Codec>
-__global__ void __launch_bounds__(256, Codec::kInput == Elem::f32 ? 3 : 4)
-    cast_groups(const __grid_constant__ RowsArgs args) {
+__device__ __forceinline__ void cast_wide_groups(const RowsArgs& args, std::uint32_t expert,
+                                                 const Chunk<Codec::kInput> (&chunk)[kUnroll],
+                                                 const std::uint32_t (&index)[kUnroll]) {
+  constexpr Elem In = Codec::kInput;
+  const std::uint32_t lane = threadIdx.x % 32, member = lane % args.lanes, lead = lane - member;
+  // What a lane chooses from: that of chunk member % kUnroll, so that only the first lanes' choice matters.
+  const auto pick = [&](const auto& of_chunk) {
+    auto mine = of_chunk[0];
+#pragma unroll
+    for (int u = 1; u < kUnroll; ++u)
+      if (member % kUnroll == u) mine = of_chunk[u];
+    return mine;
+  };
+  Chosen chosen;
+  if constexpr (Codec::kMinMax) {
+    Range<In> range[kUnroll];
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) range[u] = chunk[u].range();
+    for (int mask = 1; mask < args.lanes; mask *= 2)
+#pragma unroll
+      for (int u = 0; u < kUnroll; ++u) range[u].add_across(mask);
+    chosen = Codec::choose(args.codec, pick(range));
+  } else {
+    std::uint32_t amax[kUnroll];
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) amax[u] = chunk[u].max_abs_packed();
+    for (int mask = 1; mask < args.lanes; mask *= 2)
+#pragma unroll
+      for (int u = 0; u < kUnroll; ++u) amax[u] = combine_across<In>(amax[u], mask);
+    chosen = Codec::choose(args.codec, amax_bits<In>(pick(amax)));
+  }
+  if (member < kUnroll) {
+    const std::uint32_t at = index[0] - lane + lead + member * 32;  // the group's first chunk
+    if (at < args.chunks) store_scale<Codec>(args, expert, at / args.lanes, chosen);
+  }
+  const std::size_t base = static_cast<std::size_t>(expert) * args.chunks;
+#pragma unroll
+  for (int u = 0; u < kUnroll; ++u) {
+    Chosen c;
+#pragma unroll
+    for (int i = 0; i < Codec::kShared; ++i)
+      c.shared[i] = __shfl_sync(0xFFFFFFFFu, chosen.shared[i], static_cast<int>(lead) + u);
+    const std::uint64_t eight = encode_chunk<Codec>(args.codec, c, chunk[u], base + index[u]);
+    if (index[u] < args.chunks) store_codes<Codec>(args.codes, base + index[u], eight);
+  }
+}
+
+/// Blocks of 256 threads that should fit a multiprocessor.
+template <class Codec, class Source>
+inline constexpr int kGroupBlocks = Codec::kInput == Elem::f32 ? (Source::kHeavy ? 2 : 3) : (Source::kHeavy ? 3 : 4);
+
+/// Groups along rows. Codec::kGroup 0: args.lanes lanes a group. Source: what stands in front (front.cuh).
+template <class Codec, class Source>
+__global__ void __launch_bounds__(256, kGroupBlocks<Codec, Source>) cast_groups(const __grid_constant__ RowsArgs args) {
   constexpr Elem In = Codec::kInput;
   const std::uint32_t expert = blockIdx.y, lane = threadIdx.x % 32;
   const std::uint32_t first = (blockIdx.x * blockDim.x + threadIdx.x - lane) * kUnroll + lane;
   const std::size_t base = static_cast<std::size_t>(expert) * args.chunks;
+  Source source[kUnroll];
   Chunk<In> chunk[kUnroll];
   std::uint32_t index[kUnroll];
 #pragma unroll
   for (int u = 0; u < kUnroll; ++u) {
     index[u] = first + u * 32;
     if (index[u] < args.chunks)
-      chunk[u].load(args.x, base + index[u]);
+      source[u].load(args, base + index[u]);
     else
-      chunk[u].clear();
+      source[u].clear();
   }
   // After the loads are on their way: it may wait for memory itself.
   const CodecArgs codec = codec_of(args.codec, args.amax, expert);
+#pragma unroll
+  for (int u = 0; u < kUnroll; ++u) chunk[u] = source[u].values(args);
 
   if constexpr (Codec::kGroup > 0) {
     for_tensor_scale<Codec>(codec, [&](auto used) {
@@ -141,24 +206,7 @@ __global__ void __launch_bounds__(256, Codec::kInput == Elem::f32 ? 3 : 4)
       });
     });
   } else {
-#pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-      Chosen c;
-      if constexpr (Codec::kMinMax) {
-        formats::GroupStats stats = chunk[u].stats();
-        for (int mask = 1; mask < args.lanes; mask *= 2) stats = combine_across(stats, mask);
-        c = Codec::choose(codec, stats);
-      } else {
-        std::uint32_t amax = chunk[u].max_abs_packed();
-        for (int mask = 1; mask < args.lanes; mask *= 2) amax = combine_across<In>(amax, mask);
-        c = Codec::choose(codec, amax_bits<In>(amax));
-      }
-      const std::uint64_t eight = encode_chunk<Codec>(codec, c, chunk[u]);
-      if (index[u] < args.chunks) {
-        if (lane % args.lanes == 0) store_scale<Codec>(args, expert, index[u] / args.lanes, c);
-        store_codes<Codec>(args.codes, base + index[u], eight);
-      }
-    }
+    cast_wide_groups<Codec>(args, expert, chunk, index);
   }
 }
 
@@ -176,8 +224,9 @@ __global__ void __launch_bounds__(256) cast_whole(const __grid_constant__ RowsAr
   if (blockIdx.x == 0 && threadIdx.x == 0) static_cast<std::uint32_t*>(args.scale)[expert] = c.stored;
 #pragma unroll
   for (int u = 0; u < kUnroll; ++u) {
+    const std::size_t at = base + first + u * 32;
     if (first + u * 32 < args.chunks)
-      store_codes<Codec>(args.codes, base + first + u * 32, encode_chunk<Codec>(args.codec, c, chunk[u]));
+      store_codes<Codec>(args.codes, at, encode_chunk<Codec>(args.codec, c, chunk[u], at));
   }
 }
 

@@ -18,43 +18,35 @@ __device__ __forceinline__ std::uint32_t combine_over_block(std::uint32_t mine) 
   for (int mask = 16; mask > 0; mask /= 2) all = combine_across<In>(all, mask);
   return all;
 }
-__device__ __forceinline__ formats::GroupStats combine_over_block(formats::GroupStats mine) {
-  __shared__ float low[32], high[32];
+template <Elem In>
+__device__ __forceinline__ Range<In> combine_over_block(Range<In> mine) {
+  __shared__ std::uint32_t low[32], high[32];
 #pragma unroll
-  for (int mask = 16; mask > 0; mask /= 2) mine = combine_across(mine, mask);
+  for (int mask = 16; mask > 0; mask /= 2) mine.add_across(mask);
   if (threadIdx.x % 32 == 0) {
-    low[threadIdx.x / 32] = mine.min;
-    high[threadIdx.x / 32] = mine.max;
+    low[threadIdx.x / 32] = mine.low;
+    high[threadIdx.x / 32] = mine.high;
   }
   __syncthreads();
   const std::uint32_t part = threadIdx.x % 32 < blockDim.x / 32 ? threadIdx.x % 32 : 0;
-  formats::GroupStats all;
-  all.min = low[part];
-  all.max = high[part];
-  all.empty = false;
+  Range<In> all = {low[part], high[part]};
 #pragma unroll
-  for (int mask = 16; mask > 0; mask /= 2) all = combine_across(all, mask);
+  for (int mask = 16; mask > 0; mask /= 2) all.add_across(mask);
   return all;
 }
 
-/// One block a row of up to blockDim.x * kChunks chunks; blockDim.x is a multiple of 32, at most 512.
+/// Encodes the row `row` of a block that holds it: chunk i of a thread is chunk i * blockDim.x + threadIdx.x of the
+/// row; those beyond the row hold values of the row.
 template <class Codec, int kChunks>
-__global__ void __launch_bounds__(512, Codec::kMinMax ? 1 : 2) cast_row(const __grid_constant__ RowsArgs args) {
+__device__ __forceinline__ void encode_row(const RowsArgs& args, std::uint32_t row,
+                                           const Chunk<Codec::kInput> (&chunk)[kChunks]) {
   constexpr Elem In = Codec::kInput;
-  const std::size_t base = static_cast<std::size_t>(blockIdx.x) * args.row_chunks;
-  Chunk<In> chunk[kChunks];
-#pragma unroll
-  for (int i = 0; i < kChunks; ++i) {
-    const std::uint32_t at = i * blockDim.x + threadIdx.x;
-    // Beyond the row its first chunk again, which changes no statistics.
-    chunk[i].load(args.x, base + (at < args.row_chunks ? at : 0));
-  }
   Chosen c;
   if constexpr (Codec::kMinMax) {
-    formats::GroupStats stats = chunk[0].stats();
+    Range<In> range = chunk[0].range();
 #pragma unroll
-    for (int i = 1; i < kChunks; ++i) stats.merge(chunk[i].stats());
-    c = Codec::choose(args.codec, combine_over_block(stats));
+    for (int i = 1; i < kChunks; ++i) range.add(chunk[i].range());
+    c = Codec::choose(args.codec, combine_over_block(range));
   } else {
     std::uint32_t amax = chunk[0].max_abs_packed();
 #pragma unroll
@@ -62,15 +54,42 @@ __global__ void __launch_bounds__(512, Codec::kMinMax ? 1 : 2) cast_row(const __
     c = Codec::choose(args.codec, amax_bits<In>(combine_over_block<In>(amax)));
   }
   if (threadIdx.x == 0) {
-    if constexpr (Codec::kMinMax) store_zero_point(args, blockIdx.x, c.zero_point);
-    static_cast<std::uint32_t*>(args.scale)[blockIdx.x] = c.stored;
+    if constexpr (Codec::kMinMax) store_zero_point(args, row, c.zero_point);
+    static_cast<std::uint32_t*>(args.scale)[row] = c.stored;
   }
+  const std::size_t base = static_cast<std::size_t>(row) * args.row_chunks;
 #pragma unroll
   for (int i = 0; i < kChunks; ++i) {
     const std::uint32_t at = i * blockDim.x + threadIdx.x;
-    const std::uint64_t eight = encode_chunk<Codec>(args.codec, c, chunk[i]);
+    const std::uint64_t eight = encode_chunk<Codec>(args.codec, c, chunk[i], base + at);
     if (at < args.row_chunks) store_codes<Codec>(args.codes, base + at, eight);
   }
+}
+
+/// Blocks of 512 threads that should fit a multiprocessor: 64 registers a thread hold a row of 16-bit values, but for
+/// the longest of those whose scale or quotient takes more.
+template <class Codec, int kChunks, class Source>
+inline constexpr int kRowBlocks = Codec::kMinMax || Source::kHeavy ||
+                                          (kChunks == 8 && (Codec::kInput == Elem::f16 || Codec::kGroup == 0))
+                                      ? 1
+                                      : 2;
+
+/// One block a row of up to blockDim.x * kChunks chunks; blockDim.x is a multiple of 32, at most 512.
+template <class Codec, int kChunks, class Source>
+__global__ void __launch_bounds__(512, kRowBlocks<Codec, kChunks, Source>)
+    cast_row(const __grid_constant__ RowsArgs args) {
+  const std::size_t base = static_cast<std::size_t>(blockIdx.x) * args.row_chunks;
+  Source source[kChunks];
+  Chunk<Codec::kInput> chunk[kChunks];
+#pragma unroll
+  for (int i = 0; i < kChunks; ++i) {
+    const std::uint32_t at = i * blockDim.x + threadIdx.x;
+    // Beyond the row its first chunk again, which changes no statistics.
+    source[i].load(args, base + (at < args.row_chunks ? at : 0));
+  }
+#pragma unroll
+  for (int i = 0; i < kChunks; ++i) chunk[i] = source[i].values(args);
+  encode_row<Codec>(args, blockIdx.x, chunk);
 }
 
 /// One block of 256 threads a square of 128 x 128; the last rows of an expert may be missing. grid: squares along k,
@@ -99,9 +118,9 @@ __global__ void __launch_bounds__(256) cast_square(const __grid_constant__ RowsA
   }
 #pragma unroll
   for (int i = 0; i < kChunks; ++i) {
-    const std::uint64_t eight = encode_chunk<Codec>(args.codec, c, chunk[i]);
-    if (row + 16 * i < args.rows)
-      store_codes<Codec>(args.codes, base + static_cast<std::size_t>(row + 16 * i) * args.row_chunks + column, eight);
+    const std::size_t at = base + static_cast<std::size_t>(row + 16 * i) * args.row_chunks + column;
+    const std::uint64_t eight = encode_chunk<Codec>(args.codec, c, chunk[i], at);
+    if (row + 16 * i < args.rows) store_codes<Codec>(args.codes, at, eight);
   }
 }
 

@@ -1,21 +1,19 @@
 // Casts along rows with scales in 128 x 4 tiles: a block takes the 128 rows and 4 groups of a tile (of several, until a
-// row's codes fill a line), gathers the tiles' 512 scale bytes in shared memory and writes them in one piece, padding
-// included. (A kernel that scatters single bytes into
-// the tiles pays a transaction of 32 bytes for each four of them.)
+// row's codes fill lines), gathers the tiles' 512 scale bytes in shared memory and writes them in one piece, padding
+// included. (A kernel that scatters single bytes into the tiles pays a transaction of 32 bytes for each four of them.)
 #pragma once
 
 #include "lowp/kernels/cuda/cast_groups.cuh"
 
 namespace lowp::kernels::cuda {
 
-/// Neighbouring tiles of a block: a row of them is 128 bytes of codes.
+/// Neighbouring tiles of a block: a row of them is 128 bytes of codes, or two such lines of 4-bit codes.
 template <class Codec>
-inline constexpr int kBlockTiles = (Codec::kNibbles ? 256 : 128) / (4 * Codec::kGroup);
+inline constexpr int kBlockTiles = (Codec::kNibbles ? 512 : 128) / (4 * Codec::kGroup);
 
 /// 256 threads. grid: kBlockTiles along k, tiles along m, experts; each expert is tiled by itself.
-template <class Codec>
-__global__ void __launch_bounds__(256, Codec::kInput == Elem::f32 ? 3 : 4)
-    cast_tiles(const __grid_constant__ RowsArgs args) {
+template <class Codec, class Source>
+__global__ void __launch_bounds__(256, kGroupBlocks<Codec, Source>) cast_tiles(const __grid_constant__ RowsArgs args) {
   constexpr Elem In = Codec::kInput;
   constexpr int kLanes = Codec::kGroup / 8, kRowLanes = kBlockTiles<Codec> * 4 * kLanes, kStep = 256 / kRowLanes;
   constexpr int kTileUnits = formats::kTileBytes / 16, kUnits = kBlockTiles<Codec> * kTileUnits;
@@ -27,6 +25,7 @@ __global__ void __launch_bounds__(256, Codec::kInput == Elem::f32 ? 3 : 4)
   __syncthreads();
 #pragma unroll 1  // a loop, or the code of both kinds of tensor scale fills the instruction cache
   for (int i = 0; i < 128 / kStep; i += kUnroll) {
+    Source source[kUnroll];
     Chunk<In> chunk[kUnroll];
     std::uint32_t index[kUnroll];
 #pragma unroll
@@ -35,11 +34,13 @@ __global__ void __launch_bounds__(256, Codec::kInput == Elem::f32 ? 3 : 4)
       const bool inside = row < args.rows && column < args.row_chunks;
       index[u] = inside ? row * args.row_chunks + column : 0xFFFFFFFFu;
       if (inside)
-        chunk[u].load(args.x, base + index[u]);
+        source[u].load(args, base + index[u]);
       else
-        chunk[u].clear();
+        source[u].clear();
     }
     const CodecArgs codec = codec_of(args.codec, args.amax, expert);  // after the loads are on their way
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) chunk[u] = source[u].values(args);
     for_tensor_scale<Codec>(codec, [&](auto used) {
       cast_chunks<decltype(used)>(args, codec, expert, chunk, index, [&](std::uint32_t u, const Chosen& c) {
         const std::uint32_t r = (i + u) * kStep + first_row, group = lane_in_row / kLanes;

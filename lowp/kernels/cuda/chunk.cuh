@@ -49,6 +49,51 @@ __device__ __forceinline__ void unpack_pair(std::uint32_t pair, float& low, floa
   }
 }
 
+/// Two values rounded to a packed pair.
+template <Elem In>
+__device__ __forceinline__ std::uint32_t pack_pair(float low, float high) {
+  static_assert(In != Elem::f32);
+  return In == Elem::bf16 ? ptx::cvt_bf16x2(low, high) : ptx::cvt_f16x2(low, high);
+}
+
+/// Smallest and largest of finite values, packed as Chunk's words are. Which of two zeros it is does not matter.
+template <Elem In>
+struct Range {
+  std::uint32_t low, high;
+
+  __device__ __forceinline__ void add(std::uint32_t other_low, std::uint32_t other_high) {
+    if constexpr (In == Elem::bf16) {
+      low = ptx::min_bf16x2(low, other_low);
+      high = ptx::max_bf16x2(high, other_high);
+    } else if constexpr (In == Elem::f16) {
+      low = ptx::min_f16x2(low, other_low);
+      high = ptx::max_f16x2(high, other_high);
+    } else {
+      low = float_bits(fminf(bits_float(low), bits_float(other_low)));
+      high = float_bits(fmaxf(bits_float(high), bits_float(other_high)));
+    }
+  }
+  __device__ __forceinline__ void add(const Range& other) { add(other.low, other.high); }
+  /// Combined with the lane whose id differs in `mask`.
+  __device__ __forceinline__ void add_across(int mask) {
+    add(__shfl_xor_sync(0xFFFFFFFFu, low, mask), __shfl_xor_sync(0xFFFFFFFFu, high, mask));
+  }
+  __device__ __forceinline__ formats::GroupStats stats() const {
+    formats::GroupStats s;
+    s.empty = false;
+    if constexpr (In == Elem::f32) {
+      s.min = bits_float(low), s.max = bits_float(high);
+    } else {
+      float a, b;
+      unpack_pair<In>(low, a, b);
+      s.min = fminf(a, b);
+      unpack_pair<In>(high, a, b);
+      s.max = fmaxf(a, b);
+    }
+    return s;
+  }
+};
+
 /// Eight consecutive values.
 template <Elem In>
 struct Chunk {
@@ -86,13 +131,11 @@ struct Chunk {
       for (int i = 0; i < 4; ++i) unpack_pair<In>(word[i], x[2 * i], x[2 * i + 1]);
     }
   }
-  __device__ __forceinline__ formats::GroupStats stats() const {
-    float x[8];
-    values(x);
-    formats::GroupStats s;
+  __device__ __forceinline__ Range<In> range() const {
+    Range<In> r = {word[0], word[0]};
 #pragma unroll
-    for (int i = 0; i < 8; ++i) s.add(x[i]);
-    return s;
+    for (int i = 1; i < kWords; ++i) r.add(word[i], word[i]);
+    return r;
   }
 };
 
@@ -100,15 +143,6 @@ struct Chunk {
 template <Elem In>
 __device__ __forceinline__ std::uint32_t combine_across(std::uint32_t packed, int mask) {
   return max_abs<In>(packed, __shfl_xor_sync(0xFFFFFFFFu, packed, mask));
-}
-__device__ __forceinline__ formats::GroupStats combine_across(formats::GroupStats s, int mask) {
-  formats::GroupStats other;
-  other.min = __shfl_xor_sync(0xFFFFFFFFu, s.min, mask);
-  other.max = __shfl_xor_sync(0xFFFFFFFFu, s.max, mask);
-  other.empty = false;
-  s.empty = false;
-  s.merge(other);
-  return s;
 }
 
 }  // namespace lowp::kernels::cuda

@@ -16,7 +16,7 @@ namespace lowp::kernels::cuda {
 struct Chosen {
   std::uint32_t stored = 0;
   float zero_point = 0;
-  float shared[3] = {};
+  float shared[4] = {};
 
   Chosen() = default;
   /// Encoding divides by an f32 scale.
@@ -35,12 +35,28 @@ __device__ __forceinline__ float round_to_input(float x) {
   return x;
 }
 
+/// What the codecs of most formats are not.
+struct CodecTraits {
+  static constexpr bool kTwoLevels = false;  // may have a quicker arithmetic for usual tensor scales
+  static constexpr bool kRotates = false;    // has a Hadamard transform in front
+  static constexpr bool kByChance = false;   // rounds by chance
+};
+
+/// Eight values on their way into codes. `sign`: words whose halves carry the signs of two values each in their top
+/// bits. `element`: place of the first in the result, for rounding by chance.
+struct Eight {
+  float x[8];
+  std::uint32_t sign[4];
+  std::uint64_t element;
+};
+
 /// The launch's arguments with the tensor scale of an expert: from amax[expert] unless amax is null.
 __device__ __forceinline__ CodecArgs codec_of(CodecArgs args, const MatrixAmax* amax, std::uint32_t expert) {
   if (amax && args.format.tensor_scale) {
     const uint4 v = __ldg(reinterpret_cast<const uint4*>(amax + expert));
     args.all_zero = v.x == 0;
-    args.tensor_scale = bits_float(v.z);
+    args.tensor_scale =
+        args.format.rule == Rule::nvfp4_training ? formats::nvfp4_training_gain(bits_float(v.x)) : bits_float(v.z);
     args.reciprocal = bits_float(v.w);
   }
   return args;
@@ -48,12 +64,29 @@ __device__ __forceinline__ CodecArgs codec_of(CodecArgs args, const MatrixAmax* 
 
 /// Codes of eight values in the low bytes: 8 bytes, or 4 for a 4-bit float.
 template <Elem E>
-__device__ __forceinline__ std::uint64_t encode8(const float (&y)[8]) {
-  if constexpr (formats::info(E).bits == 4)
-    return encode8_nibbles<E>(y);
+__device__ __forceinline__ std::uint64_t encode8(const float (&y)[8], const std::uint32_t (&sign)[4]) {
+  if constexpr (E == Elem::e2m1)
+    return encode8_e2m1(y, sign);
   else
     return encode8_bytes<E>(y);
 }
+
+/// A codec's values rounded by chance instead of to the nearest.
+template <class Codec>
+struct Stochastic : Codec {
+  static constexpr bool kPairs = false, kTwoLevels = false, kByChance = true;
+
+  __device__ static std::uint64_t encode(const CodecArgs& args, const Chosen& c, const Eight& v) {
+    constexpr int bits = formats::info(Codec::kElement).bits;
+    std::uint64_t codes = 0;
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+      codes |= static_cast<std::uint64_t>(formats::encode_stochastic(Codec::kElement, Codec::scaled(c, v.x[i]),
+                                                                     formats::random_bits(args.random, v.element + i)))
+               << bits * i;
+    return codes;
+  }
+};
 
 /// The code of NaN in all places, where a block with NaN or infinity has no other way to say so.
 template <Elem E>
@@ -63,9 +96,8 @@ constexpr std::uint64_t kNanCodes = [] {
 }();
 
 template <Elem E, Elem In>
-struct MxCodec {
+struct MxCodec : CodecTraits {
   static constexpr Elem kElement = E, kInput = In;
-  static constexpr bool kTwoLevels = false;
   static constexpr bool kByteScale = true, kMinMax = false, kNibbles = formats::info(E).bits == 4;
   /// E2M1 under a power-of-two scale from bf16 stays exact in bf16: two values an instruction.
   static constexpr bool kPairs = E == Elem::e2m1 && In == Elem::bf16;
@@ -77,11 +109,12 @@ struct MxCodec {
     c.shared[0] = mx_multiplier(args.scaling, c.stored);
     return c;
   }
-  __device__ static std::uint64_t encode(const CodecArgs&, const Chosen& c, const float (&x)[8]) {
+  __device__ static float scaled(const Chosen& c, float x) { return poisoned(c) ? c.multiplier() : x * c.multiplier(); }
+  __device__ static std::uint64_t encode(const CodecArgs&, const Chosen& c, const Eight& v) {
     float y[8];
 #pragma unroll
-    for (int i = 0; i < 8; ++i) y[i] = x[i] * c.multiplier();
-    const std::uint64_t codes = encode8<E>(y);
+    for (int i = 0; i < 8; ++i) y[i] = v.x[i] * c.multiplier();
+    const std::uint64_t codes = encode8<E>(y, v.sign);
     return is_narrow_float(E) && poisoned(c) ? kNanCodes<E> : codes;
   }
   __device__ static std::uint64_t encode_pairs(const Chosen& c, const std::uint32_t (&word)[4]) {
@@ -104,7 +137,7 @@ struct MxCodec {
 enum class Nvfp4 { one_level, two_levels_usual, two_levels };
 
 template <Nvfp4 L, Elem In>
-struct Nvfp4Codec {
+struct Nvfp4Codec : CodecTraits {
   static constexpr Elem kElement = Elem::e2m1, kInput = In;
   static constexpr bool kTwoLevels = L != Nvfp4::one_level;
   static constexpr bool kByteScale = true, kMinMax = false, kNibbles = true, kPairs = false;
@@ -119,23 +152,50 @@ struct Nvfp4Codec {
       c.stored = p.scale_code;
       c.shared[0] = p.multiplier;
     } else {
-      const Nvfp4Scale s = quick_nvfp4_scale(bits_float(amax_bits), kTwoLevels ? args.tensor_scale : 1.0f,
-                                             kTwoLevels ? args.reciprocal : 1.0f);
+      const float amax = bits_float(amax_bits);
+      const Nvfp4Scale s =
+          kTwoLevels ? quick_nvfp4_scale(amax, args.tensor_scale, args.reciprocal) : quick_nvfp4_scale(amax);
       c.stored = s.code;
       c.shared[0] = s.multiplier;
     }
     if (kTwoLevels && args.all_zero) c.stored = formats::encode(Elem::e4m3, 1.0f);
     return c;
   }
-  __device__ static std::uint64_t encode(const CodecArgs&, const Chosen& c, const float (&x)[8]) {
+  __device__ static float scaled(const Chosen& c, float x) {
+    // Under a tensor scale too small to invert, zeros stay zero.
+    return L == Nvfp4::two_levels && x == 0 ? x : x * c.multiplier();
+  }
+  __device__ static std::uint64_t encode(const CodecArgs&, const Chosen& c, const Eight& v) {
     float y[8];
 #pragma unroll
-    for (int i = 0; i < 8; ++i) y[i] = x[i] * c.multiplier();
-    if (L == Nvfp4::two_levels && !is_finite(c.multiplier())) {  // a tensor scale too small to invert: zeros stay zero
+    for (int i = 0; i < 8; ++i) y[i] = scaled(c, v.x[i]);
+    return encode8<Elem::e2m1>(y, v.sign);
+  }
+};
+
+/// Rule::nvfp4_training. args.tensor_scale: formats::choosing_scale.
+template <Elem In>
+struct TrainingCodec : CodecTraits {
+  static constexpr Elem kElement = Elem::e2m1, kInput = In;
+  static constexpr bool kRotates = true;
+  static constexpr bool kByteScale = true, kMinMax = false, kNibbles = true, kPairs = false;
+  static constexpr int kGroup = 16, kShared = 1;
+
+  __device__ static Chosen choose(const CodecArgs& args, std::uint32_t amax_bits) {
+    formats::GroupStats stats;
+    stats.add(bits_float(amax_bits));
+    const formats::GroupParams p = formats::choose_params(args.format, In, args.scaling, stats, args.tensor_scale);
+    Chosen c;
+    c.stored = p.scale_code;
+    c.shared[0] = p.multiplier;
+    return c;
+  }
+  __device__ static float scaled(const Chosen& c, float x) { return x * c.multiplier(); }
+  __device__ static std::uint64_t encode(const CodecArgs&, const Chosen& c, const Eight& v) {
+    float y[8];
 #pragma unroll
-      for (int i = 0; i < 8; ++i) y[i] = x[i] == 0 ? x[i] : y[i];
-    }
-    return encode8<Elem::e2m1>(y);
+    for (int i = 0; i < 8; ++i) y[i] = scaled(c, v.x[i]);
+    return encode8<Elem::e2m1>(y, v.sign);
   }
 };
 
@@ -150,9 +210,8 @@ __device__ __forceinline__ void for_tensor_scale(const CodecArgs& args, const Bo
 }
 
 template <Elem In>
-struct Float8Codec {
+struct Float8Codec : CodecTraits {
   static constexpr Elem kElement = Elem::e4m3, kInput = In;
-  static constexpr bool kTwoLevels = false;
   static constexpr bool kByteScale = false, kMinMax = false, kNibbles = false, kPairs = false;
   static constexpr int kGroup = 128, kShared = 3;
 
@@ -160,24 +219,25 @@ struct Float8Codec {
     const float scale = round_to_input<In>(formats::divide(bits_float(amax_bits), formats::max_value(kElement)));
     return Chosen(amax_bits == 0 ? 1.0f : scale);
   }
-  __device__ static std::uint64_t encode(const CodecArgs& args, const Chosen& c, const float (&x)[8]) {
+  __device__ static std::uint64_t encode(const CodecArgs& args, const Chosen& c, const Eight& v) {
     float y[8];
     // An f16 scale of 0 can come from values far larger than the smallest.
     const bool limit = In == Elem::f16 || args.given_scale;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) y[i] = limit ? limited_quotient(x[i], c.divisor()) : quotient(x[i], c.divisor());
-    return encode8<kElement>(y);
+    for (int i = 0; i < 8; ++i) y[i] = limit ? limited_quotient(v.x[i], c.divisor()) : quotient(v.x[i], c.divisor());
+    return encode8<kElement>(y, v.sign);
   }
 };
 
 /// Integers with a scale in f32 or in the input's dtype, symmetric, asymmetric, with a float zero point, or sym8.
 template <Rule R, bool InInput, Elem In>
-struct IntegerCodec {
+struct IntegerCodec : CodecTraits {
   static constexpr Elem kInput = In;
-  static constexpr bool kTwoLevels = false;
   static constexpr bool kByteScale = false, kMinMax = R == Rule::asymmetric || R == Rule::tinygemm, kNibbles = false,
                         kPairs = false;
-  static constexpr int kGroup = 0, kShared = 3;  // any group size
+  static constexpr int kGroup = 0;  // any group size
+  // Symmetric: the multiplier. Asymmetric: that and the zero point. Others: a divisor, and tinygemm's lowest value.
+  static constexpr int kShared = R == Rule::symmetric ? 1 : R == Rule::asymmetric ? 2 : R == Rule::tinygemm ? 4 : 3;
 
   template <class Stats>
   __device__ static Chosen choose(const CodecArgs& args, const Stats& found) {
@@ -186,7 +246,7 @@ struct IntegerCodec {
     format.scale_in_input_dtype = InInput;
     formats::GroupStats stats;
     if constexpr (kMinMax)
-      stats = found;
+      stats = found.stats();
     else
       stats.add(bits_float(found));
     formats::GroupParams p;
@@ -199,11 +259,15 @@ struct IntegerCodec {
       c = Chosen(p.scale);
     else
       c.shared[0] = p.multiplier;
+    if constexpr (R == Rule::asymmetric) c.shared[1] = p.zero_point;
+    if constexpr (R == Rule::tinygemm)
+      c.shared[3] = round_to_input<In>(p.zero_point - round_to_input<In>(p.scale * ((args.range.high + 1) / 2)));
     c.stored = float_bits(p.scale);
     c.zero_point = p.zero_point;
     return c;
   }
-  __device__ static std::uint64_t encode(const CodecArgs& args, const Chosen& c, const float (&x)[8]) {
+  __device__ static std::uint64_t encode(const CodecArgs& args, const Chosen& c, const Eight& v) {
+    const auto& x = v.x;
     const float low = args.range.low, high = args.range.high;
     std::uint32_t code[8];
     if constexpr (R == Rule::symmetric) {
@@ -212,17 +276,15 @@ struct IntegerCodec {
     } else if constexpr (R == Rule::asymmetric) {
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
-        // Beyond +-1024 the zero point, at most 255, cannot bring it back into range.
+        // Beyond +-1024 the zero point, at most 255, cannot bring it back into range. 1.5 * 2^23 rounds half to even.
         const float q = clamp(product(x[i] * c.multiplier()), -1024.0f, 1024.0f);
-        code[i] = encode_integer(formats::round_half_even(q) + c.zero_point, low, high);
+        code[i] = encode_integer((q + 12582912.0f) - 12582912.0f + c.shared[1], low, high);
       }
     } else if constexpr (R == Rule::tinygemm) {
-      const float scale = bits_float(c.stored);
-      const float bottom = round_to_input<In>(c.zero_point - round_to_input<In>(scale * ((high + 1) / 2)));
 #pragma unroll
       for (int i = 0; i < 8; ++i)
-        code[i] = encode_integer(round_to_input<In>(limited_quotient(round_to_input<In>(x[i] - bottom), c.divisor())),
-                                 low, high);
+        code[i] = encode_integer(
+            round_to_input<In>(limited_quotient(round_to_input<In>(x[i] - c.shared[3]), c.divisor())), low, high);
     } else {
       static_assert(R == Rule::sym8);
 #pragma unroll

@@ -1,5 +1,5 @@
+#include "lowp/kernels/cuda/cast_both.cuh"
 #include "lowp/kernels/cuda/for_input.cuh"
-#include "lowp/kernels/cuda/grid.cuh"
 #include "lowp/kernels/cuda/launch.h"
 
 namespace lowp::kernels::cuda {

@@ -21,26 +21,25 @@ using formats::Scaling;
 /// Floats of fewer than 8 bits: no hardware convert before sm_100.
 LOWP_HD constexpr bool is_narrow_float(Elem e) { return formats::info(e).is_float() && formats::info(e).bits < 8; }
 
-/// Rounds |y| to the grid of E, ties to even. The magnitude code stands in the bits from 23 - mantissa_bits upward, not
-/// limited to the largest code; the bits below are zero. Infinity and NaN give more than any code.
+/// Rounds |y| to E's places, ties to even, as if E had all larger exponents. Infinity gives NaN.
 ///
 /// Adding 1.5 * 2^(23 - mantissa_bits + exponent of y) makes the f32 adder round at E's last place; a subnormal of E
-/// has the step of its smallest normal. The last product moves E's grid onto f32's, subnormals included.
+/// has the step of its smallest normal.
 template <Elem E>
-LOWP_HD constexpr std::uint32_t round_to_grid(float y) {
+LOWP_HD constexpr float round_to_step(float y) {
   constexpr int mantissa = formats::info(E).mantissa_bits, lowest = 1 - formats::info(E).bias;
   const std::uint32_t exponent = float_bits(y) & 0x7F800000u;
   constexpr std::uint32_t floor = float_bits(exp2i(lowest));
   const float step_up = bits_float(exponent > floor ? exponent : floor) * (1.5f * exp2i(23 - mantissa));
-  const float rounded = (__builtin_fabsf(y) + step_up) - step_up;
-  return float_bits(rounded * exp2i(-126 - lowest));
+  return (__builtin_fabsf(y) + step_up) - step_up;
 }
 
 /// Code of y in a narrow float format, saturating: formats::encode for one value (y not NaN).
 template <Elem E>
 LOWP_HD constexpr std::uint32_t encode_narrow(float y) {
-  constexpr int mantissa = formats::info(E).mantissa_bits;
-  const std::uint32_t code = round_to_grid<E>(y) >> (23 - mantissa);
+  constexpr int mantissa = formats::info(E).mantissa_bits, lowest = 1 - formats::info(E).bias;
+  // The product moves E's grid onto f32's, subnormals included: the magnitude code stands above zeros.
+  const std::uint32_t code = float_bits(round_to_step<E>(y) * exp2i(-126 - lowest)) >> (23 - mantissa);
   constexpr std::uint32_t largest = formats::max_code(E);
   return (code < largest ? code : largest) | ((float_bits(y) >> 31) << (formats::info(E).bits - 1));
 }
@@ -142,24 +141,29 @@ LOWP_HD inline std::uint64_t encode8_bytes(const float (&y)[8]) {
   return word[0] | static_cast<std::uint64_t>(word[1]) << 32;
 }
 
-/// Codes of eight values, 4 bits each, the first in the lowest: formats::encode(E, y[i]).
-template <Elem E>
-LOWP_HD inline std::uint32_t encode8_nibbles(const float (&y)[8]) {
-  static_assert(formats::info(E).bits == 4);
-  constexpr int place = 7 - formats::info(E).mantissa_bits;  // of the code in the high half of round_to_grid's result
-  constexpr std::uint32_t largest = formats::max_code(E) << place;
-  std::uint32_t codes[4], signs[4];
-  for (int i = 0; i < 4; ++i) {  // values i and i + 4 share a word: their nibbles are 16 bits apart
-    const std::uint32_t pair = detail::high_halves(round_to_grid<E>(y[i]), round_to_grid<E>(y[i + 4]));
-    codes[i] = detail::min_halves(pair, largest | largest << 16);
-    signs[i] = detail::high_halves(float_bits(y[i]), float_bits(y[i + 4]));
-  }
-  static_assert(place == 6);
-  return codes[0] >> 6 | codes[1] >> 2 | codes[2] << 2 | codes[3] << 6 | (signs[0] >> 12 & 0x00080008u) |
-         (signs[1] >> 8 & 0x00800080u) | (signs[2] >> 4 & 0x08000800u) | (signs[3] & 0x80008000u);
+/// Eight E2M1 codes, the first in the lowest bits, from magnitude codes in bits 6 to 8 of each half: code[i] and
+/// sign[i] (of whose halves the top bits count) belong to values 2i and 2i + 1.
+LOWP_HD inline std::uint32_t pack_e2m1_pairs(const std::uint32_t (&code)[4], const std::uint32_t (&sign)[4]) {
+  std::uint32_t half[2];
+  for (int i = 0; i < 2; ++i)
+    half[i] = code[2 * i] >> 6 | code[2 * i + 1] << 2 | (sign[2 * i] >> 12 & 0x00080008u) |
+              (sign[2 * i + 1] >> 4 & 0x08000800u);
+  return detail::low_halves(half[0], half[1]) | detail::high_halves(half[0], half[1]) << 4;
 }
 
-/// round_to_grid<e2m1> of two bf16 at once, limited to the largest code: codes in bits 6 to 8 of each half. Exact,
+/// E2M1 codes of eight values: formats::encode(Elem::e2m1, y[i]), the signs from the top bits of the halves of `sign`.
+LOWP_HD inline std::uint32_t encode8_e2m1(const float (&y)[8], const std::uint32_t (&sign)[4]) {
+  std::uint32_t code[4];
+  for (int i = 0; i < 4; ++i) {
+    // Two significant bits are left: exact in bf16, where one instruction moves the grid of two onto the integers.
+    const std::uint32_t pair = detail::high_halves(float_bits(round_to_step<Elem::e2m1>(y[2 * i])),
+                                                   float_bits(round_to_step<Elem::e2m1>(y[2 * i + 1])));
+    code[i] = detail::min_halves(detail::mul_pairs(pair, 0x00800080u), 0x01C001C0u);  // times 2^-126
+  }
+  return pack_e2m1_pairs(code, sign);
+}
+
+/// Magnitude codes in E2M1 of two bf16 at once, limited to the largest: bits 6 to 8 of each half. Exact,
 /// because a bf16's 8 significant bits fit where E2M1's places are rounded away.
 LOWP_HD inline std::uint32_t round_pair_to_e2m1(std::uint32_t pair) {
   const std::uint32_t exponent = detail::max_halves(pair & 0x7F807F80u, 0x3F803F80u);
@@ -170,14 +174,9 @@ LOWP_HD inline std::uint32_t round_pair_to_e2m1(std::uint32_t pair) {
 
 /// E2M1 codes of eight bf16 times a power of two, as encode8_nibbles. `multiplier`: bf16, the same in both halves.
 LOWP_HD inline std::uint32_t encode8_pairs(const std::uint32_t (&word)[4], std::uint32_t multiplier) {
-  std::uint32_t half[2];
-  for (int i = 0; i < 2; ++i) {
-    const std::uint32_t a = word[2 * i], b = word[2 * i + 1];
-    half[i] = round_pair_to_e2m1(detail::mul_pairs(a, multiplier)) >> 6 |
-              round_pair_to_e2m1(detail::mul_pairs(b, multiplier)) << 2 | (a >> 12 & 0x00080008u) |
-              (b >> 4 & 0x08000800u);
-  }
-  return detail::low_halves(half[0], half[1]) | detail::high_halves(half[0], half[1]) << 4;
+  std::uint32_t code[4];
+  for (int i = 0; i < 4; ++i) code[i] = round_pair_to_e2m1(detail::mul_pairs(word[i], multiplier));
+  return pack_e2m1_pairs(code, word);
 }
 
 /// The same for two columns: word r holds row r of both; multiplier: of the columns.
@@ -289,18 +288,32 @@ LOWP_HD inline float limited_quotient(float x, const Divisor& d) {
   return quick_quotient(clamp(x * d.lift, -most, most), d.scale, d.reciprocal);
 }
 
-/// Scale byte and multiplier of an NVFP4 block (formats::choose_params) without divisions, for a tensor scale that
-/// is_usual() with its rounded reciprocal; 1 and 1 for one level. Where the corrected quotients are inexact, the
-/// smallest scale 2^-6 replaces them.
+/// 1 / scale for a normal E4M3 scale: one Newton step is enough for its 4 significant bits.
+LOWP_HD inline float reciprocal_of_e4m3(float scale) {
+#ifdef __CUDA_ARCH__
+  const float y = ptx::rcp_approx(scale);
+  return __fmaf_rn(y, __fmaf_rn(-scale, y, 1.0f), y);
+#else
+  return 1.0f / scale;
+#endif
+}
+
+/// Scale byte and multiplier of an NVFP4 block (formats::choose_params) without divisions. Where the corrected
+/// quotients are inexact, the smallest scale 2^-6 replaces them.
 struct Nvfp4Scale {
   std::uint32_t code;
   float multiplier;
 };
+LOWP_HD inline Nvfp4Scale quick_nvfp4_scale(float amax) {
+  const std::uint32_t code = encode_normal_e4m3(clamp(quick_quotient(amax, 6.0f, 1.0f / 6.0f), 0x1p-6f, 448.0f));
+  return {code, reciprocal_of_e4m3(decode_normal_e4m3(code))};
+}
+/// The same with a tensor scale that is_usual(), and its rounded reciprocal.
 LOWP_HD inline Nvfp4Scale quick_nvfp4_scale(float amax, float tensor_scale, float reciprocal) {
   const float ratio = quick_quotient(quick_quotient(amax, 6.0f, 1.0f / 6.0f), tensor_scale, reciprocal);
   const std::uint32_t code = encode_normal_e4m3(clamp(ratio, 0x1p-6f, 448.0f));
   const float scale = decode_normal_e4m3(code);
-  return {code, quick_quotient(reciprocal, scale, formats::reciprocal(scale))};
+  return {code, quick_quotient(reciprocal, scale, reciprocal_of_e4m3(scale))};
 }
 
 /// Rounds to an integer, half to even, within [low, high]: formats::encode of an integer element, as a signed byte.

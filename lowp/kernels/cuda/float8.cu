@@ -15,7 +15,7 @@ bool launch_float8(const RowsArgs& args, Elem input, int experts, StreamHandle s
     } else if (format.group_rows == 1 && format.group_cols == 0) {
       launched = launch_row<Codec>(args, experts, stream);
     } else if (format.group_rows == 1 && format.group_cols == Codec::kGroup) {
-      launch_flat(cast_groups<Codec>, args, experts, stream);
+      launch_groups<Codec>(args, experts, stream);
     } else if (format.group_rows == 128 && format.group_cols == 128) {
       const dim3 grid(args.groups_per_row, ceil_div<std::uint32_t>(args.rows, 128), static_cast<unsigned>(experts));
       cast_square<Codec><<<grid, 256, 0, stream>>>(args);

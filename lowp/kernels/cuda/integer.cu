@@ -9,8 +9,8 @@ template <class Codec>
 bool launch(const RowsArgs& args, int experts, StreamHandle stream) {
   const BlockSpec& format = args.codec.format;
   if (format.group_rows == 1 && format.group_cols == 0) return launch_row<Codec>(args, experts, stream);
-  if (format.group_rows != 1 || args.lanes == 0) return false;
-  launch_flat(cast_groups<Codec>, args, experts, stream);
+  if (format.group_rows != 1 || args.lanes < kUnroll) return false;
+  launch_groups<Codec>(args, experts, stream);
   return true;
 }
 

@@ -2,6 +2,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "lowp/base/error.h"
@@ -113,6 +114,16 @@ void copy_rows(void* to, std::size_t to_pitch, const void* from, std::size_t fro
 }
 void fill(void* to, int byte, std::size_t bytes, StreamHandle stream) {
   check(cudaMemsetAsync(to, byte, bytes, stream), fmt::format("filling {} bytes", bytes));
+}
+
+void launch_cooperative(const void* kernel, unsigned blocks, unsigned threads, void** arguments, StreamHandle stream) {
+  int device = 0, each = 0;
+  check(cudaGetDevice(&device), "asking for the device");
+  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, static_cast<int>(threads), 0),
+        "asking how many blocks fit");
+  const int multiprocessors = devices()[static_cast<std::size_t>(device)].multiprocessors;
+  const unsigned grid = std::min(blocks, static_cast<unsigned>(each * multiprocessors));
+  check(cudaLaunchCooperativeKernel(kernel, grid, threads, arguments, 0, stream), "launching blocks that wait");
 }
 
 void check_launch(const char* what) { check(cudaGetLastError(), std::string("launching ") + what); }

@@ -118,6 +118,10 @@ void copy_rows(void* to, std::size_t to_pitch, const void* from, std::size_t fro
                std::size_t rows, StreamHandle stream);
 void fill(void* to, int byte, std::size_t bytes, StreamHandle stream);
 
+/// Launches a kernel whose blocks wait for each other: at most `blocks`, and no more than the device can hold at once.
+/// `arguments`: addresses of the kernel's arguments.
+void launch_cooperative(const void* kernel, unsigned blocks, unsigned threads, void** arguments, StreamHandle stream);
+
 /// Reports an error of the launches so far; `what` names the kernel.
 void check_launch(const char* what);
 
