@@ -425,8 +425,9 @@ inline void panel(const PackedMatrix& w, std::int64_t index, const PackedRows& x
   const std::int64_t step = w.step(), blocks_a_step = step / w.block, head = blocks_a_step * block_head;
   const bool scaled = w.scale != ScaleType::none;
 #ifdef LOWP_HAS_AMX
-  const bool with_sign =
-      w.arithmetic == Arithmetic::int8 && (scaled || !x.block_scale.empty()) && rows > kFewRows && fits_signed(w);
+  // With fewer rows or smaller blocks vectors are faster.
+  const bool with_sign = w.arithmetic == Arithmetic::int8 && (scaled || !x.block_scale.empty()) && rows >= 16 &&
+                         w.block >= kChunk && fits_signed(w);
   const Decode decode = with_sign ? signed_decoder(w) : decoder(w);
 #else
   constexpr bool with_sign = false;
