@@ -138,7 +138,7 @@ void bench_model(models::Model& model, Device& device, const ModelBench& what,
     row.bytes = static_cast<std::uint64_t>(work.bytes * static_cast<double>(prefilling ? 1 : decode));
     row.limit_name = prefilling ? peak_of(device, model) : "read";
     std::vector<double> limits;
-    run(model, batch, std::min<std::int64_t>(prefill, 32), std::min<std::int64_t>(decode, 2));
+    run(model, batch, prefill, std::min<std::int64_t>(decode, 2));
     for (int i = 0; i < what.runs; ++i) {
       limits.push_back(device.probe(row.limit_name));
       const Times times = run(model, batch, prefill, decode);
@@ -149,10 +149,10 @@ void bench_model(models::Model& model, Device& device, const ModelBench& what,
     row.share = static_cast<double>(prefilling ? row.flop : row.bytes) / row.seconds / row.limit;
     done(row);
   };
-  measured(fmt::format("pp{}", what.prefill), 1, what.prefill, 0);
-  measured(fmt::format("tg{}", what.decode), 1, 1, what.decode);
+  if (what.prefill > 0) measured(fmt::format("pp{}", what.prefill), 1, what.prefill, 0);
+  if (what.decode > 0) measured(fmt::format("tg{}", what.decode), 1, 1, what.decode);
   for (const std::int64_t batch : what.batches)
-    measured(fmt::format("batch{}", batch), batch, what.batch_prompt, what.batch_decode);
+    if (batch > 0) measured(fmt::format("batch{}", batch), batch, what.batch_prompt, what.batch_decode);
   Row memory;
   memory.op = "memory";
   memory.recipe = model.recipe();

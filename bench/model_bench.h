@@ -12,8 +12,8 @@
 namespace lowp::bench {
 
 struct ModelBench {
-  std::int64_t prefill = 512, decode = 128;        // tokens
-  std::vector<std::int64_t> batches = {1, 8, 32};  // sequences that decode together
+  std::int64_t prefill = 512, decode = 128;        // tokens; 0: leave the test out
+  std::vector<std::int64_t> batches = {1, 8, 32};  // sequences that decode together; 0: leave it out
   std::int64_t batch_prompt = 32, batch_decode = 24;
   int runs = 3;
 };

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <memory>
 
 #include "bench/cases.h"
@@ -150,25 +151,29 @@ struct WholeModelOptions {
   bool json = false;
 };
 
-void print_model(const models::Model& model, const bench::Device& device, const std::vector<bench::Row>& rows,
-                 double load_seconds) {
+// One line a row, as soon as it is there: a test takes from seconds to a minute.
+void print_model_header(const models::Model& model, const bench::Device& device, double load_seconds) {
   fmt::print("{}, {} streamed a token, ready in {:.1f} s\n{}\n\n", model.recipe(), human_bytes(model.streamed_bytes()),
              load_seconds, device.description());
-  Table table({"test", "tokens/s", "ms", "min", "max", "limit", "share %", "ratio"});
-  for (const bench::Row& row : rows) {
-    if (row.samples.empty()) {
-      fmt::print("peak memory {}\n\n", human_bytes(row.bytes));
-      continue;
-    }
-    const auto limit = std::find_if(device.limits().begin(), device.limits().end(),
-                                    [&](const bench::Limit& l) { return l.name == row.limit_name; });
-    const auto [low, high] = std::minmax_element(row.samples.begin(), row.samples.end());
-    const double tokens = static_cast<double>(row.m) * static_cast<double>(std::max<std::int64_t>(row.k, 1));
-    table.add({row.op, fmt::format("{:.2f}", tokens / row.seconds), milliseconds(row.seconds), milliseconds(*low),
-               milliseconds(*high), fmt::format("{} {}", row.limit_name, rate(row.limit, limit->of)),
-               fmt::format("{:.0f}", row.share * 100), row.ratio ? fmt::format("{:.2f}", *row.ratio) : "-"});
+  fmt::print("{:<8}  {:>9}  {:>10}  {:>10}  {:>10}  {:<24}  {:>7}  {:>5}\n", "test", "tokens/s", "ms", "min", "max",
+             "limit", "share %", "ratio");
+  std::fflush(stdout);
+}
+
+void print_model_row(const bench::Row& row, const bench::Device& device) {
+  if (row.samples.empty()) {
+    fmt::print("peak memory {}\n", human_bytes(row.bytes));
+    return;
   }
-  fmt::print("{}", table.text());
+  const auto limit = std::find_if(device.limits().begin(), device.limits().end(),
+                                  [&](const bench::Limit& l) { return l.name == row.limit_name; });
+  const auto [low, high] = std::minmax_element(row.samples.begin(), row.samples.end());
+  const double tokens = static_cast<double>(row.m) * static_cast<double>(std::max<std::int64_t>(row.k, 1));
+  fmt::print("{:<8}  {:>9.2f}  {:>10}  {:>10}  {:>10}  {:<24}  {:>7.0f}  {:>5}\n", row.op, tokens / row.seconds,
+             milliseconds(row.seconds), milliseconds(*low), milliseconds(*high),
+             fmt::format("{} {}", row.limit_name, rate(row.limit, limit->of)), row.share * 100,
+             row.ratio ? fmt::format("{:.2f}", *row.ratio) : "-");
+  std::fflush(stdout);
 }
 
 void run_model(WholeModelOptions& options) {
@@ -183,14 +188,13 @@ void run_model(WholeModelOptions& options) {
   const auto model = options.shapes.empty() ? std::make_unique<models::Model>(options.model, load)
                                             : std::make_unique<models::Model>(models::shape(options.shapes),
                                                                               formats::recipe(options.recipe), load);
-  const double load_seconds = watch.seconds();
-  std::vector<bench::Row> rows;
+  if (!options.json) print_model_header(*model, *device, watch.seconds());
   bench::bench_model(*model, *device, options.what, [&](bench::Row row) {
     if (!options.compare.empty()) bench::compare({&row, 1}, others, options.compare);
-    if (options.json) fmt::print("{}", json_line(to_json(row)));
-    rows.push_back(std::move(row));
+    if (!options.json) return print_model_row(row, *device);
+    fmt::print("{}", json_line(to_json(row)));
+    std::fflush(stdout);
   });
-  if (!options.json) print_model(*model, *device, rows, load_seconds);
 }
 
 void add_model(CLI::App& bench) {
@@ -200,15 +204,15 @@ void add_model(CLI::App& bench) {
   command->add_option("--shapes", options->shapes, "random weights in the shapes of a model, instead of MODEL");
   command->add_option("--recipe", options->recipe, "of the random weights")->capture_default_str();
   add_model_options(*command, options->load);
-  command->add_option("--prefill", options->what.prefill, "tokens of a prompt")
-      ->check(kAtLeastOne)
+  command->add_option("--prefill", options->what.prefill, "tokens of a prompt; 0: no such test")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  command->add_option("--decode", options->what.decode, "tokens that one sequence generates")
-      ->check(kAtLeastOne)
+  command->add_option("--decode", options->what.decode, "tokens that one sequence generates; 0: no such test")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  command->add_option("--batches", options->what.batches, "numbers of sequences that generate together")
+  command->add_option("--batches", options->what.batches, "numbers of sequences that generate together; 0: none")
       ->delimiter(',')
-      ->check(kAtLeastOne);
+      ->check(CLI::NonNegativeNumber);
   command->add_option("--runs", options->what.runs, "of each test; the median counts")
       ->check(kAtLeastOne)
       ->capture_default_str();

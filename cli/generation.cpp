@@ -152,10 +152,18 @@ Generated Generator::run(std::vector<std::int32_t> prompt, std::int64_t max_toke
     if (const std::string shown = stop.push(text); !shown.empty()) show(shown);
   };
   std::optional<engine::Finished> end;
+  // Of the prompt at a time: as much as takes kHeard seconds, so that Ctrl-C is heard during a long one.
+  constexpr double kHeard = 0.25;
+  constexpr std::int64_t kLeastPiece = 32, kMostPiece = 2048;
+  std::int64_t piece = 64;
   while (!engine_.idle()) {
     if (Interrupt::asked()) engine_.cancel(requests_);
-    for (const engine::Event& event :
-         engine_.step({.tokens = 64})) {  // small, so that Ctrl-C is heard during a long prompt
+    const Stopwatch step;
+    const std::vector<engine::Event> events = engine_.step({.tokens = piece});
+    if (result.tokens.empty())
+      piece = std::clamp(static_cast<std::int64_t>(kHeard / step.seconds() * static_cast<double>(piece)), kLeastPiece,
+                         std::min(2 * piece, kMostPiece));
+    for (const engine::Event& event : events) {
       if (const auto* finished = std::get_if<engine::Finished>(&event.what)) end = *finished;
       const auto* token = std::get_if<engine::NewToken>(&event.what);
       if (!token || stop.stopped()) continue;

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <numeric>
 
 #include "lowp/base/error.h"
 #include "lowp/base/threads.h"
@@ -15,28 +14,36 @@
 namespace lowp::models {
 namespace {
 
-using formats::Elem;
 using formats::round_to;
 using kernels::cpu::elementwise_kernels;
 using ops::OutputTile;
 
-constexpr std::int64_t kGrain = 1 << 14;  // elements worth a chunk of a loop
-
-// Rows of `width` elements that make a chunk.
-std::int64_t row_grain(std::int64_t width) { return std::max<std::int64_t>(1, kGrain / width); }
-
-// Row r of a tile, and its place in a matrix with rows of `width`.
-float* row_of(const OutputTile& tile, std::int64_t r) { return tile.values + r * OutputTile::kStride; }
-std::int64_t place_of(const OutputTile& tile, std::int64_t r, std::int64_t width) {
-  return (tile.row + r) * width + tile.column;
-}
-
 }  // namespace
 
+// What they are; in w.normed if they are to be normalised.
+std::span<const float> Model::values(Rows in) const {
+  if (!in.norm) return in.x;
+  const std::span<float> normed = room(workspace_->normed, static_cast<std::int64_t>(in.x.size()));
+  norm(in.x, *in.norm, normed);
+  return normed;
+}
+
+// Quantizes them into w.input: each row is normalised where it is quantized.
+void Model::prepare(const ops::Linear& linear, Rows in) const {
+  const std::int64_t k = linear.k(), rows = static_cast<std::int64_t>(in.x.size()) / k;
+  if (!in.norm) return linear.prepare(in.x, rows, workspace_->input);
+  const auto eps = static_cast<float>(config_.rms_norm_eps);
+  const auto normalised = [&](std::int64_t row, float* out) {
+    elementwise_kernels().rms_norm(in.x.data() + row * k, in.norm->data(), k, eps, !config_.norm_adds_one, bf16(), out);
+  };
+  linear.prepare(normalised, rows, workspace_->input);
+}
+
 // All of them, with the input quantized once if they share it: outputs[i] is [rows, projections[i].linear->n()].
-void Model::project(std::span<const Projection> projections, std::string_view block, std::span<const float> x) const {
+void Model::project(std::span<const Projection> projections, std::string_view block, Rows in) const {
   Workspace& w = *workspace_;
-  const std::int64_t rows = static_cast<std::int64_t>(x.size()) / projections[0].linear->k();
+  if (tap_) in = {values(in)};
+  const std::int64_t rows = static_cast<std::int64_t>(in.x.size()) / projections[0].linear->k();
   std::array<const ops::Linear*, 3> linears;
   std::array<std::span<float>, 3> outputs;
   for (std::size_t i = 0; i < projections.size(); ++i) {
@@ -44,13 +51,13 @@ void Model::project(std::span<const Projection> projections, std::string_view bl
     outputs[i] = room(*projections[i].output, rows * linears[i]->n());
   }
   for (std::size_t i = 0, next; i < projections.size(); i = next) {
-    linears[i]->prepare(x, rows, w.input);
+    prepare(*linears[i], in);
     for (next = i + 1; next < projections.size() && linears[i]->shares_input(*linears[next]);) ++next;
     ops::run_all(std::span(linears).subspan(i, next - i), w.input, std::span(outputs).subspan(i, next - i));
   }
   if (!tap_) return;
   for (std::size_t i = 0; i < projections.size(); ++i)
-    tap_(fmt::format("{}{}", block, projections[i].module), x, linears[i]->k(), outputs[i], linears[i]->n());
+    tap_(fmt::format("{}{}", block, projections[i].module), in.x, linears[i]->k(), outputs[i], linears[i]->n());
 }
 
 // x [rows, weight.size()], each row normalised.
@@ -142,13 +149,13 @@ void Model::plan_attention(std::span<const Chunk> batch, std::int64_t index) {
   }
 }
 
-void Model::attention(const Layer& layer, std::int64_t index, std::span<const Chunk> batch, std::span<const float> x) {
+void Model::attention(const Layer& layer, std::int64_t index, std::span<const Chunk> batch, Rows in) {
   const Config& c = config_;
   Workspace& w = *workspace_;
   const Projection inputs[] = {{&*layer.q, "self_attn.q_proj", &w.queries},
                                {&*layer.k, "self_attn.k_proj", &w.keys},
                                {&*layer.v, "self_attn.v_proj", &w.values}};
-  project(inputs, layer.prefix, x);
+  project(inputs, layer.prefix, in);
   rotate_and_store(layer, index);
   const std::span<float> mixed =
       room(w.mixed, static_cast<std::int64_t>(w.rows.size()) * c.num_attention_heads * c.head_dim);
@@ -168,14 +175,15 @@ void Model::add_to_stream(const Projection& projection, std::string_view block, 
   Workspace& w = *workspace_;
   const std::int64_t width = config_.hidden_size;
   if (!tap_ && norm_weight.empty()) {
-    projection.linear->prepare(x, static_cast<std::int64_t>(w.rows.size()), w.input);
-    return ops::run_tiles({&projection.linear, 1}, w.input, [&](std::span<const OutputTile> tiles) {
+    prepare(*projection.linear, {x});
+    const ops::Product product{{&projection.linear, 1}, &w.input};
+    return ops::run_tiles({&product, 1}, [&](std::size_t, std::span<const OutputTile> tiles) {
       for (std::int64_t r = 0; r < tiles[0].rows; ++r)
-        elementwise_kernels().add(w.stream.data() + place_of(tiles[0], r, width), row_of(tiles[0], r), tiles[0].columns,
+        elementwise_kernels().add(w.stream.data() + tiles[0].place(r, width), tiles[0].row_at(r), tiles[0].columns,
                                   bf16());
     });
   }
-  project({&projection, 1}, block, x);
+  project({&projection, 1}, block, {x});
   add_block(norm_weight);
 }
 
@@ -190,107 +198,41 @@ void Model::add_block(const std::vector<float>& norm_weight) {
   });
 }
 
-// w.gate = activation(gate(x)) * up(x); the result.
-std::span<const float> Model::gate_up(const ops::Linear& gate, const ops::Linear& up, std::string_view block,
-                                      std::span<const float> x) {
-  Workspace& w = *workspace_;
+Model::GateKernel Model::gate_kernel() const {
   const bool silu = config_.gate_activation == GateActivation::silu;
-  const auto multiply = silu ? elementwise_kernels().silu_mul : elementwise_kernels().gelu_mul;
-  const std::int64_t rows = static_cast<std::int64_t>(x.size()) / gate.k(), width = gate.n();
+  return silu ? elementwise_kernels().silu_mul : elementwise_kernels().gelu_mul;
+}
+
+// w.gate = activation(gate(in)) * up(in); the result.
+std::span<const float> Model::gate_up(const ops::Linear& gate, const ops::Linear& up, std::string_view block, Rows in) {
+  Workspace& w = *workspace_;
+  const auto multiply = gate_kernel();
+  const std::int64_t rows = static_cast<std::int64_t>(in.x.size()) / gate.k(), width = gate.n();
   const std::span<float> out = room(w.gate, rows * width);
   if (!tap_ && gate.shares_input(up)) {
     const ops::Linear* const both[] = {&gate, &up};
-    gate.prepare(x, rows, w.input);
-    ops::run_tiles(both, w.input, [&](std::span<const OutputTile> tiles) {
+    prepare(gate, in);
+    const ops::Product product{both, &w.input};
+    ops::run_tiles({&product, 1}, [&](std::size_t, std::span<const OutputTile> tiles) {
       for (std::int64_t r = 0; r < tiles[0].rows; ++r) {
-        multiply(row_of(tiles[0], r), row_of(tiles[1], r), tiles[0].columns, bf16());
-        std::copy_n(row_of(tiles[0], r), tiles[0].columns, out.data() + place_of(tiles[0], r, width));
+        multiply(tiles[0].row_at(r), tiles[1].row_at(r), tiles[0].columns, bf16());
+        std::copy_n(tiles[0].row_at(r), tiles[0].columns, out.data() + tiles[0].place(r, width));
       }
     });
     return out;
   }
   const Projection both[] = {{&gate, "gate_proj", &w.gate}, {&up, "up_proj", &w.up}};
-  project(both, block, x);
+  project(both, block, in);
   parallel_for(rows * width, kGrain, [&](std::int64_t begin, std::int64_t end) {
     multiply(out.data() + begin, w.up.data() + begin, end - begin, bf16());
   });
   return out;
 }
 
-void Model::mlp(const Layer& layer, std::span<const float> x) {
+void Model::mlp(const Layer& layer, Rows in) {
   const std::string block = tap_ ? layer.prefix + "mlp." : std::string();
-  add_to_stream({&*layer.down, "down_proj", &workspace_->out}, block, gate_up(*layer.gate, *layer.up, block, x),
+  add_to_stream({&*layer.down, "down_proj", &workspace_->out}, block, gate_up(*layer.gate, *layer.up, block, in),
                 layer.mlp_output_norm);
-}
-
-// The experts_per_token likeliest experts of each row and their weights, and for each expert its rows.
-void Model::route(std::span<const float> scores) {
-  Workspace& w = *workspace_;
-  const std::int64_t experts = config_.num_experts, top = config_.experts_per_token;
-  const auto rows = static_cast<std::int64_t>(w.rows.size());
-  if (w.choices.size() < w.rows.size()) w.choices.resize(w.rows.size());
-  parallel_for(rows, row_grain(16 * experts), [&](std::int64_t begin, std::int64_t end) {
-    std::vector<float> p(static_cast<std::size_t>(experts));
-    std::vector<std::int64_t> order(static_cast<std::size_t>(experts));
-    for (std::int64_t r = begin; r < end; ++r) {
-      const float* s = scores.data() + r * experts;
-      const float largest = *std::max_element(s, s + experts);
-      float sum = 0;
-      for (std::int64_t e = 0; e < experts; ++e) sum += p[e] = std::exp(s[e] - largest);
-      for (float& value : p) value /= sum;
-      std::iota(order.begin(), order.end(), std::int64_t{0});
-      std::partial_sort(order.begin(), order.begin() + top, order.end(),
-                        [&](std::int64_t a, std::int64_t b) { return p[a] != p[b] ? p[a] > p[b] : a < b; });
-      float kept = 0;
-      for (std::int64_t i = 0; i < top; ++i) kept += p[order[i]];
-      std::vector<Choice>& chosen = w.choices[static_cast<std::size_t>(r)];
-      chosen.clear();
-      for (std::int64_t i = 0; i < top; ++i) {
-        const float weight = p[order[i]];
-        chosen.push_back({order[i], round_to(options_.compute, config_.norm_topk_prob ? weight / kept : weight)});
-      }
-    }
-  });
-  w.visits.resize(static_cast<std::size_t>(experts));
-  for (std::vector<Visit>& visits : w.visits) visits.clear();
-  for (std::int64_t r = 0; r < rows; ++r)
-    for (const Choice& choice : w.choices[static_cast<std::size_t>(r)])
-      w.visits[static_cast<std::size_t>(choice.expert)].push_back({r, choice.weight});
-}
-
-// Each expert multiplies its rows together; a row gains its experts' outputs in the order of their numbers.
-void Model::experts(const Layer& layer, std::span<const float> x) {
-  Workspace& w = *workspace_;
-  const std::int64_t hidden = config_.hidden_size;
-  const Elem compute = options_.compute;
-  const Projection router{&*layer.router, "gate", &w.scores};
-  project({&router, 1}, layer.moe, x);
-  route(w.scores);
-
-  const std::span<float> out = room(w.out, static_cast<std::int64_t>(x.size()));
-  std::fill(out.begin(), out.end(), 0.0f);
-  for (std::size_t e = 0; e < layer.experts.size(); ++e) {
-    const std::vector<Visit>& visits = w.visits[e];
-    if (visits.empty()) continue;
-    const Layer::Expert& expert = layer.experts[e];
-    const auto rows = static_cast<std::int64_t>(visits.size());
-    const std::span<float> in = room(w.visitors, rows * hidden);
-    for (std::int64_t i = 0; i < rows; ++i)
-      std::copy_n(x.data() + visits[static_cast<std::size_t>(i)].row * hidden, hidden, in.data() + i * hidden);
-    const std::string block = tap_ ? fmt::format("{}experts.{}.", layer.moe, e) : std::string();
-    const Projection down{&expert.down, "down_proj", &w.expert_out};
-    project({&down, 1}, block, gate_up(expert.gate, expert.up, block, in));
-    parallel_for(rows, row_grain(hidden), [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) {
-        const Visit& visit = visits[static_cast<std::size_t>(i)];
-        const float* from = w.expert_out.data() + i * hidden;
-        float* to = out.data() + visit.row * hidden;
-        for (std::int64_t j = 0; j < hidden; ++j)
-          to[j] = round_to(compute, to[j] + round_to(compute, from[j] * visit.weight));
-      }
-    });
-  }
-  add_block(layer.mlp_output_norm);
 }
 
 std::vector<float> Model::forward(std::span<const Chunk> batch) {
@@ -298,13 +240,11 @@ std::vector<float> Model::forward(std::span<const Chunk> batch) {
   begin(batch);
   const std::int64_t count = static_cast<std::int64_t>(w.rows.size()) * config_.hidden_size;
   const std::span<const float> stream(w.stream.data(), static_cast<std::size_t>(count));
-  const std::span<float> normed = room(w.normed, count);
   for (std::size_t i = 0; i < weights_->layers.size(); ++i) {
     const Layer& layer = weights_->layers[i];
-    norm(stream, layer.attention_norm, normed);
-    attention(layer, static_cast<std::int64_t>(i), batch, normed);
-    norm(stream, layer.mlp_norm, normed);
-    layer.experts.empty() ? mlp(layer, normed) : experts(layer, normed);
+    attention(layer, static_cast<std::int64_t>(i), batch, {stream, &layer.attention_norm});
+    const Rows in{stream, &layer.mlp_norm};
+    layer.experts.empty() ? mlp(layer, in) : experts(layer, values(in));
   }
   for (const Chunk& chunk : batch) chunk.cache->length_ += static_cast<std::int64_t>(chunk.tokens.size());
   std::vector<float> hidden(static_cast<std::size_t>(count));

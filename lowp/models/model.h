@@ -82,19 +82,30 @@ class Model {
     std::string_view module;
     std::vector<float>* output;
   };
+  // Rows [rows, k] that a block begins with: x, or x normalised with these weights.
+  struct Rows {
+    std::span<const float> x;
+    const std::vector<float>* norm = nullptr;
+  };
   void take(WeightSource& source);
   bool bf16() const { return options_.compute == formats::Elem::bf16; }
   void begin(std::span<const Chunk> batch);
-  void project(std::span<const Projection> projections, std::string_view block, std::span<const float> x) const;
+  void project(std::span<const Projection> projections, std::string_view block, Rows in) const;
   void norm(std::span<const float> x, const std::vector<float>& weight, std::span<float> out) const;
+  void prepare(const ops::Linear& linear, Rows in) const;
+  std::span<const float> values(Rows in) const;
   void rotate_and_store(const Layer& layer, std::int64_t index);
   void plan_attention(std::span<const Chunk> batch, std::int64_t index);
-  void attention(const Layer& layer, std::int64_t index, std::span<const Chunk> batch, std::span<const float> x);
-  std::span<const float> gate_up(const ops::Linear& gate, const ops::Linear& up, std::string_view block,
-                                 std::span<const float> x);
-  void mlp(const Layer& layer, std::span<const float> x);
+  void attention(const Layer& layer, std::int64_t index, std::span<const Chunk> batch, Rows in);
+  std::span<const float> gate_up(const ops::Linear& gate, const ops::Linear& up, std::string_view block, Rows in);
+  void mlp(const Layer& layer, Rows in);
   void route(std::span<const float> scores);
   void experts(const Layer& layer, std::span<const float> x);
+  using GateKernel = void (*)(float* gate, const float* up, std::int64_t count, bool bf16);
+  GateKernel gate_kernel() const;
+  void add_weighted(const float* from, float weight, float* to) const;
+  void experts_together(const Layer& layer, std::span<const float> x, std::span<float> out);
+  void experts_one_by_one(const Layer& layer, std::span<const float> x, std::span<float> out);
   void add_to_stream(const Projection& projection, std::string_view block, std::span<const float> x,
                      const std::vector<float>& norm_weight);
   void add_block(const std::vector<float>& norm_weight);

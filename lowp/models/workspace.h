@@ -1,6 +1,7 @@
 // Memory of a forward pass, kept from call to call so that steps allocate nothing once the largest has been seen.
 #pragma once
 
+#include <algorithm>
 #include <span>
 #include <vector>
 
@@ -16,6 +17,11 @@ inline std::span<float> room(std::vector<float>& buffer, std::int64_t count) {
   return {buffer.data(), static_cast<std::size_t>(count)};
 }
 
+constexpr std::int64_t kGrain = 1 << 14;  // elements worth a chunk of a loop
+
+/// Rows of `width` elements that make a chunk.
+inline std::int64_t row_grain(std::int64_t width) { return std::max<std::int64_t>(1, kGrain / width); }
+
 /// Where a row of the batch stands.
 struct BatchRow {
   Cache* cache;
@@ -29,6 +35,12 @@ struct Visit {
 };
 struct Choice {
   std::int64_t expert;
+  float weight;
+};
+
+/// An output of an expert that a row gains, among all visits, and its weight.
+struct Gain {
+  std::int64_t visit;
   float weight;
 };
 
@@ -60,7 +72,9 @@ struct Model::Workspace {
   std::vector<const std::byte*> pages;
   std::vector<ops::AttendSequence> sequences;
   std::vector<float> scores;                 // of the router [rows, experts]
-  std::vector<float> visitors, expert_out;   // one expert's input and output [visits, hidden]
+  std::vector<float> visitors, expert_out;   // experts' input and output [visits, hidden]
+  std::vector<ops::Input> expert_inputs;     // of those that are visited
+  std::vector<std::vector<Gain>> gains;      // [rows], in the order of the experts' numbers
   std::vector<std::vector<Visit>> visits;    // [experts]
   std::vector<std::vector<Choice>> choices;  // [rows]
 };

@@ -48,24 +48,13 @@ Product multiply(const cpu::GemmKernels& kernels, const QuantizedMatrix& weight,
   result.packed = true;
   const cpu::PackedMatrix packed = cpu::pack(weight, *packing);
   cpu::PackedRows rows;
-  rows.arithmetic = packed.arithmetic;
-  rows.rows = m;
-  rows.k = weight.k;
-  rows.block = packed.block;
-  rows.stride = packed.padded_k() * 4 + 64;
-  const auto blocks = static_cast<std::size_t>(m * rows.blocks());
-  rows.data.resize(static_cast<std::size_t>(m * rows.stride));
-  rows.row_scale.resize(static_cast<std::size_t>(m));
-  rows.block_scale.resize(recipe.activation && recipe.activation->format.group_cols != 0 ? blocks : 0);
-  rows.zero_point.resize(packing->zero_points ? static_cast<std::size_t>(m) : 0);
-  rows.sums.resize(packed.arithmetic == cpu::Arithmetic::int8 ? blocks : 0);
-  rows.float_sums.resize(packed.arithmetic != cpu::Arithmetic::int8 ? blocks : 0);
+  const formats::Activation* const activation = recipe.activation ? &*recipe.activation : nullptr;
+  rows.fit(packed, activation, m);
   formats::GroupStats call;
   for (const float v : x) call.add(v);
-  const cpu::RowsTask task(x.data(), recipe.activation ? &*recipe.activation : nullptr, compute, calibrated, call,
-                           &rows);
+  const cpu::RowsTask task(activation, compute, calibrated, call, &rows);
   std::vector<float> scratch_row(static_cast<std::size_t>(weight.k));
-  kernels.quantize_rows(task, 0, m, scratch_row.data());
+  kernels.quantize_rows(task, x.data(), 0, m, scratch_row.data());
 
   cpu::AlignedBytes scratch(static_cast<std::size_t>(cpu::kScratchBytes));
   std::vector<float> tile(static_cast<std::size_t>(m * cpu::kPanel));
@@ -184,14 +173,8 @@ TEST(PackedBf16, MatchesDoubleSumsOnEveryLevel) {
       const cpu::GemmKernels& kernels = cpu::gemm_kernels(level);
       const cpu::PackedMatrix packed = cpu::pack(w.view(), kernels.wide);
       cpu::PackedRows rows;
-      rows.arithmetic = packed.arithmetic;
-      rows.rows = m;
-      rows.k = k;
-      rows.block = packed.block;
-      rows.stride = packed.padded_k() * 4 + 64;
-      rows.data.resize(static_cast<std::size_t>(m * rows.stride));
-      rows.row_scale.resize(static_cast<std::size_t>(m));
-      kernels.quantize_rows(cpu::RowsTask(x.data(), nullptr, Elem::bf16, {}, {}, &rows), 0, m, nullptr);
+      rows.fit(packed, nullptr, m);
+      kernels.quantize_rows(cpu::RowsTask(nullptr, Elem::bf16, {}, {}, &rows), x.data(), 0, m, nullptr);
       cpu::AlignedBytes scratch(static_cast<std::size_t>(cpu::kScratchBytes));
       std::vector<float> tile(static_cast<std::size_t>(m * cpu::kPanel));
       for (std::int64_t p = 0; p < packed.panels(); ++p) {

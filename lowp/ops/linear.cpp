@@ -48,14 +48,8 @@ Scratch& scratch() {
   return mine;
 }
 
-bool needs_float_sums(const cpu::PackedMatrix& w) {
-  return w.arithmetic != cpu::Arithmetic::int8 && (w.bias != 0 || w.offset != cpu::OffsetType::none);
-}
-
-std::int64_t row_stride(std::int64_t bytes) {
-  const std::int64_t lines = ceil_div<std::int64_t>(bytes, 64);
-  return (lines | 1) * 64;
-}
+// Rows of k values that a thread quantizes at a time, at least.
+std::int64_t row_grain(std::int64_t k) { return std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(k, 1)); }
 
 }  // namespace
 
@@ -127,8 +121,7 @@ bool Linear::shares_input(const Linear& other) const {
   };
   const auto same_packing = [&] {
     if (packed_.has_value() != other.packed_.has_value()) return false;
-    return !packed_ || (packed_->arithmetic == other.packed_->arithmetic && packed_->block == other.packed_->block &&
-                        needs_float_sums(*packed_) == needs_float_sums(*other.packed_));
+    return !packed_ || cpu::PackedRows::same(*packed_, *other.packed_);
   };
   return k_ == other.k_ && compute_ == other.compute_ && activation_scale_ == other.activation_scale_ &&
          pre_scale_ == other.pre_scale_ && same_activation() && same_packing();
@@ -149,32 +142,39 @@ void Linear::prepare(std::span<const float> x, std::int64_t rows, Input& input) 
     if (activation_) fake_quantize(*activation_, compute_, activation_scale_, x, rows, k_, input.values_);
     return;
   }
-  const cpu::PackedMatrix& w = *packed_;
-  cpu::PackedRows& out = input.packed_;
-  const bool int8 = w.arithmetic == cpu::Arithmetic::int8;
-  out.arithmetic = w.arithmetic;
-  out.rows = rows;
-  out.k = k_;
-  out.block = w.block;
-  out.stride = row_stride(w.padded_k() * (int8 ? 1 : w.arithmetic == cpu::Arithmetic::bf16 ? 2 : 4));
-  const auto count = static_cast<std::size_t>(rows), blocks = static_cast<std::size_t>(rows * out.blocks());
-  out.data.resize(static_cast<std::size_t>(rows * out.stride));
-  out.row_scale.resize(count);
-  out.block_scale.resize(activation_ && activation_->format.group_cols != 0 ? blocks : 0);
-  out.zero_point.resize(activation_ && activation_->format.zero_point != formats::ZeroPoint::none ? count : 0);
-  out.sums.resize(int8 ? blocks : 0);
-  out.float_sums.resize(needs_float_sums(w) ? blocks : 0);
-
   formats::GroupStats call;
   if (activation_ && activation_->scope == formats::Scope::tensor)
     for (const float value : x) call.add(value);
-  const cpu::RowsTask task(x.data(), activation_ ? &*activation_ : nullptr, compute_, activation_scale_, call, &out);
-  parallel_for(rows, std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(k_, 1)),
-               [&](std::int64_t begin, std::int64_t end) {
-                 std::vector<float>& row = scratch().row;
-                 row.resize(static_cast<std::size_t>(k_));
-                 gemm().quantize_rows(task, begin, end - begin, row.data());
-               });
+  quantize_rows(
+      rows, call, [&](std::int64_t row, float*) { return x.data() + row * k_; }, input);
+}
+
+void Linear::prepare(const MakeRow& make, std::int64_t rows, Input& input) const {
+  if (packed_ && pre_scale_.empty() && (!activation_ || activation_->scope != formats::Scope::tensor)) {
+    input.rows_ = rows;
+    return quantize_rows(
+        rows, {}, [&](std::int64_t row, float* out) { return make(row, out), out; }, input);
+  }
+  std::vector<float> x(static_cast<std::size_t>(rows * k_));
+  parallel_for(rows, row_grain(k_), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t r = begin; r < end; ++r) make(r, x.data() + r * k_);
+  });
+  prepare(x, rows, input);
+}
+
+// `row_at(row, room)` gives the values of a row, in a place of its own or in `room` [k].
+template <typename RowAt>
+void Linear::quantize_rows(std::int64_t rows, const formats::GroupStats& call, const RowAt& row_at,
+                           Input& input) const {
+  const formats::Activation* const activation = activation_ ? &*activation_ : nullptr;
+  input.packed_.fit(*packed_, activation, rows);
+  const cpu::RowsTask task(activation, compute_, activation_scale_, call, &input.packed_);
+  parallel_for(rows, row_grain(k_), [&](std::int64_t begin, std::int64_t end) {
+    std::vector<float>& room = scratch().row;
+    room.resize(static_cast<std::size_t>(2 * k_));
+    for (std::int64_t r = begin; r < end; ++r)
+      gemm().quantize_rows(task, row_at(r, room.data() + k_), r, 1, room.data());
+  });
 }
 
 OutputTile Linear::tile(const Input& input, std::int64_t index, std::int64_t row, std::int64_t rows,
@@ -216,27 +216,39 @@ std::int64_t grain(std::int64_t rows, std::int64_t bytes, std::int64_t k) {
 
 }  // namespace
 
-void run_tiles(std::span<const Linear* const> linears, const Input& input,
-               const std::function<void(std::span<const OutputTile>)>& done) {
+void run_tiles(std::span<const Product> products,
+               const std::function<void(std::size_t product, std::span<const OutputTile>)>& done) {
   constexpr std::size_t kMost = 4;
-  LOWP_CHECK(!linears.empty() && linears.size() <= kMost, "{} Linears", linears.size());
-  for (const Linear* linear : linears)
-    LOWP_CHECK(linear->n() == linears[0]->n() && linears[0]->shares_input(*linear), "Linears that share no input");
-  const std::int64_t rows = input.rows();
-  parallel_for(linears[0]->tiles(), grain(rows, linears[0]->tile_bytes(), linears[0]->k()),
-               [&](std::int64_t begin, std::int64_t end) {
-                 std::vector<float>& values = scratch().values;
-                 const std::int64_t most = std::min(rows, kRowBlock) * OutputTile::kStride;
-                 values.resize(linears.size() * static_cast<std::size_t>(most));
-                 for (std::int64_t t = begin; t < end; ++t)
-                   for (std::int64_t r = 0; r < rows; r += kRowBlock) {
-                     std::array<OutputTile, kMost> tiles;
-                     for (std::size_t i = 0; i < linears.size(); ++i)
-                       tiles[i] = linears[i]->tile(input, t, r, std::min(kRowBlock, rows - r),
-                                                   values.data() + static_cast<std::int64_t>(i) * most);
-                     done({tiles.data(), linears.size()});
-                   }
-               });
+  std::vector<std::int64_t> ends;  // of the products' tiles among all
+  std::int64_t tiles = 0, most_rows = 0, bytes = 0, k = 0;
+  for (const Product& product : products) {
+    const auto linears = product.linears;
+    LOWP_CHECK(!linears.empty() && linears.size() <= kMost, "{} Linears", linears.size());
+    for (const Linear* linear : linears)
+      LOWP_CHECK(linear->n() == linears[0]->n() && linears[0]->shares_input(*linear), "Linears that share no input");
+    ends.push_back(tiles += linears[0]->tiles());
+    most_rows = std::max(most_rows, product.input->rows());
+    bytes = std::max(bytes, linears[0]->tile_bytes());
+    k = std::max(k, linears[0]->k());
+  }
+  parallel_for(tiles, grain(most_rows, bytes, k), [&](std::int64_t begin, std::int64_t end) {
+    std::vector<float>& values = scratch().values;
+    const std::int64_t most = std::min(most_rows, kRowBlock) * OutputTile::kStride;
+    values.resize(kMost * static_cast<std::size_t>(most));
+    auto p = static_cast<std::size_t>(std::upper_bound(ends.begin(), ends.end(), begin) - ends.begin());
+    for (std::int64_t t = begin; t < end; ++t) {
+      while (t >= ends[p]) ++p;
+      const auto [linears, input] = products[p];
+      const std::int64_t index = t - (p == 0 ? 0 : ends[p - 1]), rows = input->rows();
+      for (std::int64_t r = 0; r < rows; r += kRowBlock) {
+        std::array<OutputTile, kMost> made;
+        for (std::size_t i = 0; i < linears.size(); ++i)
+          made[i] = linears[i]->tile(*input, index, r, std::min(kRowBlock, rows - r),
+                                     values.data() + static_cast<std::int64_t>(i) * most);
+        done(p, {made.data(), linears.size()});
+      }
+    }
+  });
 }
 
 void run_all(std::span<const Linear* const> linears, const Input& input, std::span<const std::span<float>> outputs) {

@@ -30,6 +30,18 @@ struct OutputTile {
   std::int64_t row = 0, rows = 0;
   std::int64_t column = 0, columns = 0;  // columns <= kStride
   float* values = nullptr;               // [rows, kStride]
+
+  /// Values of row + r, and their place in a matrix with rows of `width`.
+  float* row_at(std::int64_t r) const { return values + r * kStride; }
+  std::int64_t place(std::int64_t r, std::int64_t width) const { return (row + r) * width + column; }
+};
+
+class Linear;
+
+/// One or more Linears of equal n and k, and the input that they share.
+struct Product {
+  std::span<const Linear* const> linears;
+  const Input* input;
 };
 
 /// A Linear's weight, packed once for the multiplication.
@@ -53,16 +65,21 @@ class Linear {
 
   /// Quantizes x [rows, k], values of the compute dtype.
   void prepare(std::span<const float> x, std::int64_t rows, Input& input) const;
+  /// The same of rows that are made one by one, on any thread: `make` writes the values [k] of a row.
+  using MakeRow = std::function<void(std::int64_t row, float* values)>;
+  void prepare(const MakeRow& make, std::int64_t rows, Input& input) const;
 
   /// y [rows, n] = x [rows, k] W^T + b, rounded to the compute dtype. Sums run in f32 (int32 within a block of integer
   /// operands) in an order that does not depend on rows: a row's result is the same alone and in any batch.
   void run(std::span<const float> x, std::int64_t rows, std::span<float> y) const;
 
  private:
-  friend void run_tiles(std::span<const Linear* const> linears, const Input& input,
-                        const std::function<void(std::span<const OutputTile>)>& done);
+  friend void run_tiles(std::span<const Product> products,
+                        const std::function<void(std::size_t product, std::span<const OutputTile>)>& done);
   friend void run_all(std::span<const Linear* const> linears, const Input& input,
                       std::span<const std::span<float>> outputs);
+  template <typename RowAt>
+  void quantize_rows(std::int64_t rows, const formats::GroupStats& call, const RowAt& row_at, Input& input) const;
   void keep_decoded(std::vector<float> values);
   std::int64_t tiles() const { return ceil_div(n_, OutputTile::kStride); }
   std::int64_t tile_bytes() const;
@@ -81,10 +98,11 @@ class Linear {
   std::vector<float> bias_;
 };
 
-/// The product of several Linears of equal n with one input they share, tile by tile: `done` gets the tiles of all of
-/// them for the same rows and columns at once, on any thread, in any order. It may change the values: they are scratch.
-void run_tiles(std::span<const Linear* const> linears, const Input& input,
-               const std::function<void(std::span<const OutputTile>)>& done);
+/// The products of several Linears of equal n with inputs they share, tile by tile, all in one go over the threads:
+/// `done` gets the number of a product and the tiles of its Linears for the same rows and columns at once, on any
+/// thread, in any order. It may change the values: they are scratch.
+void run_tiles(std::span<const Product> products,
+               const std::function<void(std::size_t product, std::span<const OutputTile>)>& done);
 
 /// The products of Linears that share an input, all in one go over the threads: outputs[i] is [rows, linears[i]->n()].
 void run_all(std::span<const Linear* const> linears, const Input& input, std::span<const std::span<float>> outputs);

@@ -55,14 +55,22 @@ TEST_P(Recipes, SideBySideAndTileByTileGiveWhatRunGives) {
   std::vector<float> products(v_alone.size()), expected(v_alone.size());
   for (std::size_t i = 0; i < expected.size(); ++i) expected[i] = v_alone[i] * up_alone[i];
   const Linear* pair[] = {&v, &up};
-  run_tiles(pair, input, [&](std::span<const OutputTile> tiles) {
-    const OutputTile &a = tiles[0], &b = tiles[1];
-    for (std::int64_t r = 0; r < a.rows; ++r)
-      for (std::int64_t c = 0; c < a.columns; ++c)
-        products[static_cast<std::size_t>((a.row + r) * 33 + a.column + c)] =
-            a.values[r * OutputTile::kStride + c] * b.values[r * OutputTile::kStride + c];
+  // Beside them a product with another input: the first row.
+  Input first;
+  q.prepare([&](std::int64_t row, float* values) { std::copy_n(&x[row * q.k()], q.k(), values); }, 1, first);
+  const Linear* single[] = {&q};
+  std::vector<float> q_first(static_cast<std::size_t>(q.n()));
+  const Product two[] = {{pair, &input}, {single, &first}};
+  run_tiles(two, [&](std::size_t product, std::span<const OutputTile> tiles) {
+    for (std::int64_t r = 0; r < tiles[0].rows; ++r)
+      for (std::int64_t c = 0; c < tiles[0].columns; ++c)
+        if (product == 0)
+          products[static_cast<std::size_t>(tiles[0].place(r, 33) + c)] = tiles[0].row_at(r)[c] * tiles[1].row_at(r)[c];
+        else
+          q_first[static_cast<std::size_t>(tiles[0].place(r, q.n()) + c)] = tiles[0].row_at(r)[c];
   });
   EXPECT_EQ(products, expected);
+  EXPECT_TRUE(std::equal(q_first.begin(), q_first.end(), q_alone.begin()));
 }
 
 TEST_P(Recipes, ABatchGivesEachRowWhatItGetsAlone) {

@@ -5,14 +5,14 @@
 namespace lowp::kernels::cpu {
 
 const ElementwiseKernels& elementwise_kernels() {
-  static const ElementwiseKernels& chosen = [&]() -> const ElementwiseKernels& {
+  static const ElementwiseKernels* const chosen = [] {
 #ifdef LOWP_X86
-    if (isa() >= Isa::avx512) return kElementwiseAvx512;
-    if (isa() >= Isa::avx2) return kElementwiseAvx2;
+    if (isa() >= Isa::avx512) return &kElementwiseAvx512;
+    if (isa() >= Isa::avx2) return &kElementwiseAvx2;
 #endif
-    return kElementwisePortable;
+    return &kElementwisePortable;
   }();
-  return chosen;
+  return *chosen;
 }
 
 }  // namespace lowp::kernels::cpu

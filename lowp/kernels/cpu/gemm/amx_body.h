@@ -1,5 +1,6 @@
 // Products by AMX tiles: 32 rows x 32 outputs in four accumulators of 16 x 16. Weights stand in memory as the B tiles
-// want them: a row of a tile is one step of k for 16 outputs. A block's sums leave the tiles to be scaled.
+// want them: a row of a tile is one step of k for 16 outputs. Where blocks have scales, their sums leave the tiles
+// after each block, 16 rows x 16 outputs at a time, so that the scaled sums of all blocks stay in registers.
 #pragma once
 
 #include <immintrin.h>
@@ -51,39 +52,27 @@ inline void lower_dots() {
   }
 }
 
-// values [R, 32] gain a block's sums [R, 32], as scaled_tile() and plain_tile() add them.
+// values [R, 32] gain a block's sums [R, 32], as plain_tile() adds them.
 template <bool kInt8>
 inline void add_sums(const Span& s, std::int64_t row, std::int64_t rows, std::int64_t b, const std::int32_t* sums,
                      float* values) {
-  const bool scaled = s.scale || s.x_scale;
-  for (int v = 0; v < kVectors; ++v) {
-    const std::int64_t column = v * kLanes, at_scale = b * s.scale_stride + column;
-    const Floats scale = s.scale ? load(s.scale + at_scale) : broadcast(1.0f);
-    const Floats offset = s.offset ? load(s.offset + at_scale) : zero();
-    for (std::int64_t r = 0; r < rows; ++r) {
-      const std::int64_t at = (row + r) * s.x_blocks + b;
+  const bool first = s.first && b == 0;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const std::int64_t at = b * s.x_rows + row + r;
+    const __m512i start = _mm512_set1_epi32(kInt8 ? s.starts[at] : 0);
+    const Floats float_start = broadcast(!kInt8 && s.float_starts ? s.float_starts[at] : 0.0f);
+#pragma GCC unroll 2
+    for (int column = 0; column < kPanel; column += kLanes) {
       const __m512i raw = _mm512_load_si512(sums + r * kPanel + column);
-      Floats sum;
-      if constexpr (kInt8)
-        sum = _mm512_cvtepi32_ps(
-            _mm512_sub_epi32(raw, _mm512_set1_epi32(static_cast<std::int32_t>(s.bias) * s.sums[at])));
-      else
-        sum = add(_mm512_castsi512_ps(raw), broadcast(s.float_sums ? -s.bias * s.float_sums[at] : 0.0f));
+      const Floats sum =
+          kInt8 ? _mm512_cvtepi32_ps(_mm512_add_epi32(raw, start)) : add(_mm512_castsi512_ps(raw), float_start);
       float* const to = values + (row + r) * kPanel + column;
-      const Floats before = s.first && b == 0 ? zero() : load(to);
-      if (!scaled) {
-        store(to, add(before, sum));
-        continue;
-      }
-      const float x_scale = s.x_scale ? s.x_scale[at] : 1.0f;
-      Floats total = multiply_add(sum, multiply(scale, broadcast(x_scale)), before);
-      if (s.offset) total = multiply_add(offset, broadcast(s.float_sums[at] * x_scale), total);
-      store(to, total);
+      store(to, first ? sum : add(load(to), sum));
     }
   }
 }
 
-// values [rows, 32] gain the span's sums. int8 spans have no scales.
+// values [rows, 32] gain the span's sums, which have no scales.
 template <bool kInt8>
 void multiply_tiles(const Span& s, std::int64_t rows, float* values) {
   constexpr std::int64_t kTileK = kInt8 ? 64 : 32;
@@ -123,6 +112,81 @@ void multiply_tiles(const Span& s, std::int64_t rows, float* values) {
       }
       add_sums<kInt8>(s, row, count, b, sums, values);
     }
+  _tile_release();
+}
+
+// R rows, `count` of them real. int8 weights stand with their sign: no start.
+template <bool kInt8, bool kRowScales, int R>
+inline void scaled_tiles(const Span& s, std::int64_t row, std::int64_t count, std::int64_t tile_k, float* values) {
+  alignas(64) std::int32_t sums[2][R * kLanes] = {};  // rows that are not real stay 0
+  for (int column = 0; column < kPanel; column += kLanes) {
+    float* const to = values + row * kPanel + column;
+    Floats total[R];
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) total[r] = s.first || r >= count ? zero() : load(to + r * kPanel);
+    for (std::int64_t b = 0; b < s.blocks; ++b) {
+      const std::uint8_t* w = s.weight + b * s.weight_stride + column * 4;
+      const std::uint8_t* x = s.x + row * s.x_stride + b * s.k * (kInt8 ? 1 : 2);
+      const std::int64_t x_bytes = tile_k * (kInt8 ? 1 : 2);
+      _tile_zero(0);
+      for (std::int64_t k = 0; k < s.k; k += tile_k, w += x_bytes / 4 * kStepBytes, x += x_bytes) {
+        _tile_loadd(4, x, s.x_stride);
+        _tile_loadd(6, w, kStepBytes);
+        if constexpr (kInt8)
+          _tile_dpbssd(0, 4, 6);
+        else
+          _tile_dpbf16ps(0, 4, 6);
+      }
+      std::int32_t* const block = sums[b % 2];  // the next one's tile need not wait
+      _tile_stored(0, block, kLanes * 4);
+      const Floats scale = load(s.scale + b * s.scale_stride + column);
+      const std::int64_t at = b * s.x_rows + row;
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+        const __m512i raw = _mm512_load_si512(block + r * kLanes);
+        Floats sum = kInt8 ? _mm512_cvtepi32_ps(raw) : _mm512_castsi512_ps(raw);
+        if (!kInt8 && s.float_starts) sum = add(sum, broadcast(s.float_starts[at + r]));
+        total[r] = multiply_add(sum, kRowScales ? multiply(scale, broadcast(s.x_scale[at + r])) : scale, total[r]);
+      }
+      if (!s.offset) continue;
+      const Floats offset = load(s.offset + b * s.scale_stride + column);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) total[r] = multiply_add(offset, broadcast(s.scaled_sums[at + r]), total[r]);
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+      if (r < count) store(to + r * kPanel, total[r]);
+  }
+}
+
+// values [rows, 32] gain the span's scaled sums.
+template <bool kInt8>
+void multiply_scaled_tiles(const Span& s, std::int64_t rows, float* values) {
+  // The longest step that divides a block.
+  const std::int64_t whole = kInt8 ? 64 : 32, tile_k = s.k % whole == 0 ? whole : s.k % 32 == 0 ? 32 : 16;
+  std::int64_t configured = 0;
+  for (std::int64_t row = 0; row < rows; row += 16) {
+    const std::int64_t count = rows - row < 16 ? rows - row : 16;
+    if (count != configured) {
+      const TileConfig config = tile_config(static_cast<int>(count), 0, static_cast<int>(tile_k / (kInt8 ? 4 : 2)));
+      _tile_loadconfig(&config);
+      configured = count;
+    }
+    const auto run = [&](auto few) {
+      constexpr int R = decltype(few)::value ? static_cast<int>(kFewRows) : 16;
+      if (s.x_scale)
+        scaled_tiles<kInt8, true, R>(s, row, count, tile_k, values);
+      else
+        scaled_tiles<kInt8, false, R>(s, row, count, tile_k, values);
+    };
+    if constexpr (!kInt8) {
+      if (count <= kFewRows) {
+        run(std::true_type{});
+        continue;
+      }
+    }
+    run(std::false_type{});
+  }
   _tile_release();
 }
 

@@ -1,9 +1,27 @@
 #include "lowp/kernels/cpu/gemm/packed.h"
 namespace lowp::kernels::cpu {
 
-RowsTask::RowsTask(const float* x_, const formats::Activation* activation_, formats::Elem compute_,
-                   std::optional<float> calibrated_, const formats::GroupStats& call_, PackedRows* out_)
-    : x(x_), activation(activation_), compute(compute_), calibrated(calibrated_), call(call_), out(out_) {
+void PackedRows::fit(const PackedMatrix& weight, const formats::Activation* activation, std::int64_t count) {
+  arithmetic = weight.arithmetic;
+  rows = count;
+  k = weight.k;
+  block = weight.block;
+  bias = weight.bias;
+  const std::int64_t element = arithmetic == Arithmetic::int8 ? 1 : arithmetic == Arithmetic::bf16 ? 2 : 4;
+  stride = (ceil_div<std::int64_t>(weight.padded_k() * element, 64) | 1) * 64;
+  const auto each = static_cast<std::size_t>(rows), all = static_cast<std::size_t>(rows * blocks() + kBeyond);
+  data.resize(static_cast<std::size_t>(rows * stride));
+  row_scale.resize(each);
+  zero_point.resize(activation && activation->format.zero_point != formats::ZeroPoint::none ? each : 0);
+  block_scale.resize(activation && activation->format.group_cols != 0 ? all : 0);
+  starts.resize(arithmetic == Arithmetic::int8 ? all : 0);
+  float_starts.resize(arithmetic != Arithmetic::int8 && bias != 0 ? all : 0);
+  scaled_sums.resize(weight.offset != OffsetType::none ? all : 0);
+}
+
+RowsTask::RowsTask(const formats::Activation* activation_, formats::Elem compute_, std::optional<float> calibrated_,
+                   const formats::GroupStats& call_, PackedRows* out_)
+    : activation(activation_), compute(compute_), calibrated(calibrated_), call(call_), out(out_) {
   if (!activation) return;
   const formats::Elem element = activation->format.element;
   const formats::ElementFormat& f = formats::info(element);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <utility>
 
@@ -69,14 +70,18 @@ inline void each_half_chunk(const std::uint8_t* in, std::int64_t chunks, std::in
   }
 }
 
-template <int kBits, bool kLookup>
+template <int kBits, bool kLookup, bool kSigned = false>
 void decode_int8(const PackedMatrix& w, const std::uint8_t* in, std::int64_t chunks, std::int64_t per_step,
                  std::int64_t skip, std::uint8_t* out) {
   const ByteTable table(w.bytes.data());
   each_half_chunk(in, chunks, per_step, skip, 64 * kBits, 8, out, [&](const std::uint8_t* half, std::uint8_t* to) {
     unroll(std::make_integer_sequence<int, units(false)>{}, [&](auto u) {
       const Line codes = unit<false, kBits, !kLookup, u>(half);
-      store_line(to + u * kStepBytes, kLookup ? table(codes) : codes);
+      const Line bytes = kLookup ? table(codes) : codes;
+      if constexpr (kSigned)
+        store_line(to + u * kStepBytes, subtract_bytes(bytes, static_cast<int>(w.bias)));
+      else
+        store_line(to + u * kStepBytes, bytes);
     });
   });
 }
@@ -118,42 +123,60 @@ constexpr Decode kInt8[] = {decode_int8<1, false>, decode_int8<2, false>, decode
 constexpr Decode kWords[] = {decode_words<1>, decode_words<2>, decode_words<3>, decode_words<4>,
                              decode_words<5>, decode_words<6>, decode_words<7>, decode_words<8>};
 
+#ifdef LOWP_HAS_AMX
+// Without their bias, as bytes with a sign.
+inline void signed_chunks(const PackedMatrix& w, const std::uint8_t* in, std::int64_t chunks, std::int64_t per_step,
+                          std::int64_t skip, std::uint8_t* out) {
+  for (std::int64_t c = 0; c < chunks; ++c) {
+    if (c % per_step == 0) in += skip;
+    for (std::int64_t i = 0; i < w.chunk_bytes(); i += 64, in += 64, out += 64)
+      store_line(out, subtract_bytes(load_line(in), static_cast<int>(w.bias)));
+  }
+}
+
+inline bool fits_signed(const PackedMatrix& w) { return w.bits < 8 || w.bias == 128; }
+
+constexpr Decode kSigned[] = {
+    decode_int8<1, false, true>, decode_int8<2, false, true>, decode_int8<3, false, true>, decode_int8<4, false, true>,
+    decode_int8<5, false, true>, decode_int8<6, false, true>, decode_int8<7, false, true>, signed_chunks};
+
+inline Decode signed_decoder(const PackedMatrix& w) {
+  return w.lookup ? decode_int8<4, true, true> : kSigned[w.bits - 1];
+}
+#endif
+
 inline Decode decoder(const PackedMatrix& w) {
   if (w.bits == 16) return copy_chunks;
   if (w.arithmetic != Arithmetic::int8) return kWords[w.bits - 1];
   return w.lookup ? decode_int8<4, true> : kInt8[w.bits - 1];
 }
 
-template <typename T, typename Convert>
-inline void convert_each(const std::uint8_t* in, float* out, const Convert& convert) {
-  for (int j = 0; j < kPanel; ++j) {
-    T stored;
-    std::memcpy(&stored, in + j * sizeof(T), sizeof(T));
-    out[j] = convert(stored);
-  }
+template <typename Convert>
+inline void each_vector(float* out, const Convert& convert) {
+#pragma GCC unroll 4
+  for (int j = 0; j < kPanel; j += kLanes) store(out + j, convert(j));
 }
 
-inline float from_bf16(std::uint16_t half) { return bits_float(static_cast<std::uint32_t>(half) << 16); }
-
-// Scales and offsets of one block, [32] each.
-inline void decode_scales(const PackedMatrix& w, const std::uint8_t* in, float* scale, float* offset) {
+// Scales and offsets of one block, [32] each; offsets stand `scale_bytes` behind the scales.
+inline void decode_scales(const PackedMatrix& w, const std::uint8_t* in, std::int64_t scale_bytes, float* scale,
+                          float* offset) {
   switch (w.scale) {
     case ScaleType::none:
       return;
     case ScaleType::e8m0:
-      convert_each<std::uint8_t>(in, scale, [](std::uint32_t code) { return bits_float(code << 23); });
+      each_vector(scale, [&](int j) { return shifted_bytes<23>(in + j); });
       break;
     case ScaleType::e4m3:  // code << 20 is the value times 2^-120, subnormals included
-      convert_each<std::uint8_t>(in, scale, [](std::uint32_t code) { return bits_float(code << 20) * 0x1p120f; });
+      each_vector(scale, [&](int j) { return multiply(shifted_bytes<20>(in + j), broadcast(0x1p120f)); });
       break;
     case ScaleType::bf16:
-      convert_each<std::uint16_t>(in, scale, from_bf16);
+      each_vector(scale, [&](int j) { return load_bf16(in + 2 * j); });
       break;
     case ScaleType::f32:
       std::memcpy(scale, in, kPanel * sizeof(float));
       break;
   }
-  in += w.scale_bytes();
+  in += scale_bytes;
   switch (w.offset) {
     case OffsetType::none:
       return;
@@ -161,7 +184,7 @@ inline void decode_scales(const PackedMatrix& w, const std::uint8_t* in, float* 
       for (int j = 0; j < kPanel; ++j) offset[j] = -scale[j] * static_cast<float>(static_cast<std::int8_t>(in[j]));
       return;
     case OffsetType::bf16:
-      return convert_each<std::uint16_t>(in, offset, from_bf16);
+      return each_vector(offset, [&](int j) { return load_bf16(in + 2 * j); });
     case OffsetType::f32:
       std::memcpy(offset, in, kPanel * sizeof(float));
       return;
@@ -179,27 +202,60 @@ struct Span {
   std::int64_t scale_stride;
   const std::uint8_t* x;  // row r at r * x_stride
   std::int64_t x_stride;
-  const float* x_scale;      // [rows, blocks], row stride x_blocks; nullptr: none
-  const std::int32_t* sums;  // the same; nullptr if there is no bias
-  const float* float_sums;
-  std::int64_t x_blocks, blocks;
+  // [blocks, x_rows] as in PackedRows; nullptr: none
+  const float* x_scale;
+  const std::int32_t* starts;
+  const float *float_starts, *scaled_sums;
+  std::int64_t x_rows, blocks;
   std::int64_t k;  // of a block
-  float bias;
-  bool first;  // values start at 0
+  bool first;      // values start at 0
 };
 
+// Where the sums of rows `row` and on begin, in blocks `stride` apart.
+template <typename Start>
+struct Starts {
+  const Start* at;
+  std::int64_t stride;
+};
 template <typename Dot>
-inline typename Dot::Sum start(const Span& s, std::int64_t row, std::int64_t block) {
-  const std::int64_t at = row * s.x_blocks + block;
-  if constexpr (std::is_same_v<Dot, Int8Dot>)
-    return Dot::start(-static_cast<std::int32_t>(s.bias) * s.sums[at]);
-  else
-    return Dot::start(s.float_sums ? -s.bias * s.float_sums[at] : 0.0f);
+inline auto starts(const Span& s, std::int64_t row) {
+  if constexpr (std::is_same_v<Dot, Int8Dot>) {
+    return Starts<std::int32_t>{s.starts + row, s.x_rows};
+  } else {
+    static constexpr float kZeros[kMaxRows] = {};
+    return s.float_starts ? Starts<float>{s.float_starts + row, s.x_rows} : Starts<float>{kZeros, 0};
+  }
 }
+
+// Rows of x by one pointer and few multiples of their stride, which addresses are made of. The compiler, left to
+// itself, keeps a pointer for each row, and most of them on the stack.
+class Rows {
+ public:
+  explicit Rows(std::int64_t stride) : one_(stride), three_(3 * stride), five_(5 * stride), seven_(7 * stride) {
+    asm("" : "+r"(three_), "+r"(five_), "+r"(seven_));  // they are not to be computed anew
+  }
+  const std::uint8_t* operator()(const std::uint8_t* x, int row) const {
+    switch (row) {
+      case 3:
+        return x + three_;
+      case 5:
+        return x + five_;
+      case 6:
+        return x + 2 * three_;
+      case 7:
+        return x + seven_;
+      default:
+        return x + row * one_;
+    }
+  }
+
+ private:
+  std::int64_t one_, three_, five_, seven_;
+};
 
 // kK values of k, unrolled: a loop of a few steps would end in a mispredicted branch at every block.
 template <typename Dot, int R, int kK>
-inline void sum_steps(const std::uint8_t* w, const std::uint8_t* x, std::int64_t x_stride,
+inline void sum_steps(const std::uint8_t* w, const std::uint8_t* x, const Rows& rows,
                       typename Dot::Sum (&sum)[R][kTileVectors]) {
 #pragma GCC unroll kUnrolledSteps
   for (int step = 0; step < kK / Dot::kStep; ++step) {
@@ -208,33 +264,38 @@ inline void sum_steps(const std::uint8_t* w, const std::uint8_t* x, std::int64_t
     for (int v = 0; v < kTileVectors; ++v) b[v] = Dot::weight(w + step * kStepBytes + v * kLanes * 4);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const typename Dot::Activation a = Dot::activation(x + r * x_stride + step * Dot::kRowBytes);
+      const typename Dot::Activation a = Dot::activation(rows(x, r) + step * Dot::kRowBytes);
 #pragma GCC unroll 2
       for (int v = 0; v < kTileVectors; ++v) Dot::add(sum[r][v], b[v], a);
     }
   }
 }
 
-template <typename Dot, int R>
-inline void sum_block(const std::uint8_t* w, const std::uint8_t* x, std::int64_t x_stride, std::int64_t k,
-                      typename Dot::Sum (&sum)[R][kTileVectors]) {
+// The sums of a block of k values.
+template <typename Dot, int R, typename Start>
+inline void sum_block(const std::uint8_t* w, const std::uint8_t* x, const Rows& rows, std::int64_t k,
+                      const Start* start, typename Dot::Sum (&sum)[R][kTileVectors]) {
   constexpr int kSteps = kChunk / Dot::kStep;
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < kTileVectors; ++v) sum[r][v] = Dot::start(start[r]);
   for (; k >= kChunk; k -= kChunk, w += kSteps * kStepBytes, x += kSteps * Dot::kRowBytes)
-    sum_steps<Dot, R, kChunk>(w, x, x_stride, sum);
-  if (k > 0) sum_steps<Dot, R, kChunk / 2>(w, x, x_stride, sum);
+    sum_steps<Dot, R, kChunk>(w, x, rows, sum);
+  if (k > 0) sum_steps<Dot, R, kChunk / 2>(w, x, rows, sum);
 }
 
 // R rows x kTileVectors vectors; `values` [R, 32] gains the span's sums.
 template <typename Dot, int R>
 void plain_tile(const Span& s, std::int64_t row, int column, float* values) {
+  const Rows rows(s.x_stride);
+  auto start = starts<Dot>(s, row);
+  const std::uint8_t* x = s.x + row * s.x_stride;
   for (std::int64_t b = 0; b < s.blocks; ++b) {
     typename Dot::Sum sum[R][kTileVectors];
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-      for (int v = 0; v < kTileVectors; ++v) sum[r][v] = start<Dot>(s, row + r, b);
-    sum_block<Dot, R>(s.weight + b * s.weight_stride + column * 4,
-                      s.x + row * s.x_stride + b * (s.k / Dot::kStep) * Dot::kRowBytes, s.x_stride, s.k, sum);
+    sum_block<Dot, R>(s.weight + b * s.weight_stride + column * 4, x, rows, s.k, start.at, sum);
+    start.at += start.stride;
+    x += s.k / Dot::kStep * Dot::kRowBytes;
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
@@ -245,41 +306,43 @@ void plain_tile(const Span& s, std::int64_t row, int column, float* values) {
   }
 }
 
-template <typename Dot, int R>
+// The same where blocks of the weight have scales, and (kRowScales) those of rows.
+template <typename Dot, int R, bool kRowScales>
 void scaled_tile(const Span& s, std::int64_t row, int column, float* values) {
   Floats total[R][kTileVectors];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
     for (int v = 0; v < kTileVectors; ++v) total[r][v] = s.first ? zero() : load(values + r * kPanel + v * kLanes);
+  const Rows rows(s.x_stride);
+  auto start = starts<Dot>(s, row);
   const std::uint8_t* w = s.weight + column * 4;
   const std::uint8_t* x = s.x + row * s.x_stride;
+  const float *scale = s.scale + column, *x_scale = kRowScales ? s.x_scale + row : nullptr;
   for (std::int64_t b = 0; b < s.blocks; ++b) {
     typename Dot::Sum sum[R][kTileVectors];
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-      for (int v = 0; v < kTileVectors; ++v) sum[r][v] = start<Dot>(s, row + r, b);
-    sum_block<Dot, R>(w, x, s.x_stride, s.k, sum);
+    sum_block<Dot, R>(w, x, rows, s.k, start.at, sum);
+    start.at += start.stride;
     w += s.weight_stride;
     x += s.k / Dot::kStep * Dot::kRowBytes;
 #pragma GCC unroll 2
     for (int v = 0; v < kTileVectors; ++v) {
-      const Floats scale = s.scale ? load(s.scale + b * s.scale_stride + column + v * kLanes) : broadcast(1.0f);
+      const Floats of_weight = load(scale + v * kLanes);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        const Floats by = s.x_scale ? multiply(scale, broadcast(s.x_scale[(row + r) * s.x_blocks + b])) : scale;
+        const Floats by = kRowScales ? multiply(of_weight, broadcast(x_scale[r])) : of_weight;
         total[r][v] = multiply_add(Dot::floats(sum[r][v]), by, total[r][v]);
       }
-      if (s.offset) {
-        const Floats offset = load(s.offset + b * s.scale_stride + column + v * kLanes);
+    }
+    scale += s.scale_stride;
+    if (kRowScales) x_scale += s.x_rows;
+    if (!s.offset) continue;
+#pragma GCC unroll 2
+    for (int v = 0; v < kTileVectors; ++v) {
+      const Floats offset = load(s.offset + b * s.scale_stride + column + v * kLanes);
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) {
-          const std::int64_t at = (row + r) * s.x_blocks + b;
-          const float codes = s.sums ? static_cast<float>(s.sums[at]) : s.float_sums[at];
-          total[r][v] = multiply_add(offset, broadcast(s.x_scale ? codes * s.x_scale[at] : codes), total[r][v]);
-        }
-      }
+      for (int r = 0; r < R; ++r)
+        total[r][v] = multiply_add(offset, broadcast(s.scaled_sums[b * s.x_rows + row + r]), total[r][v]);
     }
   }
 #pragma GCC unroll 8
@@ -291,29 +354,35 @@ void scaled_tile(const Span& s, std::int64_t row, int column, float* values) {
 template <typename Dot, int R>
 inline void tile(const Span& s, std::int64_t row, float* values) {
   for (int column = 0; column < kPanel; column += kTileVectors * kLanes) {
-    if (s.scale || s.x_scale) {
-      if constexpr (R <= kMaxScaledRows) scaled_tile<Dot, R>(s, row, column, values + column);
-    } else {
+    if (!s.scale) {
       plain_tile<Dot, R>(s, row, column, values + column);
+    } else if constexpr (R <= kMaxScaledRows) {
+      if (s.x_scale)
+        scaled_tile<Dot, R, true>(s, row, column, values + column);
+      else
+        scaled_tile<Dot, R, false>(s, row, column, values + column);
     }
   }
 }
 
+// Rows in tiles of about the same size: the larger, the fewer loads of weights.
 template <typename Dot>
 void multiply_span(const Span& s, std::int64_t rows, float* values) {
-  const std::int64_t most = s.scale || s.x_scale ? kMaxScaledRows : kMaxRows;
-  for (std::int64_t row = 0; row < rows;) {
-    const auto count = static_cast<int>(std::min(most, rows - row));
+  const std::int64_t tiles = ceil_div<std::int64_t>(rows, s.scale ? kMaxScaledRows : kMaxRows);
+  for (std::int64_t t = 0; t < tiles; ++t) {
+    const std::int64_t row = rows * t / tiles, count = rows * (t + 1) / tiles - row;
     unroll(std::make_integer_sequence<int, kMaxRows>{}, [&](auto r) {
       if (r + 1 == count) tile<Dot, r + 1>(s, row, values + row * kPanel);
     });
-    row += count;
   }
 }
 
 #ifdef LOWP_HAS_AMX  // in amx_body.h
+constexpr std::int64_t kFewRows = 4;
 template <bool kInt8>
 void multiply_tiles(const Span& s, std::int64_t rows, float* values);
+template <bool kInt8>
+void multiply_scaled_tiles(const Span& s, std::int64_t rows, float* values);
 #endif
 
 // As formats::round_to(Elem::bf16, x).
@@ -343,23 +412,40 @@ inline void finish(const PackedMatrix& w, std::int64_t panel, const PackedRows& 
   }
 }
 
+// Scales of weights without any, where rows have some.
+constexpr std::array<float, kPanel> kOnes = [] {
+  std::array<float, kPanel> ones{};
+  ones.fill(1.0f);
+  return ones;
+}();
+
 inline void panel(const PackedMatrix& w, std::int64_t index, const PackedRows& x, std::int64_t row, std::int64_t rows,
                   const float* bias, bool round, std::uint8_t* scratch, float* values) {
-  const std::int64_t step = w.step(), head = step / w.block * (w.scale_bytes() + w.offset_bytes());
+  const std::int64_t scale_bytes = w.scale_bytes(), block_head = scale_bytes + w.offset_bytes();
+  const std::int64_t step = w.step(), blocks_a_step = step / w.block, head = blocks_a_step * block_head;
   const bool scaled = w.scale != ScaleType::none;
+#ifdef LOWP_HAS_AMX
+  // With fewer rows or smaller blocks vectors are faster.
+  const bool with_sign = w.arithmetic == Arithmetic::int8 && (scaled || !x.block_scale.empty()) && rows >= 16 &&
+                         w.block >= kChunk && fits_signed(w);
+  const Decode decode = with_sign ? signed_decoder(w) : decoder(w);
+#else
+  constexpr bool with_sign = false;
+  const Decode decode = decoder(w);
+#endif
   // Codes and scales that can be used where they stand need no decoding.
-  const bool in_place = w.direct() && (!scaled || w.block >= kChunk);
+  const bool in_place = w.direct() && (!scaled || w.block >= kChunk) && !with_sign;
   const bool scales_in_place = w.scale == ScaleType::f32 && w.offset == OffsetType::none && w.block >= kChunk;
   // Few rows: what is decoded stays in the first-level cache. Sums are flushed at blocks, so spans do not affect
   // results.
-  const std::int64_t aim = rows <= 4 ? kMaxSpan / 4 : kMaxSpan;
-  const std::int64_t span = in_place && scales_in_place ? w.padded_k() : std::max(step, aim / step * step);
+  const std::int64_t aim = rows <= 4 ? kMaxSpan / 4 : kMaxSpan / 2;
+  const std::int64_t span =
+      in_place && scales_in_place && rows <= kMaxScaledRows ? w.padded_k() : std::max(step, aim / step * step);
   const std::int64_t step_bytes = head + step / kChunk * w.chunk_bytes();
   const std::int64_t k_bytes = x.arithmetic == Arithmetic::int8 ? 1 : x.arithmetic == Arithmetic::bf16 ? 2 : 4;
   const std::int64_t decoded_bytes = kPanel * (w.arithmetic == Arithmetic::int8 ? 1 : 2);  // of one k
   auto* const scales = reinterpret_cast<float*>(scratch + kMaxSpan * kPanel * 2);
   float* const offsets = scales + kMaxSpan / 16 * kPanel;
-  const Decode decode = decoder(w);
 
   const std::uint8_t* stream = w.data.data() + index * w.panel_bytes();
   for (std::int64_t k = 0; k < w.padded_k(); k += span) {
@@ -373,12 +459,9 @@ inline void panel(const PackedMatrix& w, std::int64_t index, const PackedRows& x
         s.scale_stride = step_bytes / 4;
       } else {
         const std::uint8_t* from = stream;
-        for (std::int64_t b = 0; b < count / w.block; ++b) {
-          const std::int64_t in_step = b % (step / w.block);
-          decode_scales(w, from + in_step * (w.scale_bytes() + w.offset_bytes()), scales + b * kPanel,
-                        offsets + b * kPanel);
-          if (in_step + 1 == step / w.block) from += step_bytes;
-        }
+        for (std::int64_t b = 0; b < count / w.block; from += step_bytes)
+          for (std::int64_t i = 0; i < blocks_a_step; ++i, ++b)
+            decode_scales(w, from + i * block_head, scale_bytes, scales + b * kPanel, offsets + b * kPanel);
         s.scale = scales;
         s.offset = w.offset == OffsetType::none ? nullptr : offsets;
       }
@@ -392,21 +475,26 @@ inline void panel(const PackedMatrix& w, std::int64_t index, const PackedRows& x
       s.weight_stride = w.block * decoded_bytes;
     }
     stream += scaled ? count / step * step_bytes : count / kChunk * w.chunk_bytes();
-    const std::int64_t first_block = k / w.block, at = row * x.blocks() + first_block;
+    const std::int64_t at = k / w.block * x.rows + row;
     s.x = x.data.data() + row * x.stride + k * k_bytes;
     s.x_stride = x.stride;
     s.x_scale = x.block_scale.empty() ? nullptr : x.block_scale.data() + at;
-    s.sums = x.sums.empty() ? nullptr : x.sums.data() + at;
-    s.float_sums = x.float_sums.empty() ? nullptr : x.float_sums.data() + at;
-    s.x_blocks = x.blocks();
-    s.bias = w.bias;
+    s.starts = x.starts.empty() ? nullptr : x.starts.data() + at;
+    s.float_starts = x.float_starts.empty() ? nullptr : x.float_starts.data() + at;
+    s.scaled_sums = x.scaled_sums.empty() ? nullptr : x.scaled_sums.data() + at;
+    s.x_rows = x.rows;
+    if (s.x_scale && !s.scale) {
+      s.scale = kOnes.data();
+      s.scale_stride = 0;
+    }
     const auto run = [&](std::int64_t blocks, std::int64_t block_k) {
       s.blocks = blocks;
       s.k = block_k;
 #ifdef LOWP_HAS_AMX
-      // int8 blocks are faster in vectors: their tiles would be emptied after half a step.
-      if (w.arithmetic == Arithmetic::bf16) return multiply_tiles<false>(s, rows, values);
-      if (w.arithmetic == Arithmetic::int8 && !s.scale && !s.x_scale) return multiply_tiles<true>(s, rows, values);
+      if (with_sign) return multiply_scaled_tiles<true>(s, rows, values);
+      if (w.arithmetic == Arithmetic::int8 && !s.scale) return multiply_tiles<true>(s, rows, values);
+      if (w.arithmetic == Arithmetic::bf16 && !s.scale) return multiply_tiles<false>(s, rows, values);
+      if (w.arithmetic == Arithmetic::bf16) return multiply_scaled_tiles<false>(s, rows, values);
 #endif
       switch (w.arithmetic) {
         case Arithmetic::int8:
@@ -425,9 +513,8 @@ inline void panel(const PackedMatrix& w, std::int64_t index, const PackedRows& x
       s.first = k == 0 && whole == 0;
       s.weight += whole * s.weight_stride;
       s.x += whole * w.block * k_bytes;
-      if (s.x_scale) s.x_scale += whole;
-      if (s.sums) s.sums += whole;
-      if (s.float_sums) s.float_sums += whole;
+      if (s.starts) s.starts += whole * s.x_rows;
+      if (s.float_starts) s.float_starts += whole * s.x_rows;
       run(1, rest);
     }
   }

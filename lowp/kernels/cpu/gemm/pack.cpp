@@ -1,6 +1,7 @@
 #include "lowp/kernels/cpu/gemm/pack.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -116,27 +117,54 @@ ScaleType scale_type(const QuantizedMatrix& weight) {
   return !plain ? ScaleType::f32 : e8m0 ? ScaleType::e8m0 : ScaleType::e4m3;
 }
 
+// Position of (output, k) of a half chunk among its codes, [unit, lane].
+using Places = std::array<std::array<std::uint16_t, kChunk>, kPanel / 2>;
+constexpr Places places(bool int8_arithmetic, bool words) {
+  Places all{};
+  for (int j = 0; j < kPanel / 2; ++j)
+    for (int i = 0; i < kChunk; ++i) {
+      const Place at = place(int8_arithmetic, words, j, i);
+      all[j][i] = static_cast<std::uint16_t>(at.unit * (words ? 32 : 64) + at.lane);
+    }
+  return all;
+}
+
 class Packer {
  public:
   Packer(const QuantizedMatrix& weight, const PackedMatrix& out, const Coding& coding)
-      : weight_(weight), out_(out), coding_(coding) {}
+      : weight_(weight), out_(out), coding_(coding) {
+    for (std::uint32_t byte = 0; byte < 256; ++byte)
+      pairs_[byte] = static_cast<std::uint16_t>(coding.stored[byte & 0xF] | coding.stored[byte >> 4] << 8);
+    while (flip_ < 256 && !flips(flip_)) ++flip_;
+  }
 
-  void panel(std::int64_t index, std::uint8_t* to) const {
+  // Bytes of the scratch that panel() takes.
+  std::size_t scratch_bytes() const { return static_cast<std::size_t>(kPanel * out_.padded_k()); }
+
+  void panel(std::int64_t index, std::uint8_t* scratch, std::uint8_t* to) const {
+    for (std::int64_t j = 0; j < kPanel; ++j) stored_row(index * kPanel + j, scratch + j * out_.padded_k());
     const std::int64_t step = out_.step(), scaled = out_.scale != ScaleType::none;
     for (std::int64_t k = 0; k < out_.padded_k(); k += kChunk) {
       if (scaled && k % step == 0)
         for (std::int64_t b = k / out_.block; b < (k + step) / out_.block; ++b) to = scales(index * kPanel, b, to);
-      to = out_.direct() ? direct_chunk(index * kPanel, k, to) : planes_chunk(index * kPanel, k, to);
+      if (out_.direct()) {
+        to = direct_chunk(scratch + k, to);
+      } else if (!decodes_words(out_.arithmetic == Arithmetic::int8, out_.bits)) {
+        to = planes_chunk<std::uint8_t>(scratch + k, to);
+      } else {
+        to = planes_chunk<std::uint16_t>(scratch + k, to);
+      }
     }
   }
 
-  // Sum over k of the values of an output, without its row scale.
-  double row_sum(std::int64_t row) const {
+  // Sum over k of the values of an output, without its row scale. `scratch` has padded_k() bytes.
+  double row_sum(std::int64_t row, std::uint8_t* scratch) const {
+    stored_row(row, scratch);
     double total = 0;
     for (std::int64_t b = 0; b < out_.blocks(); ++b) {
       double sum = 0;
       const std::int64_t end = std::min((b + 1) * out_.block, weight_.k);
-      for (std::int64_t k = b * out_.block; k < end; ++k) sum += coding_.decoded[stored(row, k)] - coding_.bias;
+      for (std::int64_t k = b * out_.block; k < end; ++k) sum += coding_.decoded[scratch[k]] - coding_.bias;
       if (out_.scale == ScaleType::none) {
         total += sum;
         continue;
@@ -152,30 +180,62 @@ class Packer {
   }
 
  private:
-  std::uint8_t stored(std::int64_t row, std::int64_t k) const {
-    if (row >= weight_.m || k >= weight_.k) return 0;
-    const std::uint8_t* codes = weight_.codes.as<std::uint8_t>();
-    const std::int64_t i = row * weight_.k + k;
-    return coding_.stored[weight_.format.two_codes_a_byte() ? (codes[i / 2] >> (i % 2 * 4)) & 0xF : codes[i]];
+  bool flips(unsigned mask) const {
+    for (unsigned code = 0; code < 256; ++code)
+      if (coding_.stored[code] != (code ^ mask)) return false;
+    return true;
   }
 
+  // Stored codes of a row [padded_k], 0 beyond the matrix.
+  void stored_row(std::int64_t row, std::uint8_t* to) const {
+    const std::int64_t k = row < weight_.m ? weight_.k : 0;
+    std::memset(to + k, 0, static_cast<std::size_t>(out_.padded_k() - k));
+    if (k == 0) return;
+    const auto* codes = weight_.codes.as<std::uint8_t>();
+    if (!weight_.format.two_codes_a_byte()) {
+      codes += row * k;
+      if (flip_ < 256)
+        for (std::int64_t i = 0; i < k; ++i) to[i] = static_cast<std::uint8_t>(codes[i] ^ flip_);
+      else
+        for (std::int64_t i = 0; i < k; ++i) to[i] = coding_.stored[codes[i]];
+      return;
+    }
+    std::int64_t i = 0;
+    if (row * k % 2 != 0) to[i++] = coding_.stored[codes[row * k / 2] >> 4];
+    for (const std::uint8_t* pair = codes + (row * k + i) / 2; i + 1 < k; i += 2)
+      std::memcpy(to + i, &pairs_[*pair++], 2);
+    if (i < k) to[i] = coding_.stored[codes[(row * k + i) / 2] & 0xF];
+  }
+
+  // Where the parameters of a block stand.
+  std::int64_t group(std::int64_t block) const {
+    return weight_.format.group_cols == 0 ? 0 : block * out_.block / weight_.format.group_cols;
+  }
+  std::int64_t group_row(std::int64_t row) const {
+    return weight_.format.group_rows == 0 ? 0 : row / weight_.format.group_rows;
+  }
   formats::GroupParams params(std::int64_t row, std::int64_t block) const {
-    const BlockFormat& format = weight_.format;
-    const std::int64_t width = format.group_cols == 0 ? weight_.k : format.group_cols;
-    return group_params(weight_, format.group_rows == 0 ? 0 : row / format.group_rows, block * out_.block / width);
+    return group_params(weight_, group_row(row), group(block));
   }
 
   std::uint8_t* scales(std::int64_t first, std::int64_t block, std::uint8_t* to) const {
     std::uint8_t* const offsets = to + out_.scale_bytes();
+    const std::int64_t outputs = block * out_.block < weight_.k ? std::min(kPanel, weight_.m - first) : 0;
+    if (out_.scale == ScaleType::e8m0 || out_.scale == ScaleType::e4m3) {  // codes as they are, never with offsets
+      const auto* codes = weight_.scale.as<std::uint8_t>() + group(block);
+      const std::int64_t columns = weight_.format.scale_cols(weight_.k);
+      for (std::int64_t j = 0; j < kPanel; ++j)
+        to[j] = j < outputs ? codes[group_row(first + j) * columns] : std::uint8_t{0};
+      return offsets;
+    }
     for (std::int64_t j = 0; j < kPanel; ++j) {
       formats::GroupParams p;
       p.scale = 0;
-      if (first + j < weight_.m && block * out_.block < weight_.k) p = params(first + j, block);
+      if (j < outputs) p = params(first + j, block);
       const std::uint16_t half = static_cast<std::uint16_t>(float_bits(p.scale) >> 16);
       if (out_.scale == ScaleType::f32) std::memcpy(to + 4 * j, &p.scale, 4);
       if (out_.scale == ScaleType::bf16) std::memcpy(to + 2 * j, &half, 2);
-      if (out_.scale == ScaleType::e8m0 || out_.scale == ScaleType::e4m3)
-        to[j] = static_cast<std::uint8_t>(p.scale_code);
+      if (out_.offset == OffsetType::none) continue;
       if (out_.offset == OffsetType::zero_point)
         offsets[j] = static_cast<std::uint8_t>(static_cast<std::int8_t>(p.zero_point));
       const float offset = added(weight_.format, p);
@@ -186,33 +246,36 @@ class Packer {
     return offsets + out_.offset_bytes();
   }
 
-  std::uint8_t* direct_chunk(std::int64_t first, std::int64_t k, std::uint8_t* to) const {
-    for (std::int64_t j = 0; j < kPanel; ++j)
-      for (std::int64_t i = 0; i < kChunk; ++i) to[(i / 4 * kPanel + j) * 4 + i % 4] = stored(first + j, k + i);
+  // Codes of 32 values of k of the panel's rows, `padded_k` apart, four by four.
+  std::uint8_t* direct_chunk(const std::uint8_t* rows, std::uint8_t* to) const {
+    for (std::int64_t j = 0; j < kPanel; ++j, rows += out_.padded_k())
+      for (std::int64_t i = 0; i < kChunk; i += 4) std::memcpy(to + (i * kPanel + j * 4), rows + i, 4);
     return to + out_.chunk_bytes();
   }
 
-  std::uint8_t* planes_chunk(std::int64_t first, std::int64_t k, std::uint8_t* to) const {
-    const bool int8 = out_.arithmetic == Arithmetic::int8, words = decodes_words(int8, out_.bits);
-    const int lanes = words ? 32 : 64, width = lane_bits(words);
+  template <typename Lane>
+  std::uint8_t* planes_chunk(const std::uint8_t* rows, std::uint8_t* to) const {
+    constexpr bool kWords = sizeof(Lane) == 2;
+    constexpr int kLanes = 64 / sizeof(Lane), kWidth = lane_bits(kWords);
+    static constexpr Places kPlaces[] = {places(false, kWords), places(!kWords, kWords)};
+    const Places& at = kPlaces[out_.arithmetic == Arithmetic::int8];
     for (int half = 0; half < 2; ++half) {
-      std::uint8_t codes[16][64];  // [unit, lane]
-      for (int j = 0; j < 16; ++j)
-        for (int i = 0; i < 32; ++i) {
-          const Place at = place(int8, words, j, i);
-          codes[at.unit][at.lane] = stored(first + 16 * half + j, k + i);
-        }
+      Lane codes[units(kWords) * kLanes];
+      for (int j = 0; j < 16; ++j, rows += out_.padded_k())
+        for (int i = 0; i < kChunk; ++i) codes[at[j][i]] = rows[i];
       int low = 0;  // first bit of the plane
       for (const int plane : {8, 4, 2, 1}) {
         if (!(out_.bits & plane)) continue;
-        const int per_line = width / plane;
-        for (int line = 0; line < plane_lines(plane); ++line, to += 64)
-          for (int lane = 0; lane < lanes; ++lane) {
-            unsigned bits = 0;
-            for (int u = 0; u < per_line; ++u)
-              bits |= (codes[line * per_line + u][lane] >> low & ((1u << plane) - 1)) << (u * plane);
-            std::memcpy(to + lane * width / 8, &bits, static_cast<std::size_t>(width / 8));
-          }
+        const int per_line = kWidth / plane;
+        const unsigned mask = (1u << plane) - 1;
+        for (int line = 0; line < plane_lines(plane); ++line, to += 64) {
+          Lane bits[kLanes] = {};
+          for (int u = 0; u < per_line; ++u)
+            for (int lane = 0; lane < kLanes; ++lane)
+              bits[lane] |=
+                  static_cast<Lane>((codes[(line * per_line + u) * kLanes + lane] >> low & mask) << (u * plane));
+          std::memcpy(to, bits, 64);
+        }
         low += plane;
       }
     }
@@ -222,6 +285,8 @@ class Packer {
   const QuantizedMatrix& weight_;
   const PackedMatrix& out_;
   const Coding& coding_;
+  std::array<std::uint16_t, 256> pairs_;  // stored codes of both codes in a byte
+  unsigned flip_ = 0;                     // stored codes are codes ^ flip_; 256: they are not
 };
 
 }  // namespace
@@ -315,7 +380,9 @@ PackedMatrix pack(const QuantizedMatrix& weight, const Packing& packing) {
   std::memset(out.data.data() + out.panels() * out.panel_bytes(), 0, kSlack);
   parallel_for(out.panels(), ceil_div<std::int64_t>(1 << 16, kPanel * out.padded_k()),
                [&](std::int64_t begin, std::int64_t end) {
-                 for (std::int64_t p = begin; p < end; ++p) packer.panel(p, out.data.data() + p * out.panel_bytes());
+                 std::vector<std::uint8_t> scratch(packer.scratch_bytes());
+                 for (std::int64_t p = begin; p < end; ++p)
+                   packer.panel(p, scratch.data(), out.data.data() + p * out.panel_bytes());
                });
   const float factor = code.factor * (format.tensor_scale ? weight.tensor_scale : 1.0f);
   out.row_scale.assign(static_cast<std::size_t>(out.panels() * kPanel), 0.0f);
@@ -325,9 +392,10 @@ PackedMatrix pack(const QuantizedMatrix& weight, const Packing& packing) {
   if (packing.zero_points) {
     out.row_sum.assign(out.row_scale.size(), 0.0f);
     parallel_for(out.n, ceil_div<std::int64_t>(1 << 16, out.k), [&](std::int64_t begin, std::int64_t end) {
+      std::vector<std::uint8_t> scratch(packer.scratch_bytes());
       for (std::int64_t j = begin; j < end; ++j)
         out.row_sum[static_cast<std::size_t>(j)] =
-            static_cast<float>(packer.row_sum(j) * out.row_scale[static_cast<std::size_t>(j)]);
+            static_cast<float>(packer.row_sum(j, scratch.data()) * out.row_scale[static_cast<std::size_t>(j)]);
     });
   }
   return out;
@@ -345,11 +413,14 @@ PackedMatrix pack(const TensorView& weight, Arithmetic arithmetic) {
   parallel_for(out.panels(), 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t p = begin; p < end; ++p) {
       std::uint8_t* to = out.data.data() + p * out.panel_bytes();
-      std::memset(to, 0, static_cast<std::size_t>(out.panel_bytes()));
-      for (std::int64_t j = 0; j < std::min(kPanel, out.n - p * kPanel); ++j) {
-        const std::byte* from = weight.bytes.data() + (p * kPanel + j) * out.k * 2;
-        for (std::int64_t k = 0; k < out.k; ++k)
-          std::memcpy(to + (k / 2 * kPanel + j) * 4 + k % 2 * 2, from + 2 * k, 2);
+      const std::int64_t outputs = std::min(kPanel, out.n - p * kPanel);
+      if (outputs < kPanel || out.padded_k() != out.k) std::memset(to, 0, static_cast<std::size_t>(out.panel_bytes()));
+      const std::byte* from = weight.bytes.data() + p * kPanel * out.k * 2;
+      for (std::int64_t k = 0; k < out.k; k += kChunk) {  // chunk by chunk: few lines are written at a time
+        const std::int64_t end = std::min(k + kChunk, out.k);
+        for (std::int64_t j = 0; j < outputs; ++j)
+          for (std::int64_t i = k; i < end; i += 2)
+            std::memcpy(to + (i / 2 * kPanel + j) * 4, from + 2 * (j * out.k + i), i + 1 < end ? 4 : 2);
       }
     }
   });

@@ -96,13 +96,24 @@ struct PackedRows {
   std::int64_t block = 0;          // of the weight
   std::int64_t stride = 0;         // bytes of a row; never a power of two, so that rows fall into different cache sets
   std::vector<std::uint8_t> data;  // [rows, stride], zero beyond k
+  float bias = 0;                  // of the weight
   std::vector<float> row_scale;    // [rows]
-  std::vector<float> block_scale;  // [rows, blocks]; empty if there are none
   std::vector<float> zero_point;   // [rows], subtracted from every code; empty if there are none
-  std::vector<std::int32_t> sums;  // int8: [rows, blocks] sums of codes
-  std::vector<float> float_sums;   // other arithmetics: sums of elements, if the weight has a bias or offsets
+  // Of blocks, [blocks, rows], and kBeyond more that may be read; empty if there are none:
+  std::vector<float> block_scale;
+  std::vector<std::int32_t> starts;  // int8: what the bias adds to the block's sum, where the sum begins
+  std::vector<float> float_starts;   // the same of other arithmetics
+  std::vector<float> scaled_sums;    // sums of elements times the block's scale, for weights with offsets
 
+  static constexpr std::int64_t kBeyond = 15;
   std::int64_t blocks() const { return ceil_div(round_up(k, kChunk), block); }
+  /// Room for `count` rows that a weight multiplies, quantized as `activation` says (or not at all).
+  void fit(const PackedMatrix& weight, const formats::Activation* activation, std::int64_t count);
+  /// Whether rows that fit one of two weights fit the other.
+  static bool same(const PackedMatrix& a, const PackedMatrix& b) {
+    return a.k == b.k && a.arithmetic == b.arithmetic && a.block == b.block && a.bias == b.bias &&
+           (a.offset == OffsetType::none) == (b.offset == OffsetType::none);
+  }
 };
 
 /// Rounds to a float element's grid: encode() and decode() of formats/codec.h in one, saturating.
@@ -115,15 +126,14 @@ struct Grid {
 /// What quantizing rows into PackedRows needs. A level's kernels are compiled for its instructions, so they call
 /// nothing inline that other code shares: what depends on formats is here.
 struct RowsTask {
-  RowsTask(const float* x, const formats::Activation* activation, formats::Elem compute,
-           std::optional<float> calibrated, const formats::GroupStats& call, PackedRows* out);
+  RowsTask(const formats::Activation* activation, formats::Elem compute, std::optional<float> calibrated,
+           const formats::GroupStats& call, PackedRows* out);
 
   /// Parameters of a group of a row with these statistics.
   formats::GroupParams params(const formats::GroupStats& stats, float tensor_scale) const;
   /// The second-level scale of a row with these statistics; 1 if the format has none.
   float tensor_scale(const formats::GroupStats& stats) const;
 
-  const float* x;                         // [rows, k]
   const formats::Activation* activation;  // nullptr: x as it is, exact in the arithmetic's element
   formats::Elem compute;
   std::optional<float> calibrated;  // Scope::calibrated
@@ -143,8 +153,8 @@ struct GemmKernels {
   /// depends on the weight alone, not on rows.
   void (*panel)(const PackedMatrix& weight, std::int64_t panel, const PackedRows& x, std::int64_t row,
                 std::int64_t rows, const float* bias, bool round, std::uint8_t* scratch, float* values);
-  /// Quantizes rows row .. row + rows, bit for bit as formats/quantize.h does. `scratch` has k floats.
-  void (*quantize_rows)(const RowsTask& task, std::int64_t row, std::int64_t rows, float* scratch);
+  /// Quantizes x [rows, k] into rows row .. row + rows, bit for bit as formats/quantize.h does. `scratch` has k floats.
+  void (*quantize_rows)(const RowsTask& task, const float* x, std::int64_t row, std::int64_t rows, float* scratch);
 };
 
 inline constexpr std::int64_t kMaxSpan = 1024;  // values of k that are decoded at a time, at most

@@ -91,7 +91,15 @@ inline void quantize_floats(const RowsTask& task, const formats::GroupParams& p,
   }
 }
 
-// Elements into the row's storage, and the sums over blocks.
+// What the sum over block b of a row's elements gives its products.
+inline void store_sum(PackedRows& out, std::int64_t row, std::int64_t b, float sum) {
+  const std::int64_t at = b * out.rows + row;
+  if (!out.float_starts.empty()) out.float_starts.data()[at] = -out.bias * sum;
+  if (!out.scaled_sums.empty())
+    out.scaled_sums.data()[at] = out.block_scale.empty() ? sum : sum * out.block_scale.data()[at];
+}
+
+// Elements into the row's storage, and the sums over blocks; their scales stand there already.
 inline void store_row(PackedRows& out, std::int64_t row, float factor, const float* elements) {
   std::uint8_t* to = out.data.data() + row * out.stride;
   const std::int64_t k = out.k, blocks = out.blocks();
@@ -104,7 +112,8 @@ inline void store_row(PackedRows& out, std::int64_t row, float factor, const flo
       std::int32_t sum = 0;
       const std::int64_t end = (b + 1) * out.block < k ? (b + 1) * out.block : k;
       for (std::int64_t i = b * out.block; i < end; ++i) sum += codes[i];
-      out.sums.data()[row * blocks + b] = sum;
+      out.starts.data()[b * out.rows + row] = -static_cast<std::int32_t>(out.bias) * sum;
+      store_sum(out, row, b, static_cast<float>(sum));
     }
     return;
   }
@@ -114,7 +123,7 @@ inline void store_row(PackedRows& out, std::int64_t row, float factor, const flo
   } else {
     std::memcpy(to, elements, static_cast<std::size_t>(k) * sizeof(float));
   }
-  if (out.float_sums.empty()) return;
+  if (out.float_starts.empty() && out.scaled_sums.empty()) return;
   for (std::int64_t b = 0; b < blocks; ++b) {
     float lanes[16] = {};
     const std::int64_t first = b * out.block, end = first + out.block < k ? first + out.block : k;
@@ -124,17 +133,17 @@ inline void store_row(PackedRows& out, std::int64_t row, float factor, const flo
     for (; i < end; ++i) lanes[i % 16] += elements[i];
     for (int w = 8; w > 0; w /= 2)
       for (int l = 0; l < w; ++l) lanes[l] += lanes[l + w];
-    out.float_sums.data()[row * blocks + b] = lanes[0];
+    store_sum(out, row, b, lanes[0]);
   }
 }
 
-inline void quantize_rows(const RowsTask& task, std::int64_t row, std::int64_t rows, float* elements) {
+inline void quantize_rows(const RowsTask& task, const float* x, std::int64_t row, std::int64_t rows, float* elements) {
   PackedRows& out = *task.out;
   const std::int64_t k = out.k, blocks = out.blocks();
   if (!task.activation) {
-    for (std::int64_t r = row; r < row + rows; ++r) {
+    for (std::int64_t r = row; r < row + rows; ++r, x += k) {
       out.row_scale.data()[r] = 1;
-      store_row(out, r, 1, task.x + r * k);
+      store_row(out, r, 1, x);
     }
     return;
   }
@@ -143,8 +152,7 @@ inline void quantize_rows(const RowsTask& task, std::int64_t row, std::int64_t r
   const std::int64_t width = grouped ? format.group_cols : k;
   // Twice an e2m1 element is an integer.
   const float factor = out.arithmetic == Arithmetic::int8 && !task.integers ? 2.0f : 1.0f;
-  for (std::int64_t r = row; r < row + rows; ++r) {
-    const float* x = task.x + r * k;
+  for (std::int64_t r = row; r < row + rows; ++r, x += k) {
     const float tensor_scale = format.tensor_scale ? task.tensor_scale(stats_of(x, k)) : 1.0f;
     float row_scale = tensor_scale / factor;
     for (std::int64_t g = 0; g < k; g += width) {
@@ -153,7 +161,7 @@ inline void quantize_rows(const RowsTask& task, std::int64_t row, std::int64_t r
       (task.integers ? quantize_integers : quantize_floats)(task, p, x + g, count, elements + g);
       if (grouped)
         for (std::int64_t b = g / out.block; b * out.block < g + width && b < blocks; ++b)
-          out.block_scale.data()[r * blocks + b] = p.scale;
+          out.block_scale.data()[b * out.rows + r] = p.scale;
       else
         row_scale *= p.scale;
       if (!out.zero_point.empty()) out.zero_point.data()[r] = p.zero_point;

@@ -16,6 +16,16 @@ inline Floats zero() { return _mm256_setzero_ps(); }
 inline Floats broadcast(float x) { return _mm256_set1_ps(x); }
 inline Floats load(const float* p) { return _mm256_loadu_ps(p); }
 inline void store(float* p, Floats v) { _mm256_storeu_ps(p, v); }
+// Bytes shifted left, and bf16 numbers, as floats.
+template <int kCount>
+inline Floats shifted_bytes(const std::uint8_t* p) {
+  const __m256i wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(wide, kCount));
+}
+inline Floats load_bf16(const std::uint8_t* p) {
+  const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
 inline Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
 inline Floats multiply(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
 inline Floats multiply_add(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
@@ -102,6 +112,9 @@ inline Line each_half(Body body) {
 inline Line either(Line a, Line b) {
   return each_half([&](int i) { return _mm256_or_si256(a.half[i], b.half[i]); });
 }
+inline Line subtract_bytes(Line x, int y) {
+  return each_half([&](int i) { return _mm256_sub_epi8(x.half[i], _mm256_set1_epi8(static_cast<char>(y))); });
+}
 inline Line keep_bytes(Line x, int mask) {
   return each_half([&](int i) { return _mm256_and_si256(x.half[i], _mm256_set1_epi8(static_cast<char>(mask))); });
 }
@@ -157,21 +170,39 @@ struct WordTable {
   }
 };
 
-// One load a code: wider tables than 32 entries have no fast lookup here.
+// Words looked up by bytes of kBits = 6, 7 or 8 bits, of 8 the top one is the sign: 16 entries at a time. A code that
+// is none of a table's gets an index with its top bit set there, which gives 0.
 template <int kBits>
 struct PairTable {
-  const std::uint16_t* words;
-  explicit PairTable(const std::uint16_t* table) : words(table) {}
-  void operator()(Line codes, Line& first, Line& second) const {
-    alignas(32) std::uint8_t in[64];
-    alignas(32) std::uint16_t out[2][32];
-    store_line(in, codes);
-    for (int i = 0; i < 64; ++i) {
-      const std::uint16_t sign = kBits == 8 ? static_cast<std::uint16_t>((in[i] & 0x80) << 8) : 0;
-      out[i / 8 % 2][i / 16 * 8 + i % 8] = static_cast<std::uint16_t>(words[in[i] & 0x7F] | sign);
+  static constexpr int kTables = kBits == 6 ? 4 : 8;
+  __m256i low[kTables], high[kTables];
+  explicit PairTable(const std::uint16_t* words) {
+    for (int t = 0; t < kTables; ++t) {
+      alignas(16) std::uint8_t bytes[2][16];
+      for (int i = 0; i < 16; ++i) {
+        bytes[0][i] = static_cast<std::uint8_t>(words[16 * t + i]);
+        bytes[1][i] = static_cast<std::uint8_t>(words[16 * t + i] >> 8);
+      }
+      low[t] = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(bytes[0])));
+      high[t] = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(bytes[1])));
     }
-    first = load_line(reinterpret_cast<const std::uint8_t*>(out[0]));
-    second = load_line(reinterpret_cast<const std::uint8_t*>(out[1]));
+  }
+  void operator()(Line codes, Line& first, Line& second) const {
+    const __m256i sign = _mm256_set1_epi8(static_cast<char>(0x80));
+    for (int i = 0; i < 2; ++i) {
+      const __m256i code = kBits == 8 ? _mm256_andnot_si256(sign, codes.half[i]) : codes.half[i];
+      __m256i l = _mm256_setzero_si256();
+      __m256i h = kBits == 8 ? _mm256_and_si256(sign, codes.half[i]) : l;
+#pragma GCC unroll 8
+      for (int t = 0; t < kTables; ++t) {
+        const __m256i other = _mm256_xor_si256(code, _mm256_set1_epi8(static_cast<char>(16 * t)));
+        const __m256i index = _mm256_adds_epu8(other, _mm256_set1_epi8(0x70));
+        l = _mm256_or_si256(l, _mm256_shuffle_epi8(low[t], index));
+        h = _mm256_or_si256(h, _mm256_shuffle_epi8(high[t], index));
+      }
+      first.half[i] = _mm256_unpacklo_epi8(l, h);
+      second.half[i] = _mm256_unpackhi_epi8(l, h);
+    }
   }
 };
 

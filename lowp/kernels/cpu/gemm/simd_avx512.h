@@ -16,6 +16,16 @@ inline Floats zero() { return _mm512_setzero_ps(); }
 inline Floats broadcast(float x) { return _mm512_set1_ps(x); }
 inline Floats load(const float* p) { return _mm512_loadu_ps(p); }
 inline void store(float* p, Floats v) { _mm512_storeu_ps(p, v); }
+// Bytes shifted left, and bf16 numbers, as floats.
+template <int kCount>
+inline Floats shifted_bytes(const std::uint8_t* p) {
+  const __m512i wide = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(wide, kCount));
+}
+inline Floats load_bf16(const std::uint8_t* p) {
+  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
 inline Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
 inline Floats multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
 inline Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
@@ -92,6 +102,7 @@ using Line = __m512i;
 inline Line load_line(const std::uint8_t* p) { return _mm512_loadu_si512(p); }
 inline void store_line(std::uint8_t* p, Line x) { _mm512_storeu_si512(p, x); }
 inline Line either(Line a, Line b) { return _mm512_or_si512(a, b); }
+inline Line subtract_bytes(Line x, int y) { return _mm512_sub_epi8(x, _mm512_set1_epi8(static_cast<char>(y))); }
 inline Line keep_bytes(Line x, int mask) { return _mm512_and_si512(x, _mm512_set1_epi8(static_cast<char>(mask))); }
 inline Line keep_words(Line x, int mask) { return _mm512_and_si512(x, _mm512_set1_epi16(static_cast<short>(mask))); }
 // Words right by kCount bits, left where it is negative.

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "lowp/base/bits.h"
+
 namespace lowp::kernels::cpu::LOWP_ISA {
 
 constexpr int kLanes = 16;
@@ -30,6 +32,18 @@ inline Floats load(const float* p) {
   return v;
 }
 inline void store(float* p, const Floats& v) { std::memcpy(p, v.lane, sizeof v.lane); }
+// Bytes shifted left, and bf16 numbers, as floats.
+template <int kCount>
+inline Floats shifted_bytes(const std::uint8_t* p) {
+  Floats v;
+  each_lane([&](int i) { v.lane[i] = bits_float(static_cast<std::uint32_t>(p[i]) << kCount); });
+  return v;
+}
+inline Floats load_bf16(const std::uint8_t* p) {
+  Floats v;
+  each_lane([&](int i) { v.lane[i] = bits_float((p[2 * i] | static_cast<std::uint32_t>(p[2 * i + 1]) << 8) << 16); });
+  return v;
+}
 inline Floats add(Floats a, const Floats& b) {
   each_lane([&](int i) { a.lane[i] += b.lane[i]; });
   return a;
@@ -139,6 +153,9 @@ inline Line either(const Line& a, const Line& b) {
 }
 inline Line keep_words(const Line& x, int mask) {
   return each_word([&](int i) { return x.word[i] & mask; });
+}
+inline Line subtract_bytes(const Line& x, int y) {
+  return each_word([&](int i) { return ((x.word[i] - y) & 0xFF) | ((x.word[i] & 0xFF00) - (y << 8)); });
 }
 inline Line keep_bytes(const Line& x, int mask) { return keep_words(x, mask | mask << 8); }
 template <int kCount>
