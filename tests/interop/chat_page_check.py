@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""Opens the chat page of `lowp serve` in a headless Chromium: sends a message, watches the answer stream, stops one.
+
+    python tests/interop/chat_page_check.py LOWP MODEL
+
+Needs playwright and a chromium on the PATH; without either prints 'skipped' and exits with 0. The browser may reach nothing but
+the server. Exit code 1 if something does not work.
+"""
+import pathlib
+import shutil
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
+import lowp_cli  # noqa: E402
+from serve_client import Server  # noqa: E402
+
+
+def talk(page, server, name):
+    problems = []
+    page.on("pageerror", lambda e: problems.append(str(e)))
+    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+    page.route("**/*", lambda route: route.continue_() if f":{server.port}/" in route.request.url else problems.append(route.request.url))
+    page.goto(f"http://127.0.0.1:{server.port}/")
+    page.fill("#temperature", "0")
+    page.fill("#tokens", "40")
+    page.wait_for_function("document.getElementById('model').textContent !== 'lowp'")
+    page.fill("#input", "Once upon a time")
+    page.press("#input", "Enter")
+    page.wait_for_function("document.getElementById('status').textContent.startsWith('40 tokens')", timeout=30000)
+    said = page.inner_text(".message.assistant")
+    page.fill("#tokens", "900")
+    page.fill("#input", "And then")
+    page.click("#send")
+    page.wait_for_function("document.querySelectorAll('.message.assistant')[1]?.textContent.length > 20", timeout=30000)
+    page.click("#send")  # now Stop
+    page.wait_for_function("document.getElementById('send').textContent === 'Send'")
+    if page.query_selector(".error"):
+        problems.append(page.inner_text(".error"))
+    print(f"{name}: {said[:60]!r}...", *problems, sep="\n  ")
+    return bool(said.strip()) and not problems
+
+
+def main():
+    browser_path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        browser_path = None
+    if not browser_path:
+        print("skipped: no playwright or no chromium")
+        return
+    lowp_cli.lowp_path = str(pathlib.Path(sys.argv[1]).resolve())
+    good = True
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+        for name, arguments in (("continues", []), ("chats", ["--chat-template", "plain"])):
+            server = Server(sys.argv[2], *arguments)
+            try:
+                page = browser.new_page()
+                good &= talk(page, server, name)
+                page.close()
+            finally:
+                server.stop()
+        browser.close()
+    sys.exit(not good)
+
+
+if __name__ == "__main__":
+    main()
