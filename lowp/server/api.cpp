@@ -202,30 +202,32 @@ void Api::models(const Shared& exchange) {
 
 // ---- text and tokens
 
-// Reads the body and works on it off the server's thread.
-void Api::background(const Shared& exchange, std::string_view handler,
-                     std::function<std::string(const Json& body)> work) {
-  if (preparing_ >= options_.max_waiting) throw overloaded("too many requests at once");
+// Reads the body and works on it off the server's thread; what `work` returns is then called on it.
+void Api::prepare(const Shared& exchange, std::string_view handler, Work work) {
+  if (preparing_ >= options_.max_waiting) {
+    metrics_->rejected("queue_full");
+    throw overloaded("too many requests at once");
+  }
   ++preparing_;
   http_.background([this, exchange, handler, work = std::move(work)] {
-    std::function<void()> done;
+    std::function<void()> next;
     try {
-      std::string body = work(parse_body(exchange->request().body));
-      done = [this, exchange, handler, body = std::move(body)] { answer(exchange, handler, 200, body); };
+      next = work(parse_body(exchange->request().body));
     } catch (...) {
-      done = [this, exchange, handler, error = as_api_error(std::current_exception())] {
+      next = [this, exchange, handler, error = as_api_error(std::current_exception())] {
+        metrics_->rejected(error.status() >= 500 ? "error" : "invalid");
         refuse(exchange, handler, error);
       };
     }
-    http_.post([this, done = std::move(done)] {
+    http_.post([this, next = std::move(next)] {
       --preparing_;
-      done();
+      next();
     });
   });
 }
 
 void Api::tokenize(const Shared& exchange) {
-  background(exchange, "/tokenize", [this](const Json& json) {
+  prepare(exchange, "/tokenize", [this, exchange](const Json& json) {
     const Fields body(json, "");
     check_model_name(body, *model_);
     const auto prompt = body.string("prompt");
@@ -234,18 +236,18 @@ void Api::tokenize(const Shared& exchange) {
                                  {.add_special_tokens = body.flag("add_special_tokens").value_or(true),
                                   .parse_special = body.flag("parse_special").value_or(true)},
                                  *model_);
-    Json answer = {{"count", ids.size()}, {"max_model_len", model_->context}, {"tokens", ids}};
+    Json tokens = {{"count", ids.size()}, {"max_model_len", model_->context}, {"tokens", ids}};
     if (body.flag("return_token_strs").value_or(false)) {
       Json strings = Json::array();
       for (const std::int32_t id : ids) strings.push_back(token_text(*model_->tokenizer, id));
-      answer["token_strs"] = std::move(strings);
+      tokens["token_strs"] = std::move(strings);
     }
-    return answer.dump();
+    return [this, exchange, text = tokens.dump()] { answer(exchange, "/tokenize", 200, text); };
   });
 }
 
 void Api::detokenize(const Shared& exchange) {
-  background(exchange, "/detokenize", [this](const Json& json) {
+  prepare(exchange, "/detokenize", [this, exchange](const Json& json) {
     const Fields body(json, "");
     check_model_name(body, *model_);
     const Json* tokens = body.array("tokens");
@@ -253,7 +255,8 @@ void Api::detokenize(const Shared& exchange) {
     const std::vector<std::int32_t> ids = read_token_ids(*tokens, "tokens", *model_);
     for (const std::int32_t id : ids)
       if (!model_->tokenizer->token(id)) throw bad_request(fmt::format("tokens: no token has the id {}", id), "tokens");
-    return Json({{"prompt", model_->tokenizer->decode(ids)}}).dump();
+    const Json prompt = {{"prompt", model_->tokenizer->decode(ids)}};
+    return [this, exchange, text = prompt.dump()] { answer(exchange, "/detokenize", 200, text); };
   });
 }
 
@@ -285,39 +288,22 @@ AnswerHead Api::head(const char* prefix) {
 
 void Api::generate(const Shared& exchange, std::string_view handler, Reader read, Format format) {
   if (drained_) throw unavailable("the server is shutting down");
-  if (preparing_ >= options_.max_waiting) {
-    metrics_->rejected("queue_full");
-    throw overloaded("too many requests at once");
-  }
-  ++preparing_;
   const Clock::time_point arrival = Clock::now();
-  http_.background([this, exchange, handler, read = std::move(read), format = std::move(format), arrival] {
-    std::function<void()> next;
-    try {
-      auto request = std::make_shared<GenerationRequest>(read(parse_body(exchange->request().body), *model_));
-      exchange->body() = {};
-      next = [this, exchange, handler, request, format, arrival] {
-        if (exchange->gone()) return metrics_->aborted("disconnect");
-        const Generation::Context context = {
-            .tokenizer = *model_->tokenizer,
-            .context = model_->context,
-            .metrics = *metrics_,
-            .cancel = [this](std::vector<std::uint64_t> ids) { engine_->cancel(std::move(ids)); },
-            .answered = [this, handler](int status) { metrics_->answered(handler, "POST", status); }};
-        auto answer = format(*request);
-        start(
-            std::make_shared<Generation>(exchange, std::move(*request), std::move(answer), next_id_, arrival, context));
-      };
-    } catch (...) {
-      next = [this, exchange, handler, error = as_api_error(std::current_exception())] {
-        metrics_->rejected(error.status() >= 500 ? "error" : "invalid");
-        refuse(exchange, handler, error);
-      };
-    }
-    http_.post([this, next = std::move(next)] {
-      --preparing_;
-      next();
-    });
+  prepare(exchange, handler, [=, this](const Json& body) {
+    auto request = std::make_shared<GenerationRequest>(read(body, *model_));
+    exchange->body() = {};
+    return [=, this] {
+      if (exchange->gone()) return metrics_->aborted("disconnect");
+      auto answer = format(*request);
+      start(std::make_shared<Generation>(
+          exchange, std::move(*request), std::move(answer), next_id_, arrival,
+          Generation::Context{
+              .tokenizer = *model_->tokenizer,
+              .context = model_->context,
+              .metrics = *metrics_,
+              .cancel = [this](std::vector<std::uint64_t> ids) { engine_->cancel(std::move(ids)); },
+              .answered = [this, handler](int status) { metrics_->answered(handler, "POST", status); }}));
+    };
   });
 }
 

@@ -60,7 +60,8 @@ class Api {
   void answer(const Shared& exchange, std::string_view handler, int status, const std::string& body,
               std::string_view type = "application/json", const Headers& headers = {});
   void refuse(const Shared& exchange, std::string_view handler, const ApiError& error);
-  void background(const Shared& exchange, std::string_view handler, std::function<std::string(const Json& body)> work);
+  using Work = std::function<std::function<void()>(const Json& body)>;
+  void prepare(const Shared& exchange, std::string_view handler, Work work);
 
   void chat_page(const Shared& exchange);
   void health(const Shared& exchange);
