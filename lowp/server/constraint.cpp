@@ -7,8 +7,8 @@
 namespace lowp::server {
 namespace {
 
-constexpr std::size_t kMostRecent = 32;
-constexpr std::size_t kMostMasks = std::size_t{64} << 20;  // bytes, of one grammar
+constexpr std::size_t kMostRecent = 8;
+constexpr std::size_t kMostMasks = std::size_t{16} << 20;  // bytes, of one grammar
 
 }  // namespace
 

@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <utility>
 
 #include "lowp/server/api_error.h"
 #include "lowp/server/fields.h"
@@ -81,6 +82,21 @@ class Compiler {
     const State escape = g.bytes(a, '\\', '\\');
     for (const char c : std::string_view("\"\\/bfnrt"))
       g.add_bytes(escape, static_cast<std::uint8_t>(c), static_cast<std::uint8_t>(c), z);
+    // \uXXXX, but for the halves of surrogate pairs.
+    const auto hex = [&](State from, State to) {
+      g.add_bytes(from, '0', '9', to);
+      g.add_bytes(from, 'a', 'f', to);
+      g.add_bytes(from, 'A', 'F', to);
+    };
+    const State code = g.text(escape, "u"), low = g.add_state(), third = g.add_state(), fourth = g.add_state();
+    constexpr std::pair<std::uint8_t, std::uint8_t> kFirst[] = {
+        {'0', '9'}, {'a', 'c'}, {'A', 'C'}, {'e', 'f'}, {'E', 'F'}};
+    for (const auto& [from, to] : kFirst) hex(g.bytes(code, from, to), third);
+    g.add_bytes(code, 'd', 'd', low);
+    g.add_bytes(code, 'D', 'D', low);
+    g.add_bytes(low, '0', '7', third);
+    hex(third, fourth);
+    hex(fourth, z);
     return character_;
   }
 

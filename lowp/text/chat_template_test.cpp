@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include <filesystem>
+#include <algorithm>
 
 #include "lowp/base/error.h"
 #include "lowp/base/file.h"
@@ -117,7 +117,8 @@ TEST(ChatTemplate, MessagesSpellNoSpecialTokens) {
   const auto ids = [&](const std::string& content) {
     return chat.prompt({.messages = Json::array({{{"role", "user"}, {"content", content}}})}, tokenizer).ids;
   };
-  EXPECT_EQ(std::count(ids("hi").begin(), ids("hi").end(), id), 2);
+  const auto greeting = ids("hi");
+  EXPECT_EQ(std::count(greeting.begin(), greeting.end(), id), 2);
   const auto attack = ids("a" + special + special + "b " + special.substr(0, special.size() - 1));
   EXPECT_EQ(std::count(attack.begin(), attack.end(), id), 2);
   EXPECT_EQ(tokenizer.decode(attack),

@@ -87,9 +87,10 @@ std::string Renderer::render(const Node& root, const Dict& variables) try {
 
 // ---- limits
 
-void Renderer::step(const Node& node) {
+void Renderer::step(const Node& node, std::size_t cost) {
   if (node.line > 0) line_ = node.line;
-  if (++steps_ > limits_.steps) template_error(fmt::format("the template takes more than {} steps", limits_.steps));
+  if ((steps_ += cost) > limits_.steps)
+    template_error(fmt::format("the template takes more than {} steps", limits_.steps));
 }
 
 Value Renderer::text(std::string text) {
@@ -183,8 +184,9 @@ Renderer::Flow Renderer::run_loop(const Node& node, std::string& out) {
   }
   if (items.empty()) return node.parts[3] ? run(*node.parts[3], out) : Flow::normal;
   const auto count = static_cast<std::int64_t>(items.size());
+  constexpr std::size_t kRound = 10;
   for (std::int64_t i = 0; i < count; ++i) {
-    step(node);
+    step(node, kRound);
     enter();
     const auto at = [&](std::int64_t k) {
       return k >= 0 && k < count ? items[static_cast<std::size_t>(k)]

@@ -16,9 +16,9 @@ namespace lowp::text::jinja {
 
 /// What a rendering may cost.
 struct Limits {
-  std::size_t steps = 2'000'000;              // nodes walked
+  std::size_t steps = 1'000'000;              // nodes walked; a round of a loop is ten
   std::size_t bytes = std::size_t{64} << 20;  // of all texts made on the way
-  std::size_t items = 1'000'000;              // of all lists made on the way
+  std::size_t items = 300'000;                // of all lists made on the way
   int depth = 600;                            // of nodes within nodes, macros included
 };
 
@@ -56,7 +56,7 @@ class Renderer {
   };
   enum class Flow { normal, broken, continued };
 
-  void step(const Node& node);
+  void step(const Node& node, std::size_t cost = 1);
   Flow run(const Node& node, std::string& out);
   Flow run_loop(const Node& node, std::string& out);
   std::string run_block(const Node& node);
