@@ -82,7 +82,7 @@ class Compiler {
     const State escape = g.bytes(a, '\\', '\\');
     for (const char c : std::string_view("\"\\/bfnrt"))
       g.add_bytes(escape, static_cast<std::uint8_t>(c), static_cast<std::uint8_t>(c), z);
-    // \uXXXX, but for the halves of surrogate pairs.
+    // By its number, but for the halves of surrogate pairs.
     const auto hex = [&](State from, State to) {
       g.add_bytes(from, '0', '9', to);
       g.add_bytes(from, 'a', 'f', to);
