@@ -7,6 +7,7 @@ Needs playwright and a chromium on the PATH; without either prints 'skipped' and
 the server. Exit code 1 if something does not work.
 """
 import pathlib
+import re
 import shutil
 import sys
 
@@ -23,17 +24,17 @@ def talk(page, server, name):
     page.goto(f"http://127.0.0.1:{server.port}/")
     page.fill("#temperature", "0")
     page.fill("#tokens", "40")
-    page.wait_for_function("document.getElementById('model').textContent !== 'lowp'")
+    page.locator("#model", has_text="page-model").wait_for()
     page.fill("#input", "Once upon a time")
     page.press("#input", "Enter")
-    page.wait_for_function("document.getElementById('status').textContent.startsWith('40 tokens')", timeout=30000)
+    page.locator("#status", has_text="40 tokens").wait_for()
     said = page.inner_text(".message.assistant")
     page.fill("#tokens", "900")
     page.fill("#input", "And then")
     page.click("#send")
-    page.wait_for_function("document.querySelectorAll('.message.assistant')[1]?.textContent.length > 20", timeout=30000)
+    page.locator(".message.assistant").nth(1).filter(has_text=re.compile(".{20}", re.DOTALL)).wait_for()
     page.click("#send")  # now Stop
-    page.wait_for_function("document.getElementById('send').textContent === 'Send'")
+    page.locator("#send", has_text="Send").wait_for()
     if page.query_selector(".error"):
         problems.append(page.inner_text(".error"))
     print(f"{name}: {said[:60]!r}...", *problems, sep="\n  ")
@@ -54,7 +55,7 @@ def main():
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
         for name, arguments in (("continues", []), ("chats", ["--chat-template", "plain"])):
-            server = Server(sys.argv[2], *arguments)
+            server = Server(sys.argv[2], "--served-model-name", "page-model", *arguments)
             try:
                 page = browser.new_page()
                 good &= talk(page, server, name)

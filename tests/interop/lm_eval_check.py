@@ -4,7 +4,7 @@
     python tests/interop/lm_eval_check.py LOWP MODEL WIKITEXT CHOICES
 
 WIKITEXT is a raw WikiText file (its first 40,000 characters are used), CHOICES a .jsonl of multiple-choice questions as `lowp
-eval --task` takes it. Needs lm-eval; without it prints 'skipped' and exits with 0. lm-eval is used unmodified, with its remote
+eval --task` takes it. Needs lm-eval[api]; without it prints 'skipped' and exits with 0. lm-eval is used unmodified, with its remote
 tokenizer; max_length is the context + 2, because it keeps one place for a new token and one for its own count. Prints both
 numbers; exit code 1 if they differ by more than 1e-3.
 """
@@ -34,6 +34,7 @@ metric_list:
   - {{metric: byte_perplexity}}
 '''
 WORDS = '''
+import re
 def results(doc, results):
     (loglikelihood,) = results
     words, size = len(re.split(r"\\s+", doc["words_of"])), len(doc["words_of"].encode("utf-8"))
