@@ -416,6 +416,4 @@ void HttpServer::stop() {
   impl_->context.stop();
 }
 
-std::size_t HttpServer::connections() const { return impl_->connections; }
-
 }  // namespace lowp::server

@@ -87,7 +87,6 @@ class HttpServer {
   void on_signal(std::function<void(int)> call);
   /// Ends run() once what has been written is on its way. From the server's thread.
   void stop();
-  std::size_t connections() const;
 
   struct Impl;
 

@@ -253,12 +253,6 @@ std::string to_string(const Value& value, std::size_t most) {
   return out;
 }
 
-std::string repr(const Value& value, std::size_t most) {
-  std::string out;
-  append_repr(out, value, 0, most);
-  return out;
-}
-
 std::string to_json(const Value& value, const JsonStyle& style, std::size_t most) {
   std::string out;
   append_json(out, value, style, 0, most);

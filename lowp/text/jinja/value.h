@@ -87,9 +87,8 @@ class Value {
       value_;
 };
 
-/// Python's str() and repr(), and json.dumps with ensure_ascii false. `most`: throws Error once the text is longer.
+/// Python's str(), and json.dumps with ensure_ascii false. `most`: throws Error once the text is longer.
 std::string to_string(const Value& value, std::size_t most);
-std::string repr(const Value& value, std::size_t most);
 struct JsonStyle {
   int indent = -1;  // -1: on one line
   std::string item_separator = ", ", key_separator = ": ";
