@@ -229,10 +229,11 @@ void add_model(CLI::App& bench) {
 }  // namespace
 
 void add_bench(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("bench", "Measure kernels against the machine's limit");
+  CLI::App* command = app.add_subcommand("bench", "Measure kernels against the machine's limit, models, servers");
   command->require_subcommand(1);
   add_kernels(*command);
   add_model(*command);
+  add_serving_benches(*command);
 }
 
 }  // namespace lowp::cli

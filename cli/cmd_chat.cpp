@@ -23,13 +23,14 @@ namespace {
 
 struct Options {
   GenerationOptions generation;
+  std::string chat_template, system;
   std::int64_t max_tokens = 256;
   bool no_history = false;
 };
 
 constexpr const char* kHelp =
     "/help   this list\n"
-    "/reset  start over with an empty text (also /clear)\n"
+    "/reset  start over (also /clear)\n"
     "/stats  speed and memory of the last answer\n"
     "/exit   leave (also /bye, /quit, Ctrl-D)\n"
     "A line that ends in \\ goes on in the next; lines between \"\"\" and \"\"\" are one message. Ctrl-C stops an "
@@ -125,11 +126,17 @@ Input::End read_message(Input& input, std::string& message) {
 class Chat {
  public:
   explicit Chat(const Options& options)
-      : options_(options), generator_(options.generation), input_(!options.no_history) {}
+      : options_(options),
+        template_(load_chat_template(options.generation.model, options.chat_template)),
+        generator_(options.generation),
+        input_(!options.no_history) {
+    if (!template_ && !options.system.empty())
+      fail(ErrorCode::usage, "--system: the model has no chat template; see --chat-template");
+    reset();
+  }
 
   void run() {
-    note("The model has {}: it continues your text.",
-         generator_.has_chat_template() ? "a chat template, which lowp does not apply yet" : "no chat template");
+    if (!template_) note("The model has no chat template: it continues your text.");
     if (input_.terminal()) note("/help lists the commands.");
     std::string message;
     for (;;) {
@@ -156,6 +163,12 @@ class Chat {
     fmt::print(stderr, "{}\n", fmt::format(format, std::forward<Args>(args)...));
   }
 
+  void reset() {
+    text_.clear();
+    messages_ = Json::array();
+    if (!options_.system.empty()) messages_.push_back({{"role", "system"}, {"content", options_.system}});
+  }
+
   void end() const {
     if (input_.terminal()) std::fputs("\n", stdout);
   }
@@ -166,8 +179,8 @@ class Chat {
     if (line == "/help") {
       std::fputs(kHelp, stderr);
     } else if (line == "/reset" || line == "/clear") {
-      text_.clear();
-      note("The text is empty again.");
+      reset();
+      note("Nothing was said yet.");
     } else if (line == "/stats") {
       stats();
     } else {
@@ -192,24 +205,56 @@ class Chat {
     note("memory   {} at most", human_bytes(static_cast<std::uint64_t>(usage.ru_maxrss) * 1024));
   }
 
-  // Continues the text with the message added to it; a failure is the message's, not the program's.
+  // A failure is the message's, not the program's.
   void answer(const std::string& message) try {
     check_text(message, "message");
+    template_ ? answer_message(message) : continue_text(message);
+  } catch (const Error& e) {
+    note("error: {}", e.what());
+  }
+
+  // What the model says to a prompt, shown as it comes.
+  std::string generate(std::vector<std::int32_t> prompt) {
+    std::string said;
+    const auto show = [&](std::string_view part) {
+      said += part;
+      std::fwrite(part.data(), 1, part.size(), stdout);
+      std::fflush(stdout);
+    };
+    last_ = generator_.run(std::move(prompt), options_.max_tokens, options_.generation.seed + turns_++, show);
+    std::fputs("\n", stdout);
+    std::fflush(stdout);
+    return said;
+  }
+
+  void answer_message(const std::string& message) {
+    Json messages = messages_;
+    messages.push_back({{"role", "user"}, {"content", message}});
+    const auto prompt = [&] { return template_->prompt({.messages = messages}, generator_.tokenizer()).ids; };
+    std::vector<std::int32_t> ids = prompt();
+    const std::size_t first = options_.system.empty() ? 0 : 1;
+    const auto fits = [&] {
+      return static_cast<std::int64_t>(ids.size()) + options_.max_tokens <= generator_.context();
+    };
+    for (bool said = false; !fits() && messages.size() > first + 2; ids = prompt()) {
+      if (!std::exchange(said, true))
+        note("(forgetting the first messages: the context has {} tokens)", generator_.context());
+      messages.erase(first);
+      messages.erase(first);
+    }
+    text_ = ids;
+    messages.push_back({{"role", "assistant"}, {"content", generate(std::move(ids))}});
+    messages_ = std::move(messages);
+  }
+
+  void continue_text(const std::string& message) {
     const auto added = generator_.tokenizer().encode(text_.empty() ? message : "\n" + message, text_.empty());
     std::vector<std::int32_t> text = text_;
     text.insert(text.end(), added.begin(), added.end());
     make_room(text, added.size());
-    const auto show = [](std::string_view part) {
-      std::fwrite(part.data(), 1, part.size(), stdout);
-      std::fflush(stdout);
-    };
-    last_ = generator_.run(text, options_.max_tokens, options_.generation.seed + turns_++, show);
-    std::fputs("\n", stdout);
-    std::fflush(stdout);
+    generate(text);
     text_ = std::move(text);
     text_.insert(text_.end(), last_.tokens.begin(), last_.tokens.end());
-  } catch (const Error& e) {
-    note("error: {}", e.what());
   }
 
   // Forgets the oldest of what came before the message if an answer would not fit.
@@ -222,8 +267,10 @@ class Chat {
   }
 
   Options options_;
+  std::optional<text::ChatTemplate> template_;
   Generator generator_;
   Input input_;
+  Json messages_;                   // so far, if there is a template
   std::vector<std::int32_t> text_;  // so far, of both
   Generated last_;
   std::uint64_t turns_ = 0;
@@ -233,14 +280,18 @@ class Chat {
 
 void add_chat(CLI::App& app) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("chat", "Talk to a model: it continues what you type");
+  CLI::App* command = app.add_subcommand("chat", "Talk to a model");
   add_generation_options(*command, options->generation);
   command->add_option("-n,--max-tokens", options->max_tokens, "most tokens of an answer")
       ->check(count())
       ->capture_default_str();
+  command->add_option("--chat-template", options->chat_template,
+                      "a file with a Jinja template in place of the model's, or plain");
+  command->add_option("--system", options->system, "what the model is told first");
   command->add_flag("--no-history", options->no_history, "do not read or write ~/.lowp_history");
   command->footer(
-      std::string("Sampling parameters that are not given come from generation_config.json, as for `lowp generate`. "
+      std::string("A model with a chat template answers; one without continues what you type.\n"
+                  "Sampling parameters that are not given come from generation_config.json, as for `lowp generate`. "
                   "The n-th answer\n"
                   "draws from seed + n. Answers go to standard output, everything else to standard error.\n\n") +
       kHelp +

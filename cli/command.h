@@ -20,5 +20,9 @@ void add_inspect(CLI::App& app);
 void add_quantize(CLI::App& app);
 void add_recipes(CLI::App& app);
 void add_report(CLI::App& app);
+void add_serve(CLI::App& app);
+
+/// `lowp bench serve`, `throughput` and `latency`.
+void add_serving_benches(CLI::App& bench);
 
 }  // namespace lowp::cli

@@ -5,12 +5,11 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <filesystem>
 
 #include "cli/output.h"
 #include "lowp/base/error.h"
 #include "lowp/base/utf8.h"
-#include "lowp/checkpoint/checkpoint.h"
+#include "lowp/text/stop_text.h"
 #include "lowp/text/stream_decoder.h"
 
 namespace lowp::cli {
@@ -19,8 +18,8 @@ namespace {
 volatile sig_atomic_t interrupted = 0;
 struct sigaction before;
 
-// The folder of the model, once the options that need no model make sense; "" for GGUF, which has everything in it.
-std::string checked_folder(const GenerationOptions& options) {
+// The options, once those that need no model make sense.
+const GenerationOptions& checked(const GenerationOptions& options) {
   check_device(options.load.device);
   for (const std::string& stop : options.stop) check_text(stop, "--stop");
   engine::Sampling given;
@@ -33,11 +32,7 @@ std::string checked_folder(const GenerationOptions& options) {
     std::replace(flag.begin(), flag.begin() + static_cast<std::ptrdiff_t>(bad->name.size()), '_', '-');
     fail(ErrorCode::usage, "--{}", flag);
   }
-  const std::string path = checkpoint::resolve_model(options.model);
-  if (std::filesystem::is_directory(path)) return path;
-  if (checkpoint::is_gguf(path)) return "";
-  const std::string folder = std::filesystem::path(path).parent_path().string();
-  return folder.empty() ? "." : folder;
+  return options;
 }
 
 engine::Sampling merged(const GenerationOptions& options, const engine::GenerationConfig& defaults) {
@@ -91,28 +86,9 @@ Interrupt::~Interrupt() { ::sigaction(SIGINT, &before, nullptr); }
 
 bool Interrupt::asked() { return interrupted != 0; }
 
-std::string StopText::push(std::string_view text) {
-  if (stopped_) return {};
-  held_ += text;
-  std::size_t end = std::string::npos, safe = held_.size();
-  for (const std::string& stop : stops_) {
-    end = std::min(end, held_.find(stop));
-    for (std::size_t n = std::min(stop.size() - 1, held_.size()); n > 0; --n)
-      if (held_.ends_with(std::string_view(stop).substr(0, n))) {
-        safe = std::min(safe, held_.size() - n);
-        break;
-      }
-  }
-  stopped_ = end != std::string::npos;
-  std::string shown = held_.substr(0, stopped_ ? end : safe);
-  held_.erase(0, stopped_ ? std::string::npos : safe);
-  return shown;
-}
-
 Generator::Generator(const GenerationOptions& options)
-    : options_(options),
-      folder_(checked_folder(options)),
-      defaults_(folder_.empty() ? engine::GenerationConfig{} : engine::read_generation_config(folder_)),
+    : options_(checked(options)),
+      defaults_(generation_config(options.model)),
       tokenizer_(load_tokenizer(options.model)),
       model_(options.model, load_options(options.load)),
       sampling_(merged(options, defaults_)),
@@ -121,14 +97,6 @@ Generator::Generator(const GenerationOptions& options)
   if (::isatty(STDERR_FILENO))
     fmt::print(stderr, "{}: {} on cpu, {} of weights, {} tokens of context\n", options.model, model_.recipe(),
                human_bytes(model_.weight_bytes()), context());
-}
-
-bool Generator::has_chat_template() const {
-  if (folder_.empty())
-    return checkpoint::Checkpoint(options_.model).companion("tokenizer_config.json")->contains("chat_template");
-  if (std::filesystem::exists(folder_ + "/chat_template.jinja")) return true;
-  const std::string path = folder_ + "/tokenizer_config.json";
-  return std::filesystem::exists(path) && read_json(path).contains("chat_template");
 }
 
 Generated Generator::run(std::vector<std::int32_t> prompt, std::int64_t max_tokens, std::uint64_t seed,
@@ -147,7 +115,7 @@ Generated Generator::run(std::vector<std::int32_t> prompt, std::int64_t max_toke
   const Interrupt interrupt;
   const Stopwatch watch;
   text::StreamDecoder decoder(tokenizer_, true);
-  StopText stop(options_.stop);
+  text::StopText stop(options_.stop);
   const auto pass = [&](const std::string& text) {
     if (const std::string shown = stop.push(text); !shown.empty()) show(shown);
   };

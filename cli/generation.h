@@ -43,22 +43,6 @@ class Interrupt {
   static bool asked();
 };
 
-/// Passes text on until a stop string is complete; what may be the beginning of one is held back.
-class StopText {
- public:
-  explicit StopText(std::vector<std::string> stops) : stops_(std::move(stops)) {}
-  /// What may be shown now.
-  std::string push(std::string_view text);
-  /// At the end: what was held back.
-  std::string flush() { return std::exchange(held_, {}); }
-  bool stopped() const { return stopped_; }
-
- private:
-  std::vector<std::string> stops_;
-  std::string held_;
-  bool stopped_ = false;
-};
-
 struct Generated {
   std::int64_t prompt_tokens = 0;
   std::vector<std::int32_t> tokens;
@@ -74,7 +58,6 @@ class Generator {
   models::Model& model() { return model_; }
   const text::Tokenizer& tokenizer() const { return tokenizer_; }
   std::int64_t context() const { return engine_.context(); }
-  bool has_chat_template() const;
 
   /// Continues a prompt; `show` gets the text as it comes, whole characters at a time. Ctrl-C ends it (see Interrupt).
   /// Throws Error for a prompt that is too long and for a model whose logits are not numbers.
@@ -83,7 +66,6 @@ class Generator {
 
  private:
   GenerationOptions options_;
-  std::string folder_;
   engine::GenerationConfig defaults_;
   text::Tokenizer tokenizer_;
   models::Model model_;

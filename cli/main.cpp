@@ -53,6 +53,7 @@ int main(int argc, char** argv) {
   lowp::cli::add_eval(app);
   lowp::cli::add_generate(app);
   lowp::cli::add_chat(app);
+  lowp::cli::add_serve(app);
   lowp::cli::add_report(app);
   lowp::cli::add_cast(app);
   lowp::cli::add_bench(app);

@@ -63,6 +63,67 @@ std::string read_prose(const std::string& path) {
   return text;
 }
 
+std::string model_folder(const std::string& model) {
+  const std::string path = checkpoint::resolve_model(model);
+  if (fs::is_directory(path)) return path;
+  if (checkpoint::is_gguf(path)) return "";
+  const std::string folder = fs::path(path).parent_path().string();
+  return folder.empty() ? "." : folder;
+}
+
+engine::GenerationConfig generation_config(const std::string& model) {
+  const std::string folder = model_folder(model);
+  return folder.empty() ? engine::GenerationConfig{} : engine::read_generation_config(folder);
+}
+
+Json read_tokenizer_config(const std::string& model) {
+  const std::string folder = model_folder(model);
+  if (folder.empty()) return *checkpoint::Checkpoint(model).companion("tokenizer_config.json");
+  const std::string path = folder + "/tokenizer_config.json";
+  return fs::exists(path) ? read_json(path) : Json(nullptr);
+}
+
+Json special_tokens(const Json& tokenizer_config) {
+  Json tokens = Json::object();
+  if (!tokenizer_config.is_object()) return tokens;
+  for (const char* key : {"bos_token", "eos_token", "pad_token", "unk_token"}) {
+    if (!tokenizer_config.contains(key)) continue;
+    const Json& value = tokenizer_config[key];
+    const Json& text = value.is_object() && value.contains("content") ? value["content"] : value;
+    if (text.is_string()) tokens[key] = text;
+  }
+  return tokens;
+}
+
+std::optional<text::ChatTemplate> load_chat_template(const std::string& model, const std::string& given) {
+  if (given == "plain") return text::ChatTemplate::plain();
+  const Json config = read_tokenizer_config(model);
+  const Json variables = special_tokens(config);
+  const std::string folder = model_folder(model), own = folder + "/chat_template.jinja";
+  const auto read = [&](const std::string& path) {
+    try {
+      return text::ChatTemplate(read_text(path), variables);
+    } catch (const Error& e) {
+      if (e.code() == ErrorCode::io) throw;
+      throw Error(e.code(), fmt::format("{}: {}", path, e.what()));
+    }
+  };
+  if (!given.empty()) return read(given);
+  if (!folder.empty() && fs::exists(own)) return read(own);
+  if (!config.is_object() || !config.contains("chat_template")) return std::nullopt;
+  // One template, or a list of named ones.
+  const Json& found = config["chat_template"];
+  const Json* source = found.is_string() ? &found : nullptr;
+  if (found.is_array())
+    for (const Json& named : found)
+      if (named.is_object() && named.contains("template") && named.contains("name") && named["name"] == "default")
+        source = &named["template"];
+  if (!source || !source->is_string())
+    fail(ErrorCode::bad_input, "{}: chat_template in tokenizer_config.json is neither a text nor a list with a default",
+         model);
+  return text::ChatTemplate(source->get<std::string>(), variables);
+}
+
 text::Tokenizer load_tokenizer(const std::string& model) {
   fs::path path = checkpoint::resolve_model(model);
   if (!fs::is_directory(path) && checkpoint::is_gguf(path.string()))

@@ -2,9 +2,13 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <optional>
 #include <string>
 
+#include "lowp/base/json.h"
+#include "lowp/engine/generation_config.h"
 #include "lowp/models/model.h"
+#include "lowp/text/chat_template.h"
 #include "lowp/text/tokenizer.h"
 
 namespace lowp::cli {
@@ -26,6 +30,15 @@ void check_device(const std::string& device);
 /// A text for a model to read. Throws Error naming the file if it cannot be read, is empty or is not UTF-8.
 std::string read_prose(const std::string& path);
 
+/// The folder that MODEL is in; "" for GGUF, which has everything in it. Throws Error.
+std::string model_folder(const std::string& model);
+/// Its generation_config.json, and its tokenizer_config.json (null if it has none). Throws Error.
+engine::GenerationConfig generation_config(const std::string& model);
+Json read_tokenizer_config(const std::string& model);
+/// The texts of bos_token, eos_token and so on in a tokenizer_config.json.
+Json special_tokens(const Json& tokenizer_config);
+/// The chat template in the file `given`, or "plain", or if that is empty the model's own, if it has one. Throws Error.
+std::optional<text::ChatTemplate> load_chat_template(const std::string& model, const std::string& given);
 /// tokenizer.json of MODEL. Throws Error.
 text::Tokenizer load_tokenizer(const std::string& model);
 

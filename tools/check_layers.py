@@ -18,9 +18,10 @@ QUANT = sorted({*OPS, *CHECKPOINT, "quant"})
 TEXT = BASE + ["text"]
 MODELS = sorted({*OPS, *CHECKPOINT, "models"})
 ENGINE = MODELS + ["engine"]
+SERVER = sorted({*ENGINE, *TEXT, "server"})
 EVAL = sorted({*ENGINE, *TEXT, "eval"})
 REPORT = sorted({*QUANT, *EVAL, "report"})
-PUBLIC = REPORT
+PUBLIC = sorted({*REPORT, *SERVER})
 BENCH = PUBLIC + ["bench"]
 LAYERS = {
     "lowp/base": BASE,
@@ -33,6 +34,7 @@ LAYERS = {
     "lowp/text": TEXT,
     "lowp/models": MODELS,
     "lowp/engine": ENGINE,
+    "lowp/server": SERVER,
     "lowp/eval": EVAL,
     "lowp/report": REPORT,
     "bench": BENCH,
@@ -47,6 +49,8 @@ SINGLE = {
     r"\bgetenv\b": ["lowp/base/env.cpp"],
     r"#include <nlohmann": ["lowp/base/json.h"],
     r"#include <pcre2": ["lowp/base/match.cpp", "lowp/text/regex.cpp"],
+    r"#include <boost": ["lowp/server/http.cpp", "lowp/server/http_client.cpp"],
+    r"#include <prometheus": ["lowp/server/metrics.cpp"],
     r"#include <utf8proc": ["lowp/text/normalizer.cpp"],
 }
 

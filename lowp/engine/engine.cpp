@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <exception>
+#include <limits>
 #include <new>
 
+#include "lowp/base/bits.h"
 #include "lowp/base/error.h"
 
 namespace lowp::engine {
@@ -14,13 +16,24 @@ struct Engine::Sequence {
   std::size_t prompt = 0;            // tokens of the prompt
   std::int64_t max_new = 0;
   std::vector<std::int32_t> stop_ids;
-  std::optional<models::Cache> cache;  // from its first step on
-  std::vector<Score> scores;           // of the prompt, so far
+  std::optional<models::Cache> cache;  // once begun, or while it might in this step
+  PrefixCache::Path prefix;            // of the pages in the cache
+  bool begun = false;
+  std::vector<Score> scores;  // of the prompt, so far
+  bool scored = false;        // they were told
   std::uint64_t waits_since = 0;
   bool finished = false;
 
   std::int64_t seen() const { return cache ? cache->length() : 0; }
-  std::int64_t pending() const { return static_cast<std::int64_t>(tokens.size()) - seen(); }
+  // Tokens that the model must see. If nothing follows the last one it is only scored.
+  std::int64_t known() const { return static_cast<std::int64_t>(tokens.size()) - (max_new == 0 ? 1 : 0); }
+  std::int64_t pending() const { return known() - seen(); }
+  bool generating() const { return begun && tokens.size() > prompt && pending() == 1; }
+  void forget() {
+    prefix = {};
+    cache.reset();
+    begun = false;
+  }
   std::span<const std::int32_t> output() const { return std::span(tokens).subspan(prompt); }
 };
 
@@ -32,7 +45,7 @@ struct Engine::Work {
   std::vector<Score> scores = {};      // of the prompt tokens that follow those of this step
   std::string error = {};
 
-  bool complete() const { return first + tokens == static_cast<std::int64_t>(sequence->tokens.size()); }
+  bool complete() const { return first + tokens == sequence->known(); }
   bool samples() const { return complete() && sequence->max_new > 0; }
 };
 
@@ -78,7 +91,12 @@ std::vector<std::pair<std::string_view, std::uint64_t>> Metrics::fields() const 
           {"finished_stop", finished_stop},
           {"finished_length", finished_length},
           {"finished_cancelled", finished_cancelled},
-          {"finished_error", finished_error}};
+          {"finished_error", finished_error},
+          {"kv_pages", kv_pages},
+          {"kv_pages_used", kv_pages_used},
+          {"preemptions", preemptions},
+          {"prefix_queries", prefix_queries},
+          {"prefix_hits", prefix_hits}};
 }
 
 Engine::Engine(models::Model& model, EngineOptions options) : model_(model), options_(std::move(options)) {
@@ -86,17 +104,18 @@ Engine::Engine(models::Model& model, EngineOptions options) : model_(model), opt
   const std::int64_t most = config.max_position_embeddings;
   if (options_.context < 0 || options_.context > most)
     fail(ErrorCode::usage, "a context of {} tokens: the model has {}", options_.context, most);
-  if (options_.context == 0) options_.context = most;
+  const std::int64_t fits = options_.kv_pages > 0 ? options_.kv_pages * models::kPageTokens : most;
+  if (options_.context > fits)
+    fail(ErrorCode::usage, "a context of {} tokens: {} pages have room for {}", options_.context, options_.kv_pages,
+         fits);
+  if (options_.context == 0) options_.context = std::min(most, fits);
   if (options_.vocab_limit <= 0 || options_.vocab_limit > config.vocab_size) options_.vocab_limit = config.vocab_size;
   options_.eos_ids.insert(options_.eos_ids.end(), config.eos_ids.begin(), config.eos_ids.end());
 }
 
 Engine::~Engine() = default;
 
-Admit Engine::admit(const Request& r) const {
-  const auto same_id = [&](const auto& sequence) { return sequence->request.id == r.id; };
-  if (std::any_of(sequences_.begin(), sequences_.end(), same_id))
-    return refuse("id", fmt::format("{} is in use", r.id));
+Admit Engine::check(const Request& r) const {
   if (r.prompt.empty()) return refuse("prompt", "is empty");
   for (const std::int32_t id : r.prompt)
     if (id < 0 || id >= model_.config().vocab_size)
@@ -109,21 +128,30 @@ Admit Engine::admit(const Request& r) const {
   if (r.logprobs.value_or(0) < 0) return refuse("logprobs", fmt::format("expected a count, found {}", *r.logprobs));
   if (r.prompt_logprobs.value_or(0) < 0)
     return refuse("prompt_logprobs", fmt::format("expected a count, found {}", *r.prompt_logprobs));
-  if (const auto bad = check(r.sampling))
+  if (const auto bad = engine::check(r.sampling))
     return {.status = Admit::Status::bad_parameter, .parameter = bad->name, .message = bad->message};
 
   const auto length = static_cast<std::int64_t>(r.prompt.size());
-  if (length + (r.max_new_tokens > 0) > options_.context)
+  if (length + (r.max_new_tokens > 0 ? 1 : -1) > options_.context)
     return {.status = Admit::Status::too_long,
             .parameter = "prompt",
             .message = fmt::format("the prompt has {} tokens and the context {}{}", length, options_.context,
                                    length == options_.context ? ": no room for another" : ""),
             .prompt_tokens = length,
             .context = options_.context};
-  const auto waiting = std::count_if(sequences_.begin(), sequences_.end(), [](const auto& s) { return !s->cache; });
+  return {.prompt_tokens = length, .context = options_.context};
+}
+
+Admit Engine::admit(const Request& r) const {
+  const auto same_id = [&](const auto& sequence) { return sequence->request.id == r.id; };
+  if (std::any_of(sequences_.begin(), sequences_.end(), same_id))
+    return refuse("id", fmt::format("{} is in use", r.id));
+  const Admit answer = check(r);
+  if (!answer) return answer;
+  const auto waiting = std::count_if(sequences_.begin(), sequences_.end(), [](const auto& s) { return !s->begun; });
   if (static_cast<std::size_t>(waiting) >= options_.max_waiting)
     return {.status = Admit::Status::queue_full, .message = fmt::format("{} requests are waiting already", waiting)};
-  return {.prompt_tokens = length, .context = options_.context};
+  return answer;
 }
 
 Admit Engine::submit(Request request) {
@@ -132,7 +160,9 @@ Admit Engine::submit(Request request) {
   auto sequence = std::make_unique<Sequence>();
   sequence->tokens = std::exchange(request.prompt, {});
   sequence->prompt = sequence->tokens.size();
-  sequence->max_new = std::min(request.max_new_tokens, options_.context - static_cast<std::int64_t>(sequence->prompt));
+  if (request.max_new_tokens > 0)
+    sequence->max_new =
+        std::min(request.max_new_tokens, options_.context - static_cast<std::int64_t>(sequence->prompt));
   sequence->stop_ids = request.stop_ids;
   if (!request.ignore_eos)
     sequence->stop_ids.insert(sequence->stop_ids.end(), options_.eos_ids.begin(), options_.eos_ids.end());
@@ -154,22 +184,95 @@ bool Engine::cancel(std::uint64_t id) {
 std::vector<Event> Engine::step(const Budget& budget) {
   std::vector<Event> events = std::exchange(told_, {});
   ++counts_.steps;
-  std::vector<Progress> progress;
-  for (const auto& s : sequences_)
-    progress.push_back({.pending = s->pending(),
-                        .begun = s->cache.has_value(),
-                        .generating = s->tokens.size() > s->prompt,
-                        .waits_since = s->waits_since});
-  std::vector<Work> works;
-  for (const Slice& slice : schedule(progress, budget)) {
-    Sequence& sequence = *sequences_[slice.sequence];
-    sequence.waits_since = counts_.steps;
-    works.push_back({.sequence = &sequence, .first = sequence.seen(), .tokens = slice.tokens});
-  }
+  std::vector<Work> works = plan(budget, events);
+  make_room(works);
   forward(works);
   for (Work& work : works) advance(work, events);
   std::erase_if(sequences_, [](const auto& s) { return s->finished; });
   return events;
+}
+
+std::vector<Engine::Work> Engine::plan(const Budget& budget, std::vector<Event>& events) {
+  std::vector<Work> works;
+  for (auto at = sequences_.begin(); at != sequences_.end();) {  // a prompt of one token may have nothing to run
+    Sequence& s = **at;
+    if (s.known() > 0) {
+      ++at;
+      continue;
+    }
+    tell(events, s.request.id, Began{});
+    if (s.request.prompt_logprobs) tell(events, s.request.id, PromptScores{});
+    finish(s, {.reason = FinishReason::length}, events);
+    at = sequences_.erase(at);
+  }
+  find_prefixes(budget);
+  const auto ask = [&] {
+    std::vector<Progress> progress;
+    for (const auto& s : sequences_)
+      progress.push_back({.pending = s->pending(),
+                          .begun = s->begun,
+                          .generating = s->generating(),
+                          .waits_since = s->waits_since,
+                          .seen = s->seen(),
+                          .pages = s->cache ? static_cast<std::int64_t>(s->cache->pages().size()) : 0});
+    return schedule(progress, budget, {.page_tokens = models::kPageTokens, .free_pages = free_pages()});
+  };
+  Plan plan = ask();
+  for (; plan.preempt; plan = ask()) {
+    Sequence& sequence = *sequences_[*plan.preempt];
+    sequence.forget();
+    ++counts_.preemptions;
+    tell(events, sequence.request.id, Preempted{});
+  }
+  for (const Slice& slice : plan.slices) {
+    Sequence& sequence = *sequences_[slice.sequence];
+    sequence.waits_since = counts_.steps;
+    if (!std::exchange(sequence.begun, true)) {
+      const auto found = static_cast<std::int64_t>(sequence.prefix.pages()) * models::kPageTokens;
+      counts_.prefix_queries += options_.prefix_cache ? static_cast<std::uint64_t>(sequence.known()) : 0;
+      counts_.prefix_hits += static_cast<std::uint64_t>(found);
+      tell(events, sequence.request.id, Began{std::min(found, static_cast<std::int64_t>(sequence.prompt))});
+    }
+    if (!sequence.cache) sequence.cache.emplace(model_);
+    works.push_back({.sequence = &sequence, .first = sequence.seen(), .tokens = slice.tokens});
+  }
+  for (const auto& s : sequences_)
+    if (!s->begun) s->forget();
+  return works;
+}
+
+// For those that may begin in this step, so that the plan knows how little they have left to run.
+void Engine::find_prefixes(const Budget& budget) {
+  if (!options_.prefix_cache) return;
+  std::int64_t begun = std::count_if(sequences_.begin(), sequences_.end(), [](const auto& s) { return s->begun; });
+  std::int64_t tokens = 0;
+  for (const auto& s : sequences_) {
+    if (s->begun || s->known() == 0) continue;
+    if (begun >= budget.sequences || tokens >= budget.tokens) break;
+    ++begun;
+    s->cache.emplace(model_);
+    // The last token must run for its logits, and all do where the prompt's scores are still wanted.
+    const bool all = s->request.prompt_logprobs && !s->scored;
+    const auto most = all ? 0 : static_cast<std::size_t>((s->known() - 1) / models::kPageTokens);
+    s->prefix = prefixes_.find(s->request.prefix_salt, s->tokens, most, *s->cache);
+    tokens += s->pending();
+  }
+}
+
+std::int64_t Engine::free_pages() const {
+  if (options_.kv_pages == 0) return std::numeric_limits<std::int64_t>::max();
+  return options_.kv_pages - static_cast<std::int64_t>(model_.kv_pool()->used()) +
+         static_cast<std::int64_t>(prefixes_.unused());
+}
+
+// Lets pages of the prefix cache go where the step takes more than there are.
+void Engine::make_room(std::span<const Work> works) {
+  if (options_.kv_pages == 0) return;
+  std::int64_t needed = static_cast<std::int64_t>(model_.kv_pool()->used()) - options_.kv_pages;
+  for (const Work& work : works)
+    needed += ceil_div(work.first + work.tokens, models::kPageTokens) -
+              static_cast<std::int64_t>(work.sequence->cache->pages().size());
+  if (needed > 0) prefixes_.evict(static_cast<std::size_t>(needed));
 }
 
 // Together; if that fails, each alone, to find whose fault it is.
@@ -190,7 +293,6 @@ void Engine::run(std::span<Work> works) {
   std::vector<models::Chunk> batch;
   for (Work& work : works) {
     Sequence& sequence = *work.sequence;
-    if (!sequence.cache) sequence.cache.emplace(model_);
     sequence.cache->truncate(work.first);  // of what a failed attempt left behind
     batch.push_back({std::span(sequence.tokens)
                          .subspan(static_cast<std::size_t>(work.first), static_cast<std::size_t>(work.tokens)),
@@ -221,7 +323,7 @@ void Engine::run(std::span<Work> works) {
 std::vector<Score> Engine::prompt_scores(const Work& work, std::span<const float> hidden) const {
   const Sequence& sequence = *work.sequence;
   std::vector<Score> scores;
-  if (!sequence.request.prompt_logprobs) return scores;
+  if (!sequence.request.prompt_logprobs || sequence.scored) return scores;
   constexpr std::int64_t kRows = 32;  // whose logits are in memory at a time
   const auto width = static_cast<std::size_t>(model_.config().hidden_size),
              vocab = static_cast<std::size_t>(model_.config().vocab_size);
@@ -244,9 +346,14 @@ void Engine::advance(Work& work, std::vector<Event>& events) {
   if (!work.error.empty()) return finish(sequence, {.reason = FinishReason::error, .message = work.error}, events);
   const auto prompt = static_cast<std::int64_t>(sequence.prompt);
   counts_.prompt_tokens += static_cast<std::uint64_t>(std::clamp(prompt - work.first, std::int64_t{0}, work.tokens));
-  std::move(work.scores.begin(), work.scores.end(), std::back_inserter(sequence.scores));
+  // Some are there already if the sequence was preempted in its prompt.
+  for (std::size_t i = 0; i < work.scores.size(); ++i)
+    if (sequence.scores.size() == static_cast<std::size_t>(work.first) + i)
+      sequence.scores.push_back(std::move(work.scores[i]));
+  if (options_.prefix_cache)
+    prefixes_.extend(sequence.prefix, sequence.request.prefix_salt, sequence.tokens, *sequence.cache);
   if (!work.complete()) return;
-  if (sequence.request.prompt_logprobs && work.first < prompt)
+  if (sequence.request.prompt_logprobs && !std::exchange(sequence.scored, true))
     tell(events, sequence.request.id, PromptScores{std::move(sequence.scores)});
   if (sequence.max_new == 0) return finish(sequence, {.reason = FinishReason::length}, events);
   try {
@@ -287,6 +394,7 @@ void Engine::choose(Work& work, std::vector<Event>& events) {
 
 void Engine::finish(Sequence& sequence, Finished how, std::vector<Event>& events) {
   sequence.finished = true;
+  sequence.forget();
   ++(how.reason == FinishReason::stop        ? counts_.finished_stop
      : how.reason == FinishReason::length    ? counts_.finished_length
      : how.reason == FinishReason::cancelled ? counts_.finished_cancelled
@@ -297,9 +405,11 @@ void Engine::finish(Sequence& sequence, Finished how, std::vector<Event>& events
 Metrics Engine::metrics() const {
   Metrics now = counts_;
   for (const auto& s : sequences_) {
-    ++(s->cache ? now.running : now.waiting);
+    ++(s->begun ? now.running : now.waiting);
     now.cached_tokens += static_cast<std::uint64_t>(s->seen());
   }
+  now.kv_pages = static_cast<std::uint64_t>(options_.kv_pages);
+  now.kv_pages_used = model_.kv_pool()->used() - prefixes_.unused();
   return now;
 }
 

@@ -61,8 +61,8 @@ void note(const std::vector<Event>& events, Results& results) {
     } else if (const auto* scores = std::get_if<PromptScores>(&event.what)) {
       EXPECT_TRUE(result.tokens.empty() && result.prompt_logprobs.empty());
       for (const Score& s : scores->scores) result.prompt_logprobs.push_back(s.logprob);
-    } else {
-      result.end = std::get<Finished>(event.what);
+    } else if (const auto* end = std::get_if<Finished>(&event.what)) {
+      result.end = *end;
     }
   }
 }
@@ -343,7 +343,104 @@ TEST(Engine, MetricsCount) {
   EXPECT_EQ(m.prompt_tokens, 30u);
   EXPECT_EQ(m.generated_tokens, 6u);
   EXPECT_EQ(m.finished_length, 3u);
-  EXPECT_EQ(m.fields().size(), 10u);
+  EXPECT_EQ(m.fields().size(), 15u);
+}
+
+TEST(Engine, LittleMemoryChangesNothing) {
+  std::vector<Request> requests;
+  for (std::uint64_t id = 1; id <= 8; ++id) {
+    requests.push_back(request(id, 20 + 30 * id, 120));
+    requests.back().sampling.temperature = id % 2 ? 0.8 : 0;
+    if (id > 4) requests.back().prompt_logprobs = 1;
+  }
+  Results expected;
+  for (const Request& r : requests) expected[r.id] = alone(r);
+  for (const bool prefix_cache : {false, true}) {
+    Engine engine(model(), {.kv_pages = 9, .prefix_cache = prefix_cache});
+    EXPECT_EQ(engine.context(), 9 * 64);
+    for (const Request& r : requests) ASSERT_TRUE(engine.submit(r));
+    const Results together = drain(engine, {.tokens = 100});
+    for (const Request& r : requests) EXPECT_TRUE(together.at(r.id) == expected.at(r.id)) << "request " << r.id;
+    EXPECT_GT(engine.metrics().preemptions, 0u);
+    EXPECT_EQ(engine.metrics().kv_pages_used, 0u);
+  }
+  EXPECT_EQ(model().kv_pool()->used(), 0u);
+  EXPECT_THROW(Engine(model(), {.context = 577, .kv_pages = 9}), Error);
+}
+
+TEST(Engine, PrefixesAreFoundAndChangeNothing) {
+  Request first = request(1, 300, 40);
+  first.sampling.temperature = 0;
+  const Result expected = alone(first);
+  Engine engine(model(), {.kv_pages = 100, .prefix_cache = true});
+  ASSERT_TRUE(engine.submit(first));
+  drain(engine);
+  ASSERT_TRUE(engine.submit(first));
+  EXPECT_TRUE(drain(engine).at(1) == expected);
+  EXPECT_EQ(engine.metrics().prefix_hits, 256u);
+
+  Request more = first;  // its prompt goes on where the first one's answer did
+  more.id = 2;
+  more.prompt.insert(more.prompt.end(), expected.tokens.begin(), expected.tokens.end());
+  const Result alone_more = alone(more);
+  ASSERT_TRUE(engine.submit(more));
+  EXPECT_TRUE(drain(engine).at(2) == alone_more);
+  EXPECT_EQ(engine.metrics().prefix_hits, 256u + 320u);
+
+  Request salted = first;
+  salted.prefix_salt = "another user";
+  ASSERT_TRUE(engine.submit(salted));
+  EXPECT_TRUE(drain(engine).at(1) == expected);
+  EXPECT_EQ(engine.metrics().prefix_hits, 256u + 320u);
+
+  Request scored = first;  // needs every position
+  scored.prompt_logprobs = 0;
+  const Result with_scores = alone(scored);
+  ASSERT_TRUE(engine.submit(scored));
+  EXPECT_TRUE(drain(engine).at(1) == with_scores);
+
+  for (std::uint64_t id = 3; id < 40; ++id) ASSERT_TRUE(engine.submit(request(id, 500, 2)));  // push them out
+  drain(engine);
+  EXPECT_LE(model().kv_pool()->used(), 100u);
+  const std::uint64_t hits = engine.metrics().prefix_hits;
+  ASSERT_TRUE(engine.submit(first));
+  EXPECT_TRUE(drain(engine).at(1) == expected);
+  EXPECT_EQ(engine.metrics().prefix_hits, hits);
+}
+
+TEST(Engine, SharedPrefixesBeginTogether) {
+  Engine engine(model(), {.prefix_cache = true});
+  Request r = request(1, 400, 30);
+  ASSERT_TRUE(engine.submit(r));
+  Results results;
+  for (int i = 0; i < 3; ++i) note(engine.step(), results);
+  for (std::uint64_t id = 2; id < 10; ++id) {
+    r.id = id;
+    ASSERT_TRUE(engine.submit(r));
+  }
+  note(engine.step(), results);  // what is left of their prompts fits one step
+  EXPECT_EQ(engine.metrics().running, 9u);
+  while (!engine.idle()) note(engine.step(), results);
+  for (std::uint64_t id = 2; id < 10; ++id) EXPECT_TRUE(results.at(id) == results.at(1)) << id;
+}
+
+TEST(Engine, APromptOneLongerThanTheContextIsOnlyScored) {
+  Engine engine(model(), {.context = 100});
+  Request r = request(1, 101, 0);
+  r.prompt_logprobs = 0;
+  ASSERT_TRUE(engine.submit(r));
+  const Result scored = drain(engine).at(1);
+  EXPECT_EQ(scored.prompt_logprobs.size(), 100u);
+  EXPECT_EQ(scored.end->reason, FinishReason::length);
+  r.prompt.resize(102, 1);
+  EXPECT_EQ(engine.submit(r).status, Admit::Status::too_long);
+  r.prompt.resize(101);
+  r.max_new_tokens = 1;
+  EXPECT_EQ(engine.submit(r).status, Admit::Status::too_long);
+  r.prompt = {5};
+  r.max_new_tokens = 0;
+  ASSERT_TRUE(engine.submit(r));
+  EXPECT_EQ(drain(engine).at(1).end->reason, FinishReason::length);
 }
 
 }  // namespace

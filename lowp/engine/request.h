@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -44,6 +45,7 @@ struct Request {
   std::optional<int> logprobs = {};         // score each new token, and list that many of the likeliest
   std::optional<int> prompt_logprobs = {};  // the same for the prompt, from its second token on
   std::shared_ptr<TokenMask> mask = {};
+  std::string prefix_salt = {};  // finds in the prefix cache only what came with the same salt
 };
 
 }  // namespace lowp::engine

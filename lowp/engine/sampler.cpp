@@ -18,6 +18,37 @@ std::size_t limited(std::size_t count, std::int64_t vocab_limit) {
   return vocab_limit > 0 ? std::min(count, static_cast<std::size_t>(vocab_limit)) : count;
 }
 
+// The largest value and where it stands first; NaN if any is. In lanes, so that the compiler uses vectors, and in
+// blocks, so that only the block that has it is searched.
+struct Largest {
+  float value = kNever;
+  std::size_t at = 0;
+};
+
+Largest largest(std::span<const float> values) {
+  constexpr std::size_t kLanes = 16, kBlock = 1024;
+  Largest best;
+  for (std::size_t begin = 0; begin < values.size(); begin += kBlock) {
+    const std::span<const float> block = values.subspan(begin, std::min(kBlock, values.size() - begin));
+    float most[kLanes];
+    int nan[kLanes] = {};
+    std::fill(std::begin(most), std::end(most), kNever);
+    const auto take = [&](std::size_t lane, float x) {
+      most[lane] = x > most[lane] ? x : most[lane];
+      nan[lane] |= x != x;
+    };
+    std::size_t i = 0;
+    for (; i + kLanes <= block.size(); i += kLanes)
+      for (std::size_t lane = 0; lane < kLanes; ++lane) take(lane, block[i + lane]);
+    for (; i < block.size(); ++i) take(i % kLanes, block[i]);
+    if (std::any_of(std::begin(nan), std::end(nan), [](int n) { return n != 0; })) return {std::nanf(""), begin};
+    const float top = *std::max_element(std::begin(most), std::end(most));
+    if (top > best.value)
+      best = {top, begin + static_cast<std::size_t>(std::find(block.begin(), block.end(), top) - block.begin())};
+  }
+  return best;
+}
+
 // Ids of text that is not the model's (a prompt with a higher id than the logits have) are skipped.
 template <typename Visit>
 void for_ids(std::span<const std::int32_t> ids, std::size_t count, Visit visit) {
@@ -138,20 +169,25 @@ std::optional<BadParameter> check(const Sampling& s) {
 }
 
 Sample sample(std::span<const float> raw, const Sampling& s, const History& history) {
-  std::vector<float> logits(raw.begin(),
-                            raw.begin() + static_cast<std::ptrdiff_t>(limited(raw.size(), history.vocab_limit)));
-  if (std::any_of(logits.begin(), logits.end(), [](float x) { return std::isnan(x); }))
-    return {.error = "the model's logits are NaN"};
-  penalize(logits, s, history);
-  for (const auto& [id, bias] : s.logit_bias)
-    if (id >= 0 && static_cast<std::size_t>(id) < logits.size())
-      logits[static_cast<std::size_t>(id)] += static_cast<float>(bias);
-  mask(logits, history);
-  const auto largest = std::max_element(logits.begin(), logits.end());
-  if (largest == logits.end() || *largest == kNever) return {.error = "no token may come next"};
-  if (*largest == -kNever) return {.error = "a logit is infinite"};
-  if (s.temperature == 0) return {.token = static_cast<std::int32_t>(largest - logits.begin())};
-  return {.token = draw(candidates(logits, *largest, s), uniform(s.seed, history.output.size()))};
+  std::span<const float> logits = raw.first(limited(raw.size(), history.vocab_limit));
+  Largest top = largest(logits);
+  if (std::isnan(top.value)) return {.error = "the model's logits are NaN"};
+  std::vector<float> changed;
+  if (s.repetition_penalty != 1 || s.frequency_penalty != 0 || s.presence_penalty != 0 || !s.logit_bias.empty() ||
+      !history.forbidden.empty() || !history.allowed.empty()) {
+    changed.assign(logits.begin(), logits.end());
+    penalize(changed, s, history);
+    for (const auto& [id, bias] : s.logit_bias)
+      if (id >= 0 && static_cast<std::size_t>(id) < changed.size())
+        changed[static_cast<std::size_t>(id)] += static_cast<float>(bias);
+    mask(changed, history);
+    logits = changed;
+    top = largest(logits);
+  }
+  if (logits.empty() || top.value == kNever) return {.error = "no token may come next"};
+  if (top.value == -kNever) return {.error = "a logit is infinite"};
+  if (s.temperature == 0) return {.token = static_cast<std::int32_t>(top.at)};
+  return {.token = draw(candidates(logits, top.value, s), uniform(s.seed, history.output.size()))};
 }
 
 Score score(std::span<const float> logits, std::int32_t token, int top, std::int64_t vocab_limit) {

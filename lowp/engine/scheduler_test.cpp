@@ -10,40 +10,42 @@
 namespace lowp::engine {
 namespace {
 
-std::vector<std::pair<std::size_t, std::int64_t>> plan(const std::vector<Progress>& sequences, const Budget& budget) {
-  std::vector<std::pair<std::size_t, std::int64_t>> out;
-  for (const Slice& s : schedule(sequences, budget)) out.emplace_back(s.sequence, s.tokens);
+using Slices = std::vector<std::pair<std::size_t, std::int64_t>>;
+
+Slices plan(const std::vector<Progress>& sequences, const Budget& budget) {
+  Slices out;
+  for (const Slice& s : schedule(sequences, budget).slices) out.emplace_back(s.sequence, s.tokens);
   return out;
 }
 
-using Plan = std::vector<std::pair<std::size_t, std::int64_t>>;
 constexpr Progress kGenerating{.pending = 1, .begun = true, .generating = true};
 
 TEST(Schedule, CutsPromptsInOrderOfArrival) {
-  EXPECT_EQ(plan({{.pending = 700}}, {.tokens = 512}), (Plan{{0, 512}}));
-  EXPECT_EQ(plan({{.pending = 300}, {.pending = 300}, {.pending = 300}}, {.tokens = 512}), (Plan{{0, 300}, {1, 212}}));
-  EXPECT_EQ(plan({{.pending = 3}, kGenerating}, {.tokens = 2}), (Plan{{0, 1}, {1, 1}}));
-  EXPECT_EQ(plan({kGenerating, {.pending = 300}, kGenerating}, {.tokens = 100}), (Plan{{0, 1}, {1, 98}, {2, 1}}));
+  EXPECT_EQ(plan({{.pending = 700}}, {.tokens = 512}), (Slices{{0, 512}}));
+  EXPECT_EQ(plan({{.pending = 300}, {.pending = 300}, {.pending = 300}}, {.tokens = 512}),
+            (Slices{{0, 300}, {1, 212}}));
+  EXPECT_EQ(plan({{.pending = 3}, kGenerating}, {.tokens = 2}), (Slices{{0, 1}, {1, 1}}));
+  EXPECT_EQ(plan({kGenerating, {.pending = 300}, kGenerating}, {.tokens = 100}), (Slices{{0, 1}, {1, 98}, {2, 1}}));
 }
 
 TEST(Schedule, ServesWhoWaitsLongest) {
   Progress a = kGenerating, b = kGenerating, c = kGenerating;
   a.waits_since = 5, b.waits_since = 3, c.waits_since = 4;
-  EXPECT_EQ(plan({a, b, c}, {.tokens = 1}), (Plan{{1, 1}}));
-  EXPECT_EQ(plan({a, b, c}, {.tokens = 2}), (Plan{{1, 1}, {2, 1}}));
+  EXPECT_EQ(plan({a, b, c}, {.tokens = 1}), (Slices{{1, 1}}));
+  EXPECT_EQ(plan({a, b, c}, {.tokens = 2}), (Slices{{1, 1}, {2, 1}}));
 }
 
 TEST(Schedule, BeginsNoMoreThanTheBudgetSays) {
   const Progress fresh{.pending = 4}, begun{.pending = 4, .begun = true};
-  EXPECT_EQ(plan({begun, fresh, fresh}, {.tokens = 100, .sequences = 2}), (Plan{{0, 4}, {1, 4}}));
-  EXPECT_EQ(plan({kGenerating, kGenerating, fresh}, {.tokens = 100, .sequences = 2}), (Plan{{0, 1}, {1, 1}}));
+  EXPECT_EQ(plan({begun, fresh, fresh}, {.tokens = 100, .sequences = 2}), (Slices{{0, 4}, {1, 4}}));
+  EXPECT_EQ(plan({kGenerating, kGenerating, fresh}, {.tokens = 100, .sequences = 2}), (Slices{{0, 1}, {1, 1}}));
 }
 
 TEST(Schedule, NothingFromNothing) {
-  EXPECT_EQ(plan({}, {}), Plan{});
-  EXPECT_EQ(plan({kGenerating}, {.tokens = 0}), Plan{});
-  EXPECT_EQ(plan({kGenerating}, {.tokens = -5}), Plan{});
-  EXPECT_EQ(plan({{.pending = 9}}, {.sequences = 0}), Plan{});
+  EXPECT_EQ(plan({}, {}), Slices{});
+  EXPECT_EQ(plan({kGenerating}, {.tokens = 0}), Slices{});
+  EXPECT_EQ(plan({kGenerating}, {.tokens = -5}), Slices{});
+  EXPECT_EQ(plan({{.pending = 9}}, {.sequences = 0}), Slices{});
 }
 
 // A world without a model: requests of random sizes arrive at random times and are run as scheduled.
@@ -75,7 +77,7 @@ struct World {
                           .begun = i.seen > 0,
                           .generating = i.seen >= i.prompt,
                           .waits_since = i.waits_since});
-    const std::vector<Slice> slices = schedule(progress, budget);
+    const std::vector<Slice> slices = schedule(progress, budget).slices;
     std::int64_t total = 0, begun = 0;
     std::vector<bool> used(items.size());
     for (const Slice& s : slices) {
@@ -125,6 +127,83 @@ TEST(Schedule, RandomTracesKeepTheirPromises) {
     EXPECT_TRUE(world.items.empty()) << "seed " << seed;
     EXPECT_TRUE(std::is_sorted(world.starts.begin(), world.starts.end())) << "seed " << seed;
   }
+}
+
+// The same with memory that does not hold everybody: everything ends nevertheless, and no page is used twice.
+struct SmallWorld {
+  struct Item {
+    std::int64_t prompt, generate, seen = 0, made = 0, pages = 0;
+    bool begun = false;
+    std::uint64_t waits_since = 0;
+    std::int64_t known() const { return prompt + made; }
+  };
+  const Memory memory;  // of the whole
+  std::vector<Item> items = {};
+  std::uint64_t step = 0;
+  int preemptions = 0;
+
+  Plan ask(const Budget& budget) const {
+    Memory now = memory;
+    std::vector<Progress> progress;
+    for (const Item& i : items) {
+      now.free_pages -= i.pages;
+      progress.push_back({.pending = i.known() - i.seen,
+                          .begun = i.begun,
+                          .generating = i.begun && i.made > 0 && i.known() - i.seen == 1,
+                          .waits_since = i.waits_since,
+                          .seen = i.seen,
+                          .pages = i.pages});
+    }
+    return schedule(progress, budget, now);
+  }
+
+  void run(const Budget& budget) {
+    ++step;
+    Plan plan = ask(budget);
+    for (; plan.preempt; plan = ask(budget)) {
+      Item& victim = items[*plan.preempt];
+      ASSERT_TRUE(victim.begun && plan.slices.empty());
+      for (std::size_t later = *plan.preempt + 1; later < items.size(); ++later) ASSERT_FALSE(items[later].begun);
+      victim.seen = victim.pages = 0;
+      victim.begun = false;
+      ++preemptions;
+    }
+    ASSERT_TRUE(items.empty() || !plan.slices.empty()) << "work, but none done";
+    std::int64_t used = 0;
+    for (const Slice& slice : plan.slices) {
+      Item& item = items[slice.sequence];
+      item.begun = true;
+      item.seen += slice.tokens;
+      item.waits_since = step;
+      item.pages = (item.seen + memory.page_tokens - 1) / memory.page_tokens;
+      if (item.seen == item.known()) ++item.made;
+    }
+    for (const Item& item : items) used += item.pages;
+    ASSERT_LE(used, memory.free_pages);
+    std::erase_if(items, [](const Item& i) { return i.made > i.generate; });
+  }
+};
+
+TEST(Schedule, EverythingEndsInLittleMemory) {
+  int preemptions = 0;
+  for (unsigned seed = 0; seed < 200; ++seed) {
+    std::mt19937 random(seed);
+    const auto any = [&](std::int64_t low, std::int64_t high) {
+      return std::uniform_int_distribution<std::int64_t>(low, high)(random);
+    };
+    SmallWorld world{.memory = {.page_tokens = any(1, 16), .free_pages = any(4, 40)}};
+    const std::int64_t most = world.memory.page_tokens * world.memory.free_pages;
+    const Budget budget{.tokens = any(1, 64), .sequences = any(1, 12)};
+    for (int i = 0; i < 20; ++i) {
+      const std::int64_t prompt = any(1, most - 1);
+      world.items.push_back({.prompt = prompt, .generate = any(1, most - prompt)});
+    }
+    for (int t = 0; t < 100'000 && !world.items.empty() && !HasFatalFailure(); ++t) world.run(budget);
+    ASSERT_FALSE(HasFatalFailure()) << "seed " << seed;
+    EXPECT_TRUE(world.items.empty()) << "seed " << seed;
+    preemptions += world.preemptions;
+  }
+  EXPECT_GT(preemptions, 0);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "lowp/models/kv_cache.h"
 
+#include <algorithm>
 #include <cstring>
 #include <new>
 
@@ -8,8 +9,6 @@
 #include "lowp/models/model.h"
 
 namespace lowp::models {
-
-using kernels::cpu::kPageTokens;
 
 namespace {
 
@@ -29,14 +28,14 @@ std::size_t KvPool::used() const {
   return used_;
 }
 
-std::byte* KvPool::take() {
+KvPage KvPool::take() {
   const std::lock_guard lock(mutex_);
   if (free_.empty()) free_.push_back(static_cast<std::byte*>(::operator new(page_bytes(), kAlignment)));
   std::byte* page = free_.back();
   free_.pop_back();
   ++used_;
   std::memset(page, 0, page_bytes());
-  return page;
+  return KvPage(page, [pool = shared_from_this()](std::byte* p) { pool->give_back(p); });
 }
 
 void KvPool::give_back(std::byte* page) {
@@ -47,31 +46,36 @@ void KvPool::give_back(std::byte* page) {
 
 Cache::Cache(const Model& model) : pool_(model.kv_pool()) {}
 
-Cache::~Cache() {
-  for (std::byte* page : pages_) pool_->give_back(page);
-}
-
 void Cache::truncate(std::int64_t length) {
   LOWP_CHECK(length >= 0 && length <= length_, "truncating a cache of {} to {}", length_, length);
   length_ = length;
-  for (const auto keep = static_cast<std::size_t>(ceil_div(length, kPageTokens)); pages_.size() > keep;
-       pages_.pop_back())
-    pool_->give_back(pages_.back());
+  pages_.resize(std::min(pages_.size(), static_cast<std::size_t>(ceil_div(length, kPageTokens))));
+}
+
+void Cache::adopt(KvPage page) {
+  LOWP_CHECK(length_ == static_cast<std::int64_t>(pages_.size()) * kPageTokens, "adopting a page at {}", length_);
+  pages_.push_back(std::move(page));
+  length_ += kPageTokens;
 }
 
 void Cache::reserve(std::int64_t length) {
   const auto count = static_cast<std::size_t>(ceil_div(length, kPageTokens));
   pages_.reserve(count);
+  if (length_ % kPageTokens != 0 && pages_.back().use_count() > 1) {  // truncated into a page that others have, too
+    KvPage copy = pool_->take();
+    std::memcpy(copy.get(), pages_.back().get(), pool_->page_bytes());
+    pages_.back() = std::move(copy);
+  }
   while (pages_.size() < count) pages_.push_back(pool_->take());
 }
 
 void Cache::layer_pages(std::int64_t layer, std::vector<const std::byte*>& pages) const {
   const std::size_t offset = static_cast<std::size_t>(layer) * pool_->layout().page_bytes();
-  for (const std::byte* page : pages_) pages.push_back(page + offset);
+  for (const KvPage& page : pages_) pages.push_back(page.get() + offset);
 }
 
 std::byte* Cache::page(std::int64_t layer, std::int64_t position) const {
-  return pages_[static_cast<std::size_t>(position / kPageTokens)] +
+  return pages_[static_cast<std::size_t>(position / kPageTokens)].get() +
          static_cast<std::size_t>(layer) * pool_->layout().page_bytes();
 }
 

@@ -12,8 +12,14 @@
 
 namespace lowp::models {
 
-/// Memory for pages; a page holds its tokens' keys and values of all layers. What is given back is lent again.
-class KvPool {
+inline constexpr std::int64_t kPageTokens = kernels::cpu::kPageTokens;
+
+/// A page of a pool: its tokens' keys and values of all layers. Goes back to the pool with its last owner; what is full
+/// may have several.
+using KvPage = std::shared_ptr<std::byte>;
+
+/// Memory for pages. What is given back is lent again.
+class KvPool : public std::enable_shared_from_this<KvPool> {
  public:
   KvPool(const ops::KvLayout& layout, std::int64_t layers);
   ~KvPool();
@@ -27,10 +33,10 @@ class KvPool {
   std::size_t used() const;
 
   /// A page of zeros: what attention reads behind the last token must be finite. Throws std::bad_alloc.
-  std::byte* take();
-  void give_back(std::byte* page);
+  KvPage take();
 
  private:
+  void give_back(std::byte* page);
   const ops::KvLayout layout_;
   const std::int64_t layers_;
   mutable std::mutex mutex_;
@@ -44,7 +50,6 @@ class Model;
 class Cache {
  public:
   explicit Cache(const Model& model);
-  ~Cache();
   Cache(Cache&&) = default;
   Cache& operator=(Cache&&) = delete;
 
@@ -52,9 +57,15 @@ class Cache {
   /// Forgets everything from position `length` on.
   void truncate(std::int64_t length);
 
+  std::span<const KvPage> pages() const { return pages_; }
+  /// Begins, empty so far, with full pages of another sequence of the same model.
+  void adopt(KvPage page);
+  /// Takes an equal page in place of its own.
+  void replace(std::size_t index, KvPage page) { pages_[index] = std::move(page); }
+
  private:
   friend class Model;
-  /// Makes room for positions up to `length`. Throws std::bad_alloc.
+  /// Makes room for positions up to `length`, its own from length() on. Throws std::bad_alloc.
   void reserve(std::int64_t length);
   /// The parts of the pages that belong to a layer, appended.
   void layer_pages(std::int64_t layer, std::vector<const std::byte*>& pages) const;
@@ -63,7 +74,7 @@ class Cache {
 
   std::shared_ptr<KvPool> pool_;
   std::int64_t length_ = 0;
-  std::vector<std::byte*> pages_;
+  std::vector<KvPage> pages_;
 };
 
 }  // namespace lowp::models

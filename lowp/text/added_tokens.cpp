@@ -91,7 +91,7 @@ AddedTokenFinder::Match AddedTokenFinder::longest_at(std::string_view text, std:
   return match;
 }
 
-void AddedTokenFinder::split(std::string_view text, std::vector<Part>& parts) const {
+void AddedTokenFinder::split(std::string_view text, const Allowed& allowed, std::vector<Part>& parts) const {
   parts.clear();
   std::size_t done = 0;  // the text before is in parts
   for (std::size_t at = tokens_.empty() ? text.size() : 0; at < text.size();) {
@@ -103,6 +103,7 @@ void AddedTokenFinder::split(std::string_view text, std::vector<Part>& parts) co
     const AddedToken& token = tokens_[static_cast<std::size_t>(match.token)];
     std::size_t begin = at, end = at + match.length;
     at = end;
+    if (!allowed(token, text.substr(begin, end - begin))) continue;
     if (token.single_word && !stands_alone(text, begin, end)) continue;
     // White space that a token took can hold another token; that one is then empty of text but still there.
     if (token.lstrip) begin = std::max(space_before(text, begin, std::min(begin, done)), done);

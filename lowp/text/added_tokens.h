@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
@@ -38,8 +39,10 @@ class AddedTokenFinder {
   /// Adds a token to look for, as `content`: it may differ from the token's own where the text is normalized.
   void add(const AddedToken& token, std::string_view content);
 
+  /// Whether a token may be taken where the text has it.
+  using Allowed = std::function<bool(const AddedToken& token, std::string_view where)>;
   /// Replaces `parts` by those of a text.
-  void split(std::string_view text, std::vector<Part>& parts) const;
+  void split(std::string_view text, const Allowed& allowed, std::vector<Part>& parts) const;
 
  private:
   struct Node {

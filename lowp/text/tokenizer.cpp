@@ -40,12 +40,13 @@ class Tokenizer::Impl {
  public:
   Impl(Fields& file);
 
-  void encode(std::string_view text, std::vector<std::int32_t>& out) const;
+  void encode(std::string_view text, const EncodeOptions& options, std::vector<std::int32_t>& out) const;
   const Vocabulary& vocabulary() const {
     return std::visit([](const auto& model) -> const Vocabulary& { return model.vocabulary(); }, model_);
   }
   const Decoder& decoder() const { return decoder_; }
   bool is_special(std::int32_t id) const { return std::binary_search(special_.begin(), special_.end(), id); }
+  std::span<const std::int32_t> special_ids() const { return special_; }
   const PostProcessor& post_processor() const { return post_processor_; }
 
  private:
@@ -56,7 +57,8 @@ class Tokenizer::Impl {
   }
   void read_added_tokens(const Json& list, const std::string& where);
   void encode_word(std::string_view word, Scratch& scratch, std::vector<std::int32_t>& out) const;
-  void encode(std::string_view text, Scratch& scratch, std::vector<std::int32_t>& out) const;
+  void encode(std::string_view text, const EncodeOptions& options, Scratch& scratch,
+              std::vector<std::int32_t>& out) const;
 
   Normalizer normalizer_;
   PreTokenizer pre_tokenizer_;
@@ -112,7 +114,8 @@ void Tokenizer::Impl::read_added_tokens(const Json& list, const std::string& whe
   std::sort(special_.begin(), special_.end());
 }
 
-void Tokenizer::Impl::encode(std::string_view text, std::vector<std::int32_t>& out) const {
+void Tokenizer::Impl::encode(std::string_view text, const EncodeOptions& options,
+                             std::vector<std::int32_t>& out) const {
   std::unique_ptr<Scratch> scratch;
   {
     const std::lock_guard lock(mutex_);
@@ -122,21 +125,31 @@ void Tokenizer::Impl::encode(std::string_view text, std::vector<std::int32_t>& o
     }
   }
   if (!scratch) scratch = std::make_unique<Scratch>();
-  encode(text, *scratch, out);
+  encode(text, options, *scratch, out);
   const std::lock_guard lock(mutex_);
   free_.push_back(std::move(scratch));
 }
 
-void Tokenizer::Impl::encode(std::string_view text, Scratch& scratch, std::vector<std::int32_t>& out) const {
+void Tokenizer::Impl::encode(std::string_view text, const EncodeOptions& options, Scratch& scratch,
+                             std::vector<std::int32_t>& out) const {
+  const auto unbroken = [&](const AddedToken& token, std::string_view where) {
+    if (!token.special) return true;
+    const auto begin = static_cast<std::size_t>(where.data() - text.data());
+    const auto next = std::upper_bound(options.breaks.begin(), options.breaks.end(), begin);
+    return options.parse_special && (next == options.breaks.end() || *next >= begin + where.size());
+  };
   const PreTokenizer::Sink sink = [&](std::string_view word) { encode_word(word, scratch, out); };
-  raw_tokens_.split(text, scratch.raw_parts);
+  raw_tokens_.split(text, unbroken, scratch.raw_parts);
   for (const auto& raw : scratch.raw_parts) {
     if (raw.id >= 0) {
       out.push_back(raw.id);
       continue;
     }
     const std::string_view normalized = normalizer_.apply(raw.text, scratch.normalized);
-    normalized_tokens_.split(normalized, scratch.parts);
+    // Offsets are lost here: around a break no special token is looked for.
+    normalized_tokens_.split(
+        normalized, [&](const AddedToken& token, std::string_view) { return unbroken(token, raw.text); },
+        scratch.parts);
     for (const auto& part : scratch.parts) {
       if (part.id >= 0)
         out.push_back(part.id);
@@ -163,7 +176,7 @@ Tokenizer Tokenizer::from_parsed(const Json& json, const std::string& where) {
   return Tokenizer(std::make_unique<const Impl>(file));
 }
 
-std::vector<std::int32_t> Tokenizer::encode(std::string_view utf8, bool add_special_tokens) const {
+std::vector<std::int32_t> Tokenizer::encode(std::string_view utf8, const EncodeOptions& options) const {
   if (utf8.size() > kMaxText)
     fail(ErrorCode::unsupported, "text of {} bytes, at most {} can be encoded at once", utf8.size(), kMaxText);
   if (const auto at = find_invalid_utf8(utf8); at != utf8.npos)
@@ -171,9 +184,9 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view utf8, bool add_spec
          at);
   std::vector<std::int32_t> ids;
   ids.reserve(utf8.size() / 4 + 8);
-  if (add_special_tokens) ids.assign(prefix().begin(), prefix().end());
-  impl_->encode(utf8, ids);
-  if (add_special_tokens) ids.insert(ids.end(), suffix().begin(), suffix().end());
+  if (options.add_special_tokens) ids.assign(prefix().begin(), prefix().end());
+  impl_->encode(utf8, options, ids);
+  if (options.add_special_tokens) ids.insert(ids.end(), suffix().begin(), suffix().end());
   return ids;
 }
 
@@ -201,6 +214,7 @@ std::size_t Tokenizer::vocab_size() const { return impl_->vocabulary().size(); }
 std::optional<std::int32_t> Tokenizer::id(std::string_view token) const { return impl_->vocabulary().find(token); }
 const std::string* Tokenizer::token(std::int32_t id) const { return impl_->vocabulary().token(id); }
 bool Tokenizer::is_special(std::int32_t id) const { return impl_->is_special(id); }
+std::span<const std::int32_t> Tokenizer::special_ids() const { return impl_->special_ids(); }
 std::span<const std::int32_t> Tokenizer::prefix() const { return impl_->post_processor().prefix; }
 std::span<const std::int32_t> Tokenizer::suffix() const { return impl_->post_processor().suffix; }
 

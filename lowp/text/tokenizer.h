@@ -14,6 +14,12 @@
 
 namespace lowp::text {
 
+struct EncodeOptions {
+  bool add_special_tokens = false;           // puts what the post-processor asks for around the text, such as BOS
+  bool parse_special = true;                 // text that spells a special token is that token, not its characters
+  std::span<const std::size_t> breaks = {};  // offsets, ascending, that no special token lies across
+};
+
 /// A tokenizer.json: byte-level BPE as in GPT-2, Llama 3, Qwen and gpt-oss, SentencePiece's BPE as in Llama 2, Mistral
 /// and Gemma, and Unigram. The pipeline: split by added tokens, normalize, split into words, find the tokens of each
 /// word, put tokens such as BOS around. "truncation" and "padding" are not applied. May be used from any number of
@@ -30,10 +36,12 @@ class Tokenizer {
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
 
-  /// The ids of a text. `add_special_tokens` puts what the post-processor asks for around it, such as BOS. Throws
-  /// Error(bad_input) with the offset if the text is not UTF-8, Error(unsupported) if it has a byte without a token or
-  /// is beyond the effort that the file's regular expressions may take.
-  std::vector<std::int32_t> encode(std::string_view utf8, bool add_special_tokens = false) const;
+  /// The ids of a text. Throws Error(bad_input) with the offset if the text is not UTF-8, Error(unsupported) if it has
+  /// a byte without a token or is beyond the effort that the file's regular expressions may take.
+  std::vector<std::int32_t> encode(std::string_view utf8, const EncodeOptions& options) const;
+  std::vector<std::int32_t> encode(std::string_view utf8, bool add_special_tokens = false) const {
+    return encode(utf8, EncodeOptions{.add_special_tokens = add_special_tokens});
+  }
 
   /// The text of ids, with U+FFFD in place of what is not UTF-8. Throws Error(usage) for an id without a token.
   std::string decode(std::span<const std::int32_t> ids, bool skip_special = false) const;
@@ -52,6 +60,8 @@ class Tokenizer {
   const std::string* token(std::int32_t id) const;
   /// Whether decode() leaves the token out if asked.
   bool is_special(std::int32_t id) const;
+  /// Their ids, ascending.
+  std::span<const std::int32_t> special_ids() const;
 
   /// What encode() puts before and after a text if asked.
   std::span<const std::int32_t> prefix() const;
