@@ -112,7 +112,7 @@ void add_kernels(CLI::App& bench) {
   command->add_option("--device", options->device, "auto, cpu, cuda or cuda:N")->capture_default_str();
   command
       ->add_option("--op", options->ops,
-                   "families of kernels: cast, gemm; on a GPU cast, experts (all that the device has)")
+                   "families of kernels: cast, gemm; on a GPU cast, experts, gemm (all that the device has)")
       ->delimiter(',');
   command
       ->add_option("--recipe,--format", options->selection.recipes,
