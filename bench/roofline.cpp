@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 
+#include "bench/cases.h"
 #include "lowp/base/error.h"
 #include "lowp/base/nearest.h"
 #include "lowp/models/shapes.h"
@@ -128,12 +129,12 @@ Peaks peaks(const std::string& name) {
 }
 
 Peaks measured_peaks(Device& device) {
-  Peaks p{.name = device.description(), .bytes = device.probe("read")};
-  for (const Limit& limit : device.limits()) {
-    if (limit.of != Limit::Of::flop) continue;
-    const auto is = [&](std::string_view word) { return limit.name.find(word) != std::string::npos; };
-    double& rate = is("e4m3") ? p.fp8 : is("int8") || is("vnni") ? p.int8 : p.bf16;
-    rate = std::max(rate, device.probe(limit.name));
+  Peaks p{.name = device.description()};
+  for (const Row& probed : probe_limits(device)) {
+    const auto is = [&](std::string_view word) { return probed.limit_name.find(word) != std::string::npos; };
+    if (is("copy")) continue;
+    double& rate = is("read") ? p.bytes : is("e4m3") ? p.fp8 : is("int8") || is("vnni") ? p.int8 : p.bf16;
+    rate = std::max(rate, probed.limit);
   }
   if (p.bf16 == 0) fail(ErrorCode::unsupported, "{}: no rate of products can be measured", p.name);
   return p;

@@ -113,7 +113,8 @@ struct WideKernel {
   // The producers have 40 registers: nothing is unrolled, offsets are 32-bit, in units of 16 bytes.
   __device__ void load_weights() const {
     constexpr int kTile16 = Shape::kTileBytes / 16;
-    const unsigned stride16 = static_cast<unsigned>(args.units_along_k) * (unit_bytes(Shape::kCodes, Shape::kScales) / 16);
+    const unsigned stride16 =
+        static_cast<unsigned>(args.units_along_k) * (unit_bytes(Shape::kCodes, Shape::kScales) / 16);
     WeightPlace place;
     each_tile([&](int output, int, int begin, int end) {
       const int first = output / kUnitRows, count = max(0, min(Shape::kOutputs / kUnitRows, args.row_tiles - first));
