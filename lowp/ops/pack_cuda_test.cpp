@@ -131,8 +131,15 @@ TEST(PackCuda, PlacesAreABijection) {
 TEST(PackCuda, SaysWhatItCannotKeep) {
   const Tensor x = weight(16, 256);
   std::string why;
-  for (const char* name : {"int4_g32_asym", "int4_g128_float", "fp8_block128", "mxfp8_e5m2", "int8_g32", "q4_k"})
+  for (const char* name : {"int4_g32_asym", "int4_g128_float", "fp8_block128", "mxfp8_e5m2", "q4_k"})
     EXPECT_FALSE(cuda::pack_weight(quantize(x.view(), formats::block_format(name), {}), &why)) << name;
+  // Scales are rounded to the input's type: of f32 values they are no bf16.
+  Tensor exact(DType::f32, {16, 256});
+  std::vector<float> v(16 * 256);
+  for (std::size_t i = 0; i < v.size(); ++i) v[i] = 1.0f / static_cast<float>(i + 3);
+  store_rounded(exact, 0, v);
+  EXPECT_FALSE(cuda::pack_weight(quantize(exact.view(), formats::block_format("int8_g32"), {}), &why));
+  EXPECT_EQ(why, "scales that are not bf16");
   QuantizedMatrix wide = quantize(x.view(), formats::block_format("mxfp4"), {});
   wide.scale.bytes()[0] = std::byte{250};
   wide.scale.bytes()[1] = std::byte{5};
