@@ -6,6 +6,7 @@
 #include "bench/cast_cases.h"
 #include "bench/cuda_cast_cases.h"
 #include "bench/cuda_front_cases.h"
+#include "bench/cuda_gemm_cases.h"
 #include "bench/gemm_cases.h"
 #include "lowp/base/error.h"
 #include "lowp/base/median.h"
@@ -26,7 +27,7 @@ constexpr Family kFamilies[] = {
     {"cast", "cpu", cast_cases},         {"gemm", "cpu", gemm_cases},
     {"cast", "cuda", cuda_cast_cases},   {"experts", "cuda", cuda_expert_cases},
     {"front", "cuda", cuda_front_cases}, {"dequantize", "cuda", cuda_dequantize_cases},
-    {"small", "cuda", cuda_small_cases},
+    {"small", "cuda", cuda_small_cases}, {"gemm", "cuda", cuda_gemm_cases},
 };
 
 const Limit& find_limit(const Device& device, std::string_view name) {
@@ -64,6 +65,14 @@ Row measure(const Case& what, Device& device, const Effort& effort) {
   row.bytes = what.bytes;
   row.flop = what.flop;
   row.limit_name = what.limit_name;
+  const auto share = [&] {
+    return static_cast<double>(limit.of == Limit::Of::bytes ? what.bytes : what.flop) / row.seconds / row.limit;
+  };
+  if (what.measure) {
+    what.measure(row, device, effort);
+    row.share = share();
+    return row;
+  }
   const std::function<void()> run = what.prepare();
   device.seconds(run);
   std::vector<double> limits;
@@ -79,7 +88,7 @@ Row measure(const Case& what, Device& device, const Effort& effort) {
   }
   row.seconds = median(row.samples);
   row.limit = median(limits);
-  row.share = static_cast<double>(limit.of == Limit::Of::bytes ? what.bytes : what.flop) / row.seconds / row.limit;
+  row.share = share();
   return row;
 }
 

@@ -13,6 +13,11 @@
 
 namespace lowp::bench {
 
+struct Effort {
+  int least = 5, most = 25;  // samples
+  double seconds = 1;        // no more samples after this long, once there are `least`
+};
+
 struct Case {
   std::string op, recipe;
   std::int64_t m = 0, n = 0, k = 0;
@@ -20,6 +25,9 @@ struct Case {
   std::string limit_name;
   /// Makes inputs and outputs and returns the call to time, which owns them: cases are prepared one at a time.
   std::function<std::function<void()>()> prepare;
+  /// Or, for cases that are timed in another way and beside a peer: fills seconds, samples, limit and the peer's
+  /// fields.
+  std::function<void(Row& row, Device& device, const Effort& effort)> measure = nullptr;
 };
 
 /// Which cases are wanted.
@@ -34,11 +42,6 @@ std::vector<std::string> families(const Device& device);
 
 /// The cases of a family. Throws Error(usage) naming the known ones if the device has none of that name.
 std::vector<Case> cases(const std::string& family, const Device& device, const Selection& selection);
-
-struct Effort {
-  int least = 5, most = 25;  // samples
-  double seconds = 1;        // no more samples after this long, once there are `least`
-};
 
 /// Prepares a case, warms up, and measures it: before each sample the limit is probed, because machines drift.
 Row measure(const Case& what, Device& device, const Effort& effort);

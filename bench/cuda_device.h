@@ -16,4 +16,8 @@ inline constexpr int kGraphCalls = 64;
 /// The stream that cases enqueue into and the device times.
 const kernels::cuda::Stream& cuda_stream();
 
+/// Seconds of one of many calls of `run`, which enqueues into cuda_stream(), after 0.1 s of them: the chip's clock then
+/// is the one that this work leads to, not its predecessor's.
+double sustained(const std::function<void()>& run);
+
 }  // namespace lowp::bench

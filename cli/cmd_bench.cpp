@@ -114,7 +114,7 @@ void add_kernels(CLI::App& bench) {
   command
       ->add_option(
           "--op", options->ops,
-          "families of kernels: cast, gemm; on a GPU cast, experts, front, dequantize, small (all that the device has)")
+          "families of kernels: cast, gemm; on a GPU cast, experts, front, dequantize, small, gemm (all that the device has)")
       ->delimiter(',');
   command
       ->add_option("--recipe,--format", options->selection.recipes,

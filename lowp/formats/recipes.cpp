@@ -77,6 +77,9 @@ constexpr const char* kDemo[] = {
     "mxfp8-mxfp8", "mxfp6-mxfp6", "mxfp6_e3m2-mxfp6_e3m2", "mxfp4-mxfp4", "mxfp4-mxfp8", "mxfp4-bf16",
     "nvfp4-nvfp4", "nvfp4-nvfp4_tensor", "nvfp4_single-nvfp4_single", "nvfp4-bf16", "codebook4_g64-bf16",
 };
+constexpr const char* kRoofline[] = {
+    "fp8_tensor-fp8_tensor", "fp8-fp8", "mxfp8-mxfp8", "nvfp4-nvfp4_tensor", "nvfp4-nvfp4_static",
+};
 // clang-format on
 
 // Activation words whose scope is not the token; the format is what remains of the word, or the word itself.
@@ -149,5 +152,6 @@ std::vector<std::string> recipe_names() {
 }
 
 std::vector<std::string> demo_recipe_names() { return {std::begin(kDemo), std::end(kDemo)}; }
+std::vector<std::string> roofline_recipe_names() { return {std::begin(kRoofline), std::end(kRoofline)}; }
 
 }  // namespace lowp::formats

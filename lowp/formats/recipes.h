@@ -31,4 +31,7 @@ std::vector<std::string> recipe_names();
 /// About three dozen recipes that stand for all: what "every recipe" means in tests and in the demo.
 std::vector<std::string> demo_recipe_names();
 
+/// The recipes whose speed-ups torchao publishes: what `lowp roofline` shows unless asked otherwise.
+std::vector<std::string> roofline_recipe_names();
+
 }  // namespace lowp::formats

@@ -82,5 +82,28 @@ class Model(Case):
         self.refused("bench", "model", MODELS / "bookworm-8m", "--prefill", 100000, words=["100000"])
 
 
+class Roofline(Case):
+    def test_expected_speedups_need_no_gpu(self):
+        page = self.folder / "roofline.html"
+        out = self.lowp("roofline", "--peaks", "b200", "--recipe", "mxfp8,nvfp4-nvfp4_tensor", "--html", page, "--json")
+        rows = [json.loads(line) for line in out.splitlines()]
+        self.assertEqual([row["fwd_K"] for row in rows], [1024, 2048, 4096, 8192, 16384] * 2)
+        speedups = [round(row["r_fp8_gemm_and_ovhd_spdp"], 2) for row in rows]
+        self.assertEqual(speedups, [1.00, 1.76, 1.89, 1.94, 1.97, 1.00, 2.36, 2.89, 3.32, 3.62])
+        self.assertEqual({row["b_fp8_gemm_s"] for row in rows}, {-1})
+        self.assertIn("<svg", page.read_text())
+
+    def test_measured_peaks_of_the_cpu(self):
+        out = self.lowp("roofline", "--device", "cpu", "--recipe", "int8", "--shapes", "llama-3.2-1b", "--json")
+        for row in map(json.loads, out.splitlines()):
+            self.assertGreater(row["r_bf16_gemm_s"], 0)
+
+    def test_bad_usage(self):
+        self.refused("roofline", "--peaks", "b201", code=2, words=["b200"])
+        self.refused("roofline", "--peaks", self.folder / "none.json", words=["none.json"])
+        self.refused("roofline", "--peaks", "h100", "--shapes", "llama-3.2-1", code=2, words=["llama-3.2-1b"])
+        self.refused("roofline", "--peaks", "h100", "--recipe", "int9", code=2, words=["int9"])
+
+
 if __name__ == "__main__":
     lowp_cli.main()

@@ -1,6 +1,10 @@
 // The backend's interface in a build without CUDA: no devices, and nothing that could be called without one.
 #include "lowp/base/error.h"
 #include "lowp/kernels/cuda/cast.h"
+#include "lowp/kernels/cuda/gemm_cublas.h"
+#include "lowp/kernels/cuda/gemm_dense.h"
+#include "lowp/kernels/cuda/gemm_packed_product.h"
+#include "lowp/kernels/cuda/read.h"
 #include "lowp/kernels/cuda/rope.h"
 
 namespace lowp::kernels::cuda {
@@ -55,6 +59,21 @@ void to_layout(const std::uint8_t*, std::int64_t, const formats::ScaleGrid&, std
   absent();
 }
 void from_layout(const std::uint8_t*, std::int64_t, const formats::ScaleGrid&, std::uint8_t*, StreamHandle) {
+  absent();
+}
+
+void read_all(const void*, std::size_t, std::uint32_t*, StreamHandle) { absent(); }
+void dense_product(const DenseProduct&, StreamHandle) { absent(); }
+void grouped_product(const GroupedProduct&, StreamHandle) { absent(); }
+const char* dense_variant_name(const DenseProduct&) { absent(); }
+void packed_product(const PackedProduct&, StreamHandle) { absent(); }
+std::string packed_kernel_name(const PackedProduct&) { absent(); }
+const std::string& why_no_cublas() { return why_none(); }
+struct CublasProduct::Plan {};
+CublasProduct::CublasProduct(const What&) { absent(); }
+CublasProduct::~CublasProduct() = default;
+CublasProduct::CublasProduct(CublasProduct&&) noexcept = default;
+void CublasProduct::run(const void*, const void*, const float*, const float*, void*, void*, StreamHandle) const {
   absent();
 }
 

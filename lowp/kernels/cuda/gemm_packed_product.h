@@ -1,0 +1,35 @@
+// Products with weights in the layout of gemm_packed_layout.h.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "lowp/kernels/cuda/gemm_packed_layout.h"
+#include "lowp/kernels/cuda/runtime.h"
+
+namespace lowp::kernels::cuda {
+
+/// y [m, n] bf16 = x_scale * row_scale * sum over k of x [m, k] W + bias. k is a multiple of 16, n of 8; x and y begin
+/// at multiples of 16 bytes.
+struct PackedProduct {
+  Codes codes = Codes::bf16;
+  Scales scales = Scales::none;
+  std::int64_t m = 0, n = 0, k = 0;
+  const void* x = nullptr;         // bf16; e4m3 with Codes::e2m1_folded
+  const float* x_scale = nullptr;  // or null; of row i at i * x_scale_step
+  int x_scale_step = 1;
+  const std::uint8_t* units = nullptr;
+  const float* row_scale = nullptr;
+  const void* bias = nullptr;  // bf16 [n], or null
+  void* y = nullptr;
+  bool overlaps_predecessor = true;  // weights are fetched while the kernel before still runs
+};
+
+/// Enqueues the product: up to 8 rows by gemv, beyond by wide tiles. Sums run in f32 in an order that depends on n and
+/// k and on which of the kernels runs, not on m otherwise, nor on the run.
+void packed_product(const PackedProduct& product, StreamHandle stream);
+
+/// What packed_product launches for a shape, for people: "gemv", "wide, 64 rows, K over 2 blocks".
+std::string packed_kernel_name(const PackedProduct& product);
+
+}  // namespace lowp::kernels::cuda

@@ -1,0 +1,24 @@
+// The kernels of gemm_packed_product.h that were compiled: a row for each pair of codes and scales.   <- ADD A DECODER
+// HERE
+#pragma once
+
+#include <span>
+
+#include "lowp/kernels/cuda/gemm_packed_product.h"
+
+namespace lowp::kernels::cuda {
+
+struct PackedKernels {
+  Codes codes;
+  Scales scales;
+  using Gemv = void (*)(const PackedProduct&, int stages, int team, StreamHandle);
+  using Wide = void (*)(const PackedProduct&, int splits, StreamHandle);
+  Gemv gemv1, gemv8;  // of bf16 activations
+  Wide wide16, wide64, wide256;
+};
+
+std::span<const PackedKernels> packed_kernels_16bit();
+std::span<const PackedKernels> packed_kernels_8bit();
+std::span<const PackedKernels> packed_kernels_4bit();
+
+}  // namespace lowp::kernels::cuda

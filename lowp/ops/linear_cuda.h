@@ -1,0 +1,87 @@
+// y = x W^T + b under a recipe on a CUDA device: weights packed and copied once, then plan (printable) and run.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "lowp/formats/recipe.h"
+#include "lowp/kernels/cuda/gemm_dense.h"
+#include "lowp/kernels/cuda/gemm_packed.h"
+#include "lowp/kernels/cuda/gemm_packed_product.h"
+#include "lowp/ops/device.h"
+
+namespace lowp::ops {
+
+/// A Linear's weight on a device. Activations and results are bf16 in device memory.
+///
+/// Recipes whose operands are both e4m3, or both int8, multiply codes: rows of up to kFew by the kernels for few rows,
+/// which read a second copy of the weight, more by dense tiles. mxfp4 weights meet fp8 activations as e4m3, in which
+/// they are exact, unless a row spans too many octaves. All others multiply in bf16, in which the operands of nearly
+/// every recipe are exact: weights are decoded in registers, and activations are put on their format's grid first. What
+/// is not exact is said by plan().
+class CudaLinear {
+ public:
+  static constexpr std::int64_t kFew = 64;
+
+  /// A weight of bf16 values [n, k], and bias bf16 [n]. Errors: Error(unsupported) naming n or k where n is no multiple
+  /// of 8 or k of 16; Error(io) where the device has no room.
+  CudaLinear(const TensorView& weight, const std::optional<TensorView>& bias, const Device& device);
+  /// A quantized weight. Throws Error(unsupported) too for columns in activation order, smoothing, and calibrated
+  /// activations.
+  CudaLinear(const QuantizedMatrix& weight, const formats::Recipe& recipe, const std::optional<TensorView>& bias,
+             const Device& device);
+
+  std::int64_t n() const { return n_; }
+  std::int64_t k() const { return k_; }
+  /// Bytes of device memory that the weight takes, and those that a product of few rows reads.
+  std::size_t memory() const;
+  std::size_t streamed() const;
+
+  /// fp8 sums of dense tiles: promoted every 128 of K, or all along K in the tensor cores.
+  void use_sums(kernels::cuda::Sums sums) { sums_ = sums; }
+
+  /// What run() does with m rows, a line.
+  std::string plan(std::int64_t m) const;
+
+  /// Bytes of workspace that run() needs for m rows, 256-byte aligned parts.
+  std::size_t workspace(std::int64_t m) const;
+
+  /// Enqueues y [m, n] = x [m, k] W^T + b: prepare() and multiply(). Allocates nothing and waits for nothing, so it can
+  /// be recorded in a graph.
+  void run(const void* x, std::int64_t m, void* y, void* workspace, kernels::cuda::StreamHandle stream) const;
+  /// Puts x on the activation's grid, into the workspace; nothing for weight-only recipes.
+  void prepare(const void* x, std::int64_t m, void* workspace, kernels::cuda::StreamHandle stream) const;
+  /// The product with what prepare() left.
+  void multiply(const void* x, std::int64_t m, void* y, void* workspace, kernels::cuda::StreamHandle stream) const;
+
+  /// The same weight in memory of its own.
+  CudaLinear copy() const;
+
+ private:
+  struct Codes;  // of activations, in the workspace
+  CudaLinear() = default;
+  void check_shape() const;
+  void set_bias(const std::optional<TensorView>& bias);
+  void upload(const kernels::cuda::PackedWeight& packed);
+  void upload_dense(const QuantizedMatrix& weight);
+  bool dense(std::int64_t m) const { return dense_codes_.size() && m > kFew; }
+  bool multiplies_codes(std::int64_t m) const {
+    return dense(m) || (activation_ && kernels::cuda::operand_bytes(codes_) == 1);
+  }
+  Codes place(std::int64_t m, void* workspace) const;
+  void cast(const void* x, std::int64_t m, const Codes& to, kernels::cuda::StreamHandle stream) const;
+
+  std::int64_t n_ = 0, k_ = 0;
+  int device_ = 0;
+  std::string name_, note_;
+  std::optional<formats::Activation> activation_;
+  kernels::cuda::Memory bias_;
+  kernels::cuda::Codes codes_ = kernels::cuda::Codes::bf16;
+  kernels::cuda::Scales scales_ = kernels::cuda::Scales::none;
+  kernels::cuda::Memory units_, row_scale_;
+  kernels::cuda::Memory dense_codes_, dense_scale_, dense_sum_;  // the second copy
+  bool dense_scale_each_ = false;
+  kernels::cuda::Sums sums_ = kernels::cuda::Sums::promoted;
+};
+
+}  // namespace lowp::ops
