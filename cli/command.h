@@ -20,5 +20,6 @@ void add_inspect(CLI::App& app);
 void add_quantize(CLI::App& app);
 void add_recipes(CLI::App& app);
 void add_report(CLI::App& app);
+void add_tune(CLI::App& app);
 
 }  // namespace lowp::cli

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -217,6 +218,16 @@ TEST(Cast, MatchesAllScaleModesOfThePublishedTable) {
         EXPECT_EQ(formats::mx_scale_code(elements[e], static_cast<formats::Scaling>(s), row.amax),
                   static_cast<unsigned>(row.expected[e][s]))
             << row.amax << " " << formats::name(elements[e]) << " " << s;
+}
+
+TEST(Cast, DecodesToHalf) {
+  std::mt19937 rng(1);
+  const Tensor x = random_matrix(rng, DType::f16, 4, 64);
+  const QuantizedMatrix q = quantize(x.view(), formats::block_format("int4_g32_asym"), {});
+  const Tensor exact = dequantize(q, DType::f32), half = dequantize(q, DType::f16);
+  Tensor expected(DType::f16, {4, 64});
+  store_rounded(expected, 0, {exact.as<float>(), 4 * 64});
+  EXPECT_TRUE(std::ranges::equal(half.bytes(), expected.bytes()));
 }
 
 }  // namespace

@@ -101,6 +101,7 @@ std::string hex(const Rgb& c) {
 }
 
 std::string heat_cell(const Box& box, double value, const HeatMap& map, const std::string& where) {
+  if (std::isnan(value)) return "";
   const Rgb colour = std::isinf(value) ? Rgb{190, 190, 190} : shade((value - map.low) / (map.high - map.low));
   const bool bright = 0.299 * colour.r + 0.587 * colour.g + 0.114 * colour.b > 125;
   const std::string words = std::isinf(value) ? (value > 0 ? "exact" : "-inf") : fmt::format("{:.1f}", value + 0.0);
