@@ -34,6 +34,9 @@ class Job {
     check_input();
     plan_ = make_plan(checkpoint_, from_, request_, inputs_);
     choose_dialect();
+    for (const Layer& layer : plan_.layers)
+      if (layer.algorithm == Algorithm::gptq && !inputs_.available())
+        fail(ErrorCode::usage, "{}: gptq needs a calibration text (--calibrate FILE)", layer.module.name);
     for (const Layer& layer : plan_.layers) total_ += layer_bytes(layer);
     for (const Item& item : plan_.items)
       if (item.copy) total_ += item.copy->view().bytes.size();
