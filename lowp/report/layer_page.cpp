@@ -15,7 +15,7 @@
 namespace lowp::report {
 namespace {
 
-constexpr std::size_t kLines = 5;  // of a plot: as many as there are colours
+constexpr std::size_t kLines = 4;  // of a plot: as many labels as fit beside its end
 
 std::string histogram_plot(const std::string& title, const std::map<std::string, Histogram>& histograms) {
   std::string out;

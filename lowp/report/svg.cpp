@@ -231,11 +231,11 @@ std::string svg(const BarChart& chart) {
 }
 
 std::string svg(const HeatMap& map) {
-  constexpr double kCell = 40, kRow = 18, kTop = 78;
+  constexpr double kCell = 40, kRow = 18, kTop = 78, kColourBar = 330;
   double left = 0;
   for (const std::string& row : map.rows) left = std::max(left, text_width(row));
   left += 10;
-  const double width = left + kCell * static_cast<double>(map.columns.size()),
+  const double width = left + std::max(kCell * static_cast<double>(map.columns.size()), kColourBar),
                height = kTop + kRow * static_cast<double>(map.rows.size());
   std::string out = open(width, height + 4, map.title) + colour_bar(map, left, 26);
   out += text(left - 8, kTop - 7, map.column_label, "class=\"muted\" text-anchor=\"end\"");
