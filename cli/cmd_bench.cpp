@@ -12,6 +12,7 @@
 #include "cli/model_options.h"
 #include "cli/output.h"
 #include "lowp/base/error.h"
+#include "lowp/base/median.h"
 #include "lowp/formats/recipes.h"
 #include "lowp/models/shapes.h"
 #include "lowp/ops/device.h"
@@ -226,6 +227,64 @@ void add_model(CLI::App& bench) {
   command->callback([options] { run_model(*options); });
 }
 
+struct TokenizerOptions {
+  std::string model, text;
+  int runs = 5;
+  bool json = false;
+};
+
+// Seconds of each run of `body`, after one that does not count.
+template <typename Body>
+std::vector<double> time_runs(int runs, const Body& body) {
+  std::vector<double> samples;
+  body();
+  for (int i = 0; i < runs; ++i) {
+    const Stopwatch watch;
+    body();
+    samples.push_back(watch.seconds());
+  }
+  return samples;
+}
+
+void run_tokenizer(const TokenizerOptions& options) {
+  const text::Tokenizer tokenizer = load_tokenizer(options.model);
+  const std::string text = read_prose(options.text);
+  std::vector<std::int32_t> ids;
+  const std::vector<double> encoding = time_runs(options.runs, [&] { ids = tokenizer.encode(text); }),
+                            decoding = time_runs(options.runs, [&] { tokenizer.decode(ids); });
+  const double megabytes = static_cast<double>(text.size()) / 1e6;
+  if (options.json) {
+    for (const auto& [op, samples] : {std::pair{"encode", encoding}, {"decode", decoding}})
+      fmt::print("{}", json_line({{"op", op},
+                                  {"model", options.model},
+                                  {"bytes", text.size()},
+                                  {"tokens", ids.size()},
+                                  {"seconds", median(samples)},
+                                  {"samples", samples}}));
+    return;
+  }
+  fmt::print("{} bytes, {} tokens, one thread\n", text.size(), ids.size());
+  Table table({"test", "MB/s", "tokens/s", "runs"});
+  for (const auto& [op, samples] : {std::pair{"encode", encoding}, {"decode", decoding}})
+    table.add({op, fmt::format("{:.1f}", megabytes / median(samples)),
+               fmt::format("{:.0f}", static_cast<double>(ids.size()) / median(samples)),
+               std::to_string(samples.size())});
+  fmt::print("{}", table.text());
+}
+
+void add_tokenizer(CLI::App& bench) {
+  auto options = std::make_shared<TokenizerOptions>();
+  CLI::App* command = bench.add_subcommand("tokenizer", "Time a tokenizer on one core: text to ids and back");
+  command->add_option("model", options->model, "a folder with a tokenizer.json, or a GGUF file")->required();
+  command->add_option("--text", options->text, "a UTF-8 text file")->required();
+  command->add_option("--runs", options->runs, "of each test; the median counts")
+      ->check(kAtLeastOne)
+      ->capture_default_str();
+  command->add_flag("--json", options->json, "JSON lines on standard output");
+  command->footer("Example:\n  lowp bench tokenizer models/bookworm-8m --text book.txt");
+  command->callback([options] { run_tokenizer(*options); });
+}
+
 }  // namespace
 
 void add_bench(CLI::App& app) {
@@ -234,6 +293,7 @@ void add_bench(CLI::App& app) {
   add_kernels(*command);
   add_model(*command);
   add_serving_benches(*command);
+  add_tokenizer(*command);
 }
 
 }  // namespace lowp::cli

@@ -1,21 +1,25 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <filesystem>
+#include <functional>
+#include <map>
 #include <memory>
 
 #include "cli/command.h"
 #include "cli/model_options.h"
 #include "cli/output.h"
 #include "lowp/base/error.h"
+#include "lowp/base/file.h"
 #include "lowp/eval/multiple_choice.h"
 #include "lowp/eval/perplexity.h"
+#include "lowp/report/layer_page.h"
+#include "lowp/report/machine.h"
 
 namespace lowp::cli {
 namespace {
 
 struct Options {
-  std::string model, text, task, against, method = "disjoint", documents;
+  std::string model, text, task, against, page, method = "disjoint", documents;
   ModelOptions load;
   std::int64_t context = 0;
   bool layers = false, json = false;
@@ -108,6 +112,21 @@ void print_task(const Options& options, const models::Model& model, const eval::
              100 * r.acc_norm_stderr, seconds);
 }
 
+// Histograms of the inputs of Linears, by their names in a layer, as long as the model is tapped.
+std::map<std::string, report::Histogram> watch_inputs(models::Model& model, const std::function<void()>& body) {
+  std::map<std::string, report::Histogram> histograms;
+  model.set_tap(
+      [&](const std::string& module, std::span<const float> x, std::int64_t, std::span<const float>, std::int64_t) {
+        double sum = 0;
+        for (const float value : x) sum += static_cast<double>(value) * static_cast<double>(value);
+        const auto name = report::layer_name(module);
+        histograms[name ? name->part : module].add(x, std::sqrt(sum / static_cast<double>(x.size())));
+      });
+  body();
+  model.set_tap(nullptr);
+  return histograms;
+}
+
 void run(const Options& options) {
   check_device(options.load.device);
   if (options.text.empty() == options.task.empty())
@@ -115,6 +134,8 @@ void run(const Options& options) {
   if (!options.documents.empty() && options.method != "rolling")
     fail(ErrorCode::usage, "--documents goes with --method rolling");
   if (options.layers && options.against.empty()) fail(ErrorCode::usage, "--layers goes with --against");
+  if (!options.page.empty() && options.text.empty()) fail(ErrorCode::usage, "--html goes with --text");
+  const std::unique_ptr<OutputFile> page = options.page.empty() ? nullptr : std::make_unique<OutputFile>(options.page);
   const Stopwatch watch;
   const models::LoadOptions load = load_options(options.load);
   const std::string text = options.text.empty() ? "" : read_prose(options.text);
@@ -138,7 +159,17 @@ void run(const Options& options) {
   {
     Progress progress("evaluating");
     how.progress = [&](auto done, auto total) { progress.update(done, total); };
-    result = eval::perplexity(model, other.get(), options.layers, tokenizer, text, how);
+    const auto measure = [&] {
+      result = eval::perplexity(model, other.get(), options.layers || (page && other), tokenizer, text, how);
+    };
+    if (!page) {
+      measure();
+    } else {
+      const auto inputs = watch_inputs(model, measure);
+      page->writer().append(report::eval_page(options.model, options.against, result, inputs,
+                                              report::about(report::this_machine(LOWP_VERSION))));
+      page->commit();
+    }
   }
   print_perplexity(options, model, result, watch.seconds());
 }
@@ -166,6 +197,8 @@ void add_eval(CLI::App& app) {
       ->check(CLI::IsMember({"wikitext"}));
   command->add_flag("--layers", options->layers,
                     "with --against: output SQNR of each Linear, fed by the reference's input");
+  command->add_option("--html", options->page,
+                      "with --text, a page to write: the numbers, histograms of inputs, with --against a map of SQNR");
   add_model_options(*command, options->load);
   command->add_flag("--json", options->json, "one JSON object on standard output");
   command->footer(

@@ -6,14 +6,17 @@
 
 #include "cli/command.h"
 #include "cli/output.h"
+#include "lowp/base/file.h"
 #include "lowp/checkpoint/dialect.h"
 #include "lowp/checkpoint/model_config.h"
+#include "lowp/report/layer_page.h"
+#include "lowp/report/machine.h"
 
 namespace lowp::cli {
 namespace {
 
 struct Options {
-  std::string path;
+  std::string path, page;
   bool tensors = false, json = false;
 };
 
@@ -139,6 +142,14 @@ void print_text(const Options& options, const checkpoint::Checkpoint& model, con
 void run(const Options& options) {
   const checkpoint::Checkpoint model(checkpoint::resolve_model(options.path));
   const Summary summary = summarise(model);
+  if (!options.page.empty()) {
+    OutputFile file(options.page);
+    Progress progress("reading");
+    file.writer().append(
+        report::inspect_page(model, report::about(report::this_machine(LOWP_VERSION)),
+                             [&](double share) { progress.update(static_cast<std::uint64_t>(share * 1e6), 1000000); }));
+    file.commit();
+  }
   if (options.json)
     print_json(model, summary);
   else
@@ -156,6 +167,8 @@ void add_inspect(CLI::App& app) {
                    "a folder, a safetensors or GGUF file, or org/name in the local Hugging Face cache")
       ->required();
   command->add_flag("--tensors", options->tensors, "list every tensor, however many");
+  command->add_option("--html", options->page,
+                      "a page to write: which format stands where, bits a weight, histograms of weights");
   command->add_flag("--json", options->json, "one JSON object on standard output");
   command->footer("Examples:\n  lowp inspect models/bookworm-8m\n  lowp inspect out/model.safetensors --json");
   command->callback([options] { run(*options); });

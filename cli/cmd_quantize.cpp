@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <memory>
 #include <numeric>
+#include <set>
 
 #include "cli/command.h"
 #include "cli/model_options.h"
@@ -19,14 +19,17 @@ namespace {
 
 struct Options {
   std::string model, recipe, output, dialect, calibrate, scales = "fused";
+  std::vector<std::string> algorithm;
   std::int64_t calibrate_tokens = 8192;
   bool overwrite = false, requantize = false, allow_skip = false, json = false;
 };
 
 // A recipe file ends in .json; everything else is a name.
-quant::Rules rules(const std::string& recipe) {
-  if (recipe.ends_with(".json")) return quant::Rules::parse(read_json(recipe, {8, 16 << 20}), recipe);
-  return quant::Rules::single(formats::recipe(recipe));
+quant::Rules rules(const std::string& recipe, quant::Algorithm algorithm) {
+  if (!recipe.ends_with(".json")) return quant::Rules::single(formats::recipe(recipe), algorithm);
+  if (algorithm != quant::Algorithm::absmax)
+    fail(ErrorCode::usage, "{}: how weights are rounded stands in the rules of the file, not in --algorithm", recipe);
+  return quant::Rules::parse(read_json(recipe, {8, 16 << 20}), recipe);
 }
 
 // Smallest and mean SQNR over layers; exact layers count as neither.
@@ -90,12 +93,16 @@ void print_text(const Options& options, const quant::QuantizeReport& report, dou
       decibel(mean), seconds, options.output);
 }
 
-std::map<std::string, float> calibrate(const Options& options) {
-  const std::string text = read_prose(options.calibrate);
-  models::Model model(options.model, {});
-  Progress progress("calibrating");
-  return eval::input_amax(model, load_tokenizer(options.model), text, options.calibrate_tokens,
-                          [&](auto done, auto total) { progress.update(done, total); });
+quant::Calibrate calibrate(const Options& options) {
+  if (options.calibrate.empty()) return nullptr;
+  return [text = read_prose(options.calibrate),
+          tokenizer = std::make_shared<const text::Tokenizer>(load_tokenizer(options.model)),
+          tokens = options.calibrate_tokens](const std::string& path, const std::set<std::string>& grams) {
+    models::Model model(path, {});
+    Progress progress("calibrating");
+    return eval::input_stats(model, *tokenizer, text, tokens, grams,
+                             [&](auto done, auto total) { progress.update(done, total); });
+  };
 }
 
 void run(const Options& options) {
@@ -103,13 +110,15 @@ void run(const Options& options) {
   quant::QuantizeRequest request;
   request.model = options.model;
   request.output = options.output;
-  request.rules = rules(options.recipe);
+  const quant::Method method = quant::find_method(options.algorithm);
+  request.rules = rules(options.recipe, method.algorithm);
+  request.preparation = method.preparation;
   request.dialect = options.dialect;
   request.sharing = options.scales == "fused" ? quant::ScaleSharing::fused : quant::ScaleSharing::per_matrix;
   request.overwrite = options.overwrite;
   request.requantize = options.requantize;
   request.allow_skip = options.allow_skip;
-  if (!options.calibrate.empty()) request.activation_amax = calibrate(options);
+  request.calibrate = calibrate(options);
   Progress progress("quantizing");
   request.progress = [&](std::uint64_t done, std::uint64_t total) { progress.update(done, total); };
   const quant::QuantizeReport report = quant::quantize_checkpoint(std::move(request));
@@ -139,8 +148,14 @@ void add_quantize(CLI::App& app) {
                    "tensor-level scales: shared over q/k/v and gate/up, or one per matrix as torchao")
       ->check(CLI::IsMember({"fused", "per-matrix"}))
       ->capture_default_str();
+  command
+      ->add_option("--algorithm", options->algorithm,
+                   fmt::format("how, or what is done before, or both: {}; absmax, the format's own rule, by default",
+                               fmt::join(quant::method_names(), ", ")))
+      ->delimiter(',');
   command->add_option("--calibrate", options->calibrate,
-                      "a text file: activation scales of *_static recipes come from the model's inputs on it");
+                      "a text file: what the model's inputs on it are decides activation scales of *_static recipes, "
+                      "and algorithms (gptq, awq, smoothquant; mse weighs errors by them)");
   command->add_option("--calibrate-tokens", options->calibrate_tokens, "how many of its tokens")
       ->check(kAtLeastOne)
       ->capture_default_str();
@@ -153,6 +168,7 @@ void add_quantize(CLI::App& app) {
       "  lowp quantize models/bookworm-8m --recipe int4 -o bookworm-int4\n"
       "  lowp quantize org/name --recipe nvfp4-bf16 --dialect compressed-tensors -o out\n"
       "  lowp quantize models/bookworm-8m --recipe int8-int8_static --calibrate book.txt -o static\n"
+      "  lowp quantize models/bookworm-8m --recipe int4 --algorithm awq,gptq --calibrate book.txt -o good\n"
       "  lowp quantize models/bookworm-8m --recipe rules.json -o mixed\n\n"
       "rules.json is an ordered list, first match wins:\n"
       "  [{\"match\": \"*.down_proj\", \"recipe\": \"fp8\"}, {\"match\": \"re:.*layers\\\\.[01]\\\\..*\", \"recipe\": "

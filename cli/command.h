@@ -22,6 +22,7 @@ void add_recipes(CLI::App& app);
 void add_report(CLI::App& app);
 void add_roofline(CLI::App& app);
 void add_serve(CLI::App& app);
+void add_tune(CLI::App& app);
 
 /// `lowp bench serve`, `throughput` and `latency`.
 void add_serving_benches(CLI::App& bench);

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "lowp/base/error.h"
+#include "lowp/base/whole_number.h"
 #include "tests/temp_dir.h"
 
 namespace lowp {
@@ -117,6 +118,14 @@ TEST(Json, ReadsFiles) {
   } catch (const Error& error) {
     EXPECT_PRED_FORMAT2(testing::IsSubstring, folder / "b.json", error.what());
   }
+}
+
+TEST(WholeNumber, ParsedOrMade) {
+  EXPECT_EQ(whole_number(parse_json("18446744073709551615", "t")), 18446744073709551615u);
+  EXPECT_EQ(whole_number(Json(7)), 7u);
+  EXPECT_EQ(whole_number(Json(std::int64_t{0})), 0u);
+  for (const Json& value : {Json(-1), Json(1.0), Json("1"), Json(true), Json(nullptr)})
+    EXPECT_EQ(whole_number(value), std::nullopt) << value.dump();
 }
 
 TEST(Quote, CutsAndCleans) {

@@ -2,6 +2,7 @@
 // DIALECT
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -25,6 +26,12 @@ struct QuantizedModule {
   std::optional<float> activation_scale;      // Scope::calibrated: the multiplier (amax/448, amax/2688, amax/127.5)
   bool reordered = false;                     // the weight has a column_order
   bool pre_scaled = false;                    // the weight has a pre_scale
+};
+
+/// What Dialect::write_file() has written.
+struct FileReport {
+  std::uint64_t file_bytes = 0;
+  std::uint64_t modules = 0;  // quantized ones
 };
 
 /// Writes and reads one dialect. Objects are stateless constants.
@@ -69,6 +76,18 @@ class Dialect {
   /// of the unquantized tensors of the file.
   virtual std::map<std::string, std::string> metadata(std::span<const QuantizedModule> modules,
                                                       std::span<const std::string> plain) const = 0;
+
+  /// Whether a model in this dialect is one file with an order, shapes and metadata of its own, which write_file()
+  /// makes; layout() and encode() then say only what its blocks are.
+  virtual bool is_file() const { return false; }
+
+  /// Of such a dialect: throws Error(usage) for a name that no file of it has, Error(io) if `path` exists and may not
+  /// be replaced.
+  virtual void check_output(const std::string& path, bool overwrite) const;
+
+  /// Of such a dialect: writes a checkpoint of any dialect to `path`, which appears when it is complete. Throws Error.
+  virtual FileReport write_file(const Checkpoint& checkpoint, const std::string& path,
+                                const std::function<void(std::uint64_t done, std::uint64_t total)>& progress) const;
 
   /// Whether a checkpoint is in this dialect, by its config and its tensors.
   virtual bool recognizes(const Checkpoint& checkpoint) const = 0;

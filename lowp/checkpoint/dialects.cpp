@@ -36,6 +36,15 @@ std::vector<std::string> Dialect::sources(const Checkpoint& checkpoint, const Qu
   return names;
 }
 
+void Dialect::check_output(const std::string&, bool) const {
+  check_failed("is_file()", __FILE__, __LINE__, name() + " is a folder");
+}
+
+FileReport Dialect::write_file(const Checkpoint&, const std::string&,
+                               const std::function<void(std::uint64_t, std::uint64_t)>&) const {
+  check_failed("is_file()", __FILE__, __LINE__, name() + " is a folder");
+}
+
 std::string ReadOnlyDialect::refusal(const formats::Recipe&) const { return "lowp reads " + name() + " only"; }
 
 namespace {

@@ -10,6 +10,7 @@
 #include "lowp/base/bits.h"
 #include "lowp/base/error.h"
 #include "lowp/base/utf8.h"
+#include "lowp/base/whole_number.h"
 
 namespace lowp::checkpoint {
 namespace {
@@ -278,13 +279,10 @@ void GgufMetadata::fail_kind(std::string_view key, std::string_view expected, co
 std::optional<std::int64_t> GgufMetadata::count(std::string_view key) const {
   const GgufValue* found = find(key);
   if (!found) return std::nullopt;
-  const Json& value = found->value;
-  const bool fits =
-      value.is_number_unsigned()
-          ? value.get<std::uint64_t>() <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())
-          : value.is_number_integer() && value.get<std::int64_t>() >= 0;
-  if (!fits) fail_kind(key, "a whole number from 0 on", *found);
-  return value.get<std::int64_t>();
+  const auto value = whole_number(found->value);
+  if (!value || *value > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()))
+    fail_kind(key, "a whole number from 0 to 2^63 - 1", *found);
+  return static_cast<std::int64_t>(*value);
 }
 
 std::optional<double> GgufMetadata::number(std::string_view key) const {

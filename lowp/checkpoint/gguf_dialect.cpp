@@ -3,6 +3,7 @@
 #include "lowp/checkpoint/dialect.h"
 #include "lowp/checkpoint/dialect_support.h"
 #include "lowp/checkpoint/gguf_blocks.h"
+#include "lowp/checkpoint/gguf_write.h"
 
 namespace lowp::checkpoint {
 namespace {
@@ -44,6 +45,13 @@ class GgufDialect final : public Dialect {
   std::map<std::string, std::string> metadata(std::span<const QuantizedModule>,
                                               std::span<const std::string>) const override {
     return {};
+  }
+
+  bool is_file() const override { return true; }
+  void check_output(const std::string& path, bool overwrite) const override { check_gguf_name(path, overwrite); }
+  FileReport write_file(const Checkpoint& checkpoint, const std::string& path,
+                        const std::function<void(std::uint64_t, std::uint64_t)>& progress) const override {
+    return write_gguf(checkpoint, path, progress);
   }
 
   bool recognizes(const Checkpoint& checkpoint) const override { return checkpoint.gguf() != nullptr; }

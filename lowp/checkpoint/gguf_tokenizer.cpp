@@ -7,6 +7,7 @@
 
 #include "lowp/base/error.h"
 #include "lowp/base/utf8.h"
+#include "lowp/base/whole_number.h"
 
 namespace lowp::checkpoint {
 namespace {
@@ -69,12 +70,13 @@ Tokens read_tokens(const GgufMetadata& metadata) {
   return tokens;
 }
 
-std::optional<std::int64_t> token_id(const GgufMetadata& metadata, const Tokens& tokens, const char* key) {
+std::optional<std::size_t> token_id(const GgufMetadata& metadata, const Tokens& tokens, const char* key) {
   const auto id = metadata.count(key);
-  if (id && *id >= static_cast<std::int64_t>(tokens.size()))
+  if (!id) return std::nullopt;
+  if (static_cast<std::size_t>(*id) >= tokens.size())
     fail(ErrorCode::bad_input, "{}: {}: {} is not below {}, the number of tokens", metadata.where(), key, *id,
          tokens.size());
-  return id;
+  return static_cast<std::size_t>(*id);
 }
 
 Json vocabulary(const Tokens& tokens) {
@@ -107,7 +109,7 @@ Json post_processor(const GgufMetadata& metadata, const Tokens& tokens, bool add
   const auto add = [&](const char* flag, const char* key, bool fallback) {
     const auto id = token_id(metadata, tokens, key);
     if (!id || !metadata.flag(flag).value_or(fallback)) return;
-    const std::string& text = tokens.text(static_cast<std::size_t>(*id));
+    const std::string& text = tokens.text(*id);
     pieces.push_back({{"SpecialToken", {{"id", text}, {"type_id", 0}}}});
     specials[text] = {{"id", text}, {"ids", {*id}}, {"tokens", {text}}};
   };
@@ -229,7 +231,7 @@ Json sentencepiece_tokenizer(const GgufMetadata& metadata, const Tokens& tokens)
           {"model",
            {{"type", "BPE"},
             {"dropout", nullptr},
-            {"unk_token", unknown ? Json(tokens.text(static_cast<std::size_t>(*unknown))) : Json(nullptr)},
+            {"unk_token", unknown ? Json(tokens.text(*unknown)) : Json(nullptr)},
             {"continuing_subword_prefix", nullptr},
             {"end_of_word_suffix", nullptr},
             {"fuse_unk", true},
@@ -332,7 +334,7 @@ Json tokenizer_config_from_gguf(const GgufMetadata& metadata) {
                                                             {"unk_token", "tokenizer.ggml.unknown_token_id"},
                                                             {"pad_token", "tokenizer.ggml.padding_token_id"}};
   for (const auto& [name, key] : kNames)
-    if (const auto id = token_id(metadata, tokens, key)) config[name] = tokens.text(static_cast<std::size_t>(*id));
+    if (const auto id = token_id(metadata, tokens, key)) config[name] = tokens.text(*id);
   if (const auto chat = metadata.text("tokenizer.chat_template")) config["chat_template"] = *chat;
   return config;
 }
@@ -350,10 +352,11 @@ void tokenizer_to_gguf(const Json& tokenizer, const Json& tokenizer_config, cons
   std::size_t size = config.value("vocab_size", std::size_t{0});
   std::unordered_map<std::string, std::size_t> ids;
   const auto note = [&](const std::string& token, const Json& id) {
-    if (!id.is_number_unsigned() || id.get<std::uint64_t>() > (1u << 24))
+    const auto number = whole_number(id);
+    if (!number || *number > (1u << 24))
       fail(ErrorCode::bad_input, "{}: token {}: {} is not an id", where, quote(token), quote(id.dump()));
-    ids.emplace(token, id.get<std::size_t>());
-    size = std::max(size, id.get<std::size_t>() + 1);
+    ids.emplace(token, *number);
+    size = std::max(size, static_cast<std::size_t>(*number) + 1);
   };
   for (const auto& [token, id] : vocab.items()) note(token, id);
   for (const Json& token : added) note(token.at("content").get<std::string>(), token.at("id"));
@@ -409,10 +412,9 @@ void tokenizer_to_gguf(const Json& tokenizer, const Json& tokenizer_config, cons
   std::vector<std::size_t> ends;
   if (const auto at = config.find("eos_token_id"); at != config.end())
     for (const Json& end : at->is_array() ? *at : Json::array({*at}))
-      if (end.is_number_unsigned()) ends.push_back(end.get<std::size_t>());
+      if (const auto number = whole_number(end)) ends.push_back(*number);
   auto bos = id_of(special_text(tokenizer_config, "bos_token"));
-  if (const auto at = config.find("bos_token_id"); !bos && at != config.end() && at->is_number_unsigned())
-    bos = at->get<std::size_t>();
+  if (const auto at = config.find("bos_token_id"); !bos && at != config.end()) bos = whole_number(*at);
   const auto eos = id_of(special_text(tokenizer_config, "eos_token"));
   std::vector<std::size_t> others;
   for (const std::size_t end : ends)

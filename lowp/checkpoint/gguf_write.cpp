@@ -99,7 +99,7 @@ class Job {
     dims_ = *read_model_config(config, checkpoint.path() + "/config.json");
   }
 
-  GgufReport run(const std::string& path) {
+  FileReport run(const std::string& path) {
     collect();
     const std::string header = make_header();
     OutputFile file(path);
@@ -291,7 +291,7 @@ class Job {
   std::map<std::string, Output> outputs_;
   std::vector<std::string> order_;
   std::uint64_t total_ = 0;
-  GgufReport report_;
+  FileReport report_;
 };
 
 }  // namespace
@@ -301,7 +301,7 @@ void check_gguf_name(const std::string& path, bool overwrite) {
   if (std::filesystem::exists(path) && !overwrite) fail(ErrorCode::io, "{}: exists already", path);
 }
 
-GgufReport write_gguf(const Checkpoint& checkpoint, const std::string& path,
+FileReport write_gguf(const Checkpoint& checkpoint, const std::string& path,
                       const std::function<void(std::uint64_t, std::uint64_t)>& progress) {
   return Job(checkpoint, progress).run(path);
 }

@@ -5,14 +5,9 @@
 #include <functional>
 #include <string>
 
-#include "lowp/checkpoint/checkpoint.h"
+#include "lowp/checkpoint/dialect.h"
 
 namespace lowp::checkpoint {
-
-struct GgufReport {
-  std::uint64_t file_bytes = 0;
-  std::uint64_t modules = 0;  // written as blocks
-};
 
 /// Throws Error(usage) if `path` does not end in .gguf, Error(io) if it exists and may not be replaced.
 void check_gguf_name(const std::string& path, bool overwrite);
@@ -22,7 +17,7 @@ void check_gguf_name(const std::string& path, bool overwrite);
 /// tokenizer that llama.cpp wants. Values and codes are the checkpoint's; rows of q and k are put in llama.cpp's order,
 /// 1 is added to Gemma's norms. Memory: the largest tensor. Throws Error(unsupported) naming what GGUF cannot hold,
 /// before anything is written where names, shapes and formats tell.
-GgufReport write_gguf(const Checkpoint& checkpoint, const std::string& path,
-                      const std::function<void(std::uint64_t done, std::uint64_t total)>& progress = {});
+FileReport write_gguf(const Checkpoint& checkpoint, const std::string& path,
+                      const std::function<void(std::uint64_t done, std::uint64_t total)>& progress);
 
 }  // namespace lowp::checkpoint

@@ -161,7 +161,8 @@ Plan make_plan(const models::Model& model, const text::Tokenizer& tokenizer, con
                const PerplexityOptions& options, std::int64_t context) {
   Plan plan;
   if (options.method != Method::rolling) {
-    const std::vector<std::int32_t> ids = encode(model, tokenizer, text, true);
+    std::vector<std::int32_t> ids = encode(model, tokenizer, text, true);
+    if (options.tokens > 0) ids.resize(std::min(ids.size(), static_cast<std::size_t>(options.tokens)));
     plan.tokens = ids.size();
     const auto bos = tokenizer.adds_bos() ? std::optional(tokenizer.prefix().front()) : std::nullopt;
     plan.windows =

@@ -17,6 +17,7 @@ struct PerplexityOptions {
   std::int64_t context = 0;         // tokens a window; 0 takes 512, or the model's whole context when rolling
   bool wikitext_documents = false;  // rolling: split at titles and detokenize; otherwise the text is one document
   std::function<void(std::uint64_t done, std::uint64_t total)> progress;  // in tokens
+  std::int64_t tokens = 0;  // not rolling: only the first so many tokens of the text; 0 takes all
 };
 
 /// KL(OTHER || MODEL) over scored positions, in nats; delta p is MODEL's probability of the right token minus OTHER's.

@@ -13,6 +13,22 @@ using formats::GroupStats;
 
 constexpr std::int64_t kMostGroups = 16;  // of a super-block
 
+// Calls body(element index, values, count) for pieces of the group, row by row.
+template <typename Body>
+void for_pieces(const QuantizeTask& task, std::int64_t row, std::int64_t rows, std::int64_t col, std::int64_t cols,
+                const Body& body) {
+  std::array<float, 256> values;
+  for (std::int64_t r = row; r < row + rows; ++r)
+    for (std::int64_t c = col; c < col + cols; c += static_cast<std::int64_t>(values.size())) {
+      const std::int64_t count = std::min<std::int64_t>(static_cast<std::int64_t>(values.size()), col + cols - c);
+      const std::int64_t at = r * task.out->k + c;
+      load_f32(task.x, at, count, values.data());
+      body(at, values.data(), count);
+    }
+}
+
+}  // namespace
+
 void store_params(QuantizedMatrix& out, std::int64_t at, const GroupParams& p) {
   if (formats::info(out.format.scale).bits > 8)
     out.scale.as<float>()[at] = p.scale;
@@ -23,8 +39,6 @@ void store_params(QuantizedMatrix& out, std::int64_t at, const GroupParams& p) {
   if (out.format.zero_point == formats::ZeroPoint::floating) out.zero_point.as<float>()[at] = p.zero_point;
 }
 
-// Integer codes are kept as signed bytes, everything else as it is; codes wider than a byte are plain f16, bf16 and
-// f32.
 void store_code(QuantizedMatrix& out, std::int64_t i, std::uint32_t code) {
   const auto& element = formats::info(out.format.element);
   if (out.format.two_codes_a_byte()) {
@@ -41,22 +55,6 @@ void store_code(QuantizedMatrix& out, std::int64_t i, std::uint32_t code) {
                     : static_cast<std::uint8_t>(code);
   }
 }
-
-// Calls body(element index, values, count) for pieces of the group, row by row.
-template <typename Body>
-void for_pieces(const QuantizeTask& task, std::int64_t row, std::int64_t rows, std::int64_t col, std::int64_t cols,
-                const Body& body) {
-  std::array<float, 256> values;
-  for (std::int64_t r = row; r < row + rows; ++r)
-    for (std::int64_t c = col; c < col + cols; c += static_cast<std::int64_t>(values.size())) {
-      const std::int64_t count = std::min<std::int64_t>(static_cast<std::int64_t>(values.size()), col + cols - c);
-      const std::int64_t at = r * task.out->k + c;
-      load_f32(task.x, at, count, values.data());
-      body(at, values.data(), count);
-    }
-}
-
-}  // namespace
 
 bool quantize_group(const QuantizeTask& task, std::int64_t row, std::int64_t rows, std::int64_t col,
                     std::int64_t cols) {

@@ -13,6 +13,13 @@ bool quantize_group(const QuantizeTask& task, std::int64_t row, std::int64_t row
 /// All groups of the rows [row_begin, row_end), one after another. False if a value is not finite.
 bool quantize_groups(const QuantizeTask& task, std::int64_t row_begin, std::int64_t row_end);
 
+/// Puts the parameters of group `at` (row-major) in place.
+void store_params(QuantizedMatrix& out, std::int64_t at, const formats::GroupParams& params);
+
+/// Puts the code of element i (row-major) in place. Integers are kept as signed bytes, everything else as it is; codes
+/// wider than a byte are plain f16, bf16 and f32. Neighbours may share a byte: one thread a row.
+void store_code(QuantizedMatrix& out, std::int64_t i, std::uint32_t code);
+
 /// The code of element i (row-major).
 std::uint32_t load_code(const QuantizedMatrix& matrix, std::int64_t i);
 

@@ -1,6 +1,7 @@
 #include "lowp/models/model.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "lowp/base/error.h"
 #include "lowp/models/random_weights.h"
@@ -112,6 +113,13 @@ const ops::Linear* Model::find_linear(const std::string& module) const {
     }
   }
   return nullptr;
+}
+
+ops::Linear Model::exchange_linear(const std::string& module, ops::Linear linear) {
+  auto* place = const_cast<ops::Linear*>(find_linear(module));  // of this object, which is not const
+  LOWP_CHECK(place && place->n() == linear.n() && place->k() == linear.k(), "{} is not a Linear [{}, {}]", module,
+             linear.n(), linear.k());
+  return std::exchange(*place, std::move(linear));
 }
 
 std::vector<float> Model::logits(std::span<const float> hidden) const {

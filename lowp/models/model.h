@@ -69,6 +69,9 @@ class Model {
   /// The Linear of this module name (but not the head), or nullptr.
   const ops::Linear* find_linear(const std::string& module) const;
 
+  /// Puts a Linear of the same shape in the place of the one of this name, which must be there; returns that one.
+  ops::Linear exchange_linear(const std::string& module, ops::Linear linear);
+
   /// Calls `tap` at every Linear of forward(), not of logits(); nullptr stops it.
   void set_tap(Tap tap) { tap_ = std::move(tap); }
 

@@ -196,11 +196,17 @@ Tensor dequantize(const QuantizedMatrix& matrix, DType output, const Device& dev
     return result;
   }
   Tensor result(output, {matrix.m, matrix.k});
-  dequantize_into(result, matrix);
+  if (output == DType::f16) {  // the kernels have f32 and bf16
+    const Tensor exact = dequantize(matrix, DType::f32);
+    store_rounded(result, 0, {exact.as<float>(), static_cast<std::size_t>(matrix.m * matrix.k)});
+  } else {
+    dequantize_into(result, matrix);
+  }
   return result;
 }
 
 void dequantize_into(Tensor& out, const QuantizedMatrix& matrix) {
+  LOWP_CHECK(out.dtype() == DType::f32 || out.dtype() == DType::bf16, "decoding to {}", name(out.dtype()));
   const std::size_t row = out.bytes().size() / static_cast<std::size_t>(std::max<std::int64_t>(matrix.m, 1));
   for_bands(nullptr, matrix.m, matrix.k, {}, [&](std::int64_t begin, std::int64_t end) {
     kernels_for_cpu().dequantize(matrix, out.dtype(), begin, end,

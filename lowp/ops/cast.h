@@ -39,7 +39,8 @@ QuantizedMatrix quantize(const TensorView& x, const formats::BlockFormat& format
 void quantize_into(QuantizedMatrix& out, const TensorView& x, const CastOptions& options,
                    std::span<const float> codebook = {});
 
-/// The values of a quantized matrix as f32 or bf16 [m, k], rounded as torchao's dequantize rounds.
+/// The values of a quantized matrix as f32 or bf16 [m, k], rounded as torchao's dequantize rounds; on the CPU also as
+/// f16, which the f32 values are rounded to.
 Tensor dequantize(const QuantizedMatrix& matrix, DType output, const Device& device = {});
 /// The same on the CPU, into `out`, f32 or bf16 [m, k].
 void dequantize_into(Tensor& out, const QuantizedMatrix& matrix);

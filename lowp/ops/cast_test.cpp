@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -270,6 +271,16 @@ TEST(Cast, HadamardRunsAreOrthonormalAndSigned) {
   for (int i = 0; i < 16; ++i) EXPECT_EQ(once.as<float>()[i], (i & 1) != (i >> 1 & 1) ? 1.0f : -1.0f) << i;
   for (int i = 16; i < 32; ++i) EXPECT_EQ(once.as<float>()[i], 0.0f);
   EXPECT_THROW(hadamard16(Tensor(DType::f32, {2, 24}).view(), "x"), Error);
+}
+
+TEST(Cast, DecodesToHalf) {
+  std::mt19937 rng(1);
+  const Tensor x = random_matrix(rng, DType::f16, 4, 64);
+  const QuantizedMatrix q = quantize(x.view(), formats::block_format("int4_g32_asym"), {});
+  const Tensor exact = dequantize(q, DType::f32), half = dequantize(q, DType::f16);
+  Tensor expected(DType::f16, {4, 64});
+  store_rounded(expected, 0, {exact.as<float>(), 4 * 64});
+  EXPECT_TRUE(std::ranges::equal(half.bytes(), expected.bytes()));
 }
 
 }  // namespace

@@ -6,7 +6,6 @@
 
 #include "lowp/base/error.h"
 #include "lowp/checkpoint/dialect_support.h"
-#include "lowp/checkpoint/gguf_write.h"
 #include "lowp/checkpoint/model_writer.h"
 #include "lowp/quant/rules.h"
 
@@ -161,12 +160,11 @@ class Job {
   std::uint64_t done_ = 0, total_ = 0;
 };
 
-// One file instead of a folder, with an order, shapes and metadata of its own.
-ConvertReport convert_to_gguf(const ConvertRequest& request) {
+ConvertReport convert_to_file(const Dialect& to, const ConvertRequest& request) {
   const Checkpoint checkpoint(checkpoint::resolve_model(request.model));
   const Dialect& from = source_dialect(checkpoint);
-  checkpoint::check_gguf_name(request.output, request.overwrite);
-  const checkpoint::GgufReport written = checkpoint::write_gguf(checkpoint, request.output, request.progress);
+  to.check_output(request.output, request.overwrite);
+  const checkpoint::FileReport written = to.write_file(checkpoint, request.output, request.progress);
   return {.from = from.name(),
           .to = request.dialect,
           .modules = written.modules,
@@ -178,7 +176,8 @@ ConvertReport convert_to_gguf(const ConvertRequest& request) {
 }  // namespace
 
 ConvertReport convert_checkpoint(const ConvertRequest& request) {
-  return request.dialect == checkpoint::gguf_dialect().name() ? convert_to_gguf(request) : Job(request).run();
+  const Dialect& to = checkpoint::find_dialect(request.dialect);
+  return to.is_file() ? convert_to_file(to, request) : Job(request).run();
 }
 
 }  // namespace lowp::quant

@@ -90,8 +90,9 @@ std::vector<WeightSource> matrices(const StoredTensor& tensor, const Checkpoint&
 
 class Planner {
  public:
-  Planner(const Checkpoint& checkpoint, const checkpoint::Dialect* from, QuantizeRequest& request)
-      : checkpoint_(checkpoint), from_(from), request_(request) {}
+  Planner(const Checkpoint& checkpoint, const checkpoint::Dialect* from, QuantizeRequest& request,
+          CalibratedInputs& inputs)
+      : checkpoint_(checkpoint), from_(from), request_(request), inputs_(inputs) {}
 
   Plan run() {
     std::set<std::string> consumed;  // tensors that stand for quantized modules of the input
@@ -139,17 +140,17 @@ class Planner {
   }
 
   // The scale that the activation format takes from the calibrated largest magnitude.
-  float calibrated_scale(const std::string& module, const formats::Recipe& recipe) const {
-    const auto at = request_.activation_amax.find(module);
-    if (at == request_.activation_amax.end())
+  float calibrated_scale(const std::string& module, const formats::Recipe& recipe) {
+    const auto stats = inputs_.available() ? inputs_.find(module) : nullptr;
+    if (!stats)
       fail(ErrorCode::usage,
            "{}: recipe {} needs the activation's scale from a calibration text that reaches this layer (--calibrate "
            "FILE)",
            module, recipe.name);
     const formats::BlockFormat& format = recipe.activation->format;
-    if (format.tensor_scale) return formats::nvfp4_tensor_scale(at->second);
-    const formats::GroupStats stats{-at->second, at->second, true, false};
-    return formats::choose_params(format, formats::Elem::bf16, {}, stats, 1).scale;
+    const float amax = stats->largest();
+    if (format.tensor_scale) return formats::nvfp4_tensor_scale(amax);
+    return formats::choose_params(format, formats::Elem::bf16, {}, {-amax, amax, true, false}, 1).scale;
   }
 
   void keep(const WeightSource& source) {
@@ -228,6 +229,7 @@ class Planner {
   const Checkpoint& checkpoint_;
   const checkpoint::Dialect* from_;
   QuantizeRequest& request_;
+  CalibratedInputs& inputs_;
   bool has_head_ = false;  // with weights of its own
   Plan plan_;
 };
@@ -243,8 +245,9 @@ TensorView WeightSource::load(const Checkpoint& checkpoint, const checkpoint::Di
   return holder.view();
 }
 
-Plan make_plan(const Checkpoint& checkpoint, const checkpoint::Dialect* from, QuantizeRequest& request) {
-  return Planner(checkpoint, from, request).run();
+Plan make_plan(const Checkpoint& checkpoint, const checkpoint::Dialect* from, QuantizeRequest& request,
+               CalibratedInputs& inputs) {
+  return Planner(checkpoint, from, request, inputs).run();
 }
 
 }  // namespace lowp::quant

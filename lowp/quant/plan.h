@@ -49,6 +49,7 @@ struct Plan {
 
 /// Throws Error(unsupported) naming the layer that does not fit its recipe (unless allow_skip), Error(usage) naming the
 /// one that misses calibration data. `from` is the dialect of a quantized input or nullptr.
-Plan make_plan(const checkpoint::Checkpoint& checkpoint, const checkpoint::Dialect* from, QuantizeRequest& request);
+Plan make_plan(const checkpoint::Checkpoint& checkpoint, const checkpoint::Dialect* from, QuantizeRequest& request,
+               CalibratedInputs& inputs);
 
 }  // namespace lowp::quant

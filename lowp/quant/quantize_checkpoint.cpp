@@ -1,14 +1,11 @@
 #include "lowp/quant/quantize_checkpoint.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <filesystem>
 #include <map>
 
 #include "lowp/base/error.h"
+#include "lowp/base/temporary_folder.h"
 #include "lowp/checkpoint/dialect_support.h"
-#include "lowp/checkpoint/gguf_write.h"
 #include "lowp/checkpoint/model_config.h"
 #include "lowp/checkpoint/model_writer.h"
 #include "lowp/quant/plan.h"
@@ -16,23 +13,9 @@
 namespace lowp::quant {
 namespace {
 
-namespace fs = std::filesystem;
-
 using checkpoint::Checkpoint;
 using checkpoint::Dialect;
 using checkpoint::TensorEntry;
-
-// The fused matrix that a layer belongs to: layers with equal keys share tensor-level scales.
-std::string fused_key(const std::string& module) {
-  static constexpr std::pair<std::string_view, std::string_view> kParts[] = {
-      {"q_proj", "qkv"},      {"k_proj", "qkv"}, {"v_proj", "qkv"}, {"gate_proj", "gate_up"},
-      {"up_proj", "gate_up"}, {"w1", "w13"},     {"w3", "w13"}};
-  const auto dot = module.rfind('.');
-  const std::string last = module.substr(dot + 1);
-  for (const auto& [part, whole] : kParts)
-    if (last == part) return module.substr(0, dot + 1) + std::string(whole);
-  return module;
-}
 
 bool has_tensor_level_scale(const formats::BlockFormat& format) {
   return format.tensor_scale ||
@@ -44,12 +27,16 @@ class Job {
   Job(QuantizeRequest request)
       : request_(std::move(request)),
         checkpoint_(checkpoint::resolve_model(request_.model)),
-        from_(checkpoint::detect_dialect(checkpoint_)) {}
+        from_(checkpoint::detect_dialect(checkpoint_)),
+        inputs_(request_.calibrate, checkpoint_.path()) {}
 
   QuantizeReport run() {
     check_input();
-    plan_ = make_plan(checkpoint_, from_, request_);
+    plan_ = make_plan(checkpoint_, from_, request_, inputs_);
     choose_dialect();
+    for (const Layer& layer : plan_.layers)
+      if (layer.algorithm == Algorithm::gptq && !inputs_.available())
+        fail(ErrorCode::usage, "{}: gptq needs a calibration text (--calibrate FILE)", layer.module.name);
     for (const Layer& layer : plan_.layers) total_ += layer_bytes(layer);
     for (const Item& item : plan_.items)
       if (item.copy) total_ += item.copy->view().bytes.size();
@@ -123,7 +110,7 @@ class Job {
     std::map<std::string, std::vector<Layer*>> groups;
     for (Layer& layer : plan_.layers)
       if (has_tensor_level_scale(layer.module.recipe.weight))
-        groups[fused_key(layer.module.name) + " " + layer.module.recipe.name].push_back(&layer);
+        groups[fused_name(layer.module.name) + " " + layer.module.recipe.name].push_back(&layer);
     for (auto& [key, layers] : groups) {
       if (layers.size() < 2) continue;
       formats::GroupStats all;
@@ -195,11 +182,28 @@ class Job {
             }};
   }
 
+  // Statistics of the layer's inputs, as far as its algorithm wants them and there are any.
+  std::shared_ptr<const ops::InputStats> inputs_of(const Layer& layer) {
+    const bool gptq = layer.algorithm == Algorithm::gptq;
+    if (!inputs_.available() || !(gptq || layer.algorithm == Algorithm::mse)) return nullptr;
+    if (!gptq) return inputs_.find(layer.module.name);
+    std::vector<std::pair<std::string, std::int64_t>> upcoming;
+    for (const Layer* other = &layer; other != plan_.layers.data() + plan_.layers.size(); ++other)
+      if (other->algorithm == Algorithm::gptq) upcoming.emplace_back(other->module.name, other->module.k);
+    return inputs_.with_gram(layer.module.name, upcoming);
+  }
+
   QuantizedMatrix quantize_layer(const Layer& layer) {
     Tensor holder;
     const TensorView x = layer.source.load(checkpoint_, from_, holder);
     const ops::CastOptions cast = options(layer, x);
-    QuantizedMatrix weight = quantize(x, layer.module.recipe.weight, layer.algorithm, cast);
+    Algorithm algorithm = layer.algorithm;
+    const auto inputs = inputs_of(layer);
+    if (!inputs && inputs_.available() && algorithm == Algorithm::gptq) {
+      report_.warnings.push_back(layer.module.name + ": the calibration text does not reach it: mse in place of gptq");
+      algorithm = Algorithm::mse;
+    }
+    QuantizedMatrix weight = quantize(x, layer.module.recipe.weight, algorithm, cast, inputs.get());
     LayerReport row{layer.module.name, layer.module.recipe.name, layer.source.m, layer.source.k};
     for (const TensorEntry& entry : dialect_->layout(layer.module))
       if (entry.dtype != DType::i64) row.bytes += byte_count(entry.dtype, entry.shape);  // I64 holds shapes
@@ -225,39 +229,61 @@ class Job {
   QuantizeRequest request_;
   Checkpoint checkpoint_;
   const Dialect* from_;
+  CalibratedInputs inputs_;
   const Dialect* dialect_ = nullptr;
   Plan plan_;
   QuantizeReport report_;
   std::uint64_t done_ = 0, total_ = 0;
 };
 
-// A folder that goes when the object goes.
-struct TemporaryFolder {
-  std::string path;
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path, ignored);
-  }
-};
-
-// GGUF is one file whose tensors have another order and shape: the checkpoint is quantized beside it, then written.
-QuantizeReport quantize_to_gguf(QuantizeRequest request) {
+// A dialect of one file, whose tensors have another order and shape: the checkpoint is quantized beside it, then
+// written.
+QuantizeReport quantize_to_file(const Dialect& dialect, QuantizeRequest request) {
   const std::string output = request.output;
-  checkpoint::check_gguf_name(output, request.overwrite);
-  const TemporaryFolder folder{fmt::format("{}.quantized-{}", output, ::getpid())};
-  request.output = folder.path;
+  dialect.check_output(output, request.overwrite);
+  const TemporaryFolder folder(output, ".quantized");
+  request.output = folder.path();
   request.dialect = checkpoint::lowp_dialect().name();
   QuantizeReport report = Job(std::move(request)).run();
-  report.file_bytes = checkpoint::write_gguf(Checkpoint(folder.path), output).file_bytes;
-  report.dialect = checkpoint::gguf_dialect().name();
+  report.file_bytes = dialect.write_file(Checkpoint(folder.path()), output, {}).file_bytes;
+  report.dialect = dialect.name();
   return report;
+}
+
+QuantizeReport quantize_prepared(QuantizeRequest request) {
+  if (request.dialect.empty()) return Job(std::move(request)).run();
+  const Dialect& dialect = checkpoint::find_dialect(request.dialect);
+  return dialect.is_file() ? quantize_to_file(dialect, std::move(request)) : Job(std::move(request)).run();
+}
+
+// The format that the rules give a module's weight.
+FormatOf format_by(const Rules& rules) {
+  return [&rules](const std::string& module) -> std::optional<formats::BlockFormat> {
+    const auto choice = rules.peek(module, role_of(module));
+    return choice ? std::optional(choice->recipe.weight) : std::nullopt;
+  };
 }
 
 }  // namespace
 
 QuantizeReport quantize_checkpoint(QuantizeRequest request) {
-  if (request.dialect == checkpoint::gguf_dialect().name()) return quantize_to_gguf(std::move(request));
-  return Job(std::move(request)).run();
+  if (request.preparation == Preparation::none) return quantize_prepared(std::move(request));
+  const TemporaryFolder folder(request.output, ".prepared");
+  bool untied = false;
+  {
+    const Checkpoint checkpoint(checkpoint::resolve_model(request.model));
+    if (const Dialect* from = checkpoint::detect_dialect(checkpoint))
+      fail(ErrorCode::unsupported, "{}: is quantized ({}); only float models can be rewritten before quantizing",
+           checkpoint.path(), from->name());
+    CalibratedInputs inputs(request.calibrate, checkpoint.path());
+    const Rewriting rewriting = prepare(request.preparation, checkpoint, inputs, format_by(request.rules));
+    untied = rewriting.untie_head;
+    write_rewritten(checkpoint, rewriting, folder.path());
+  }
+  request.model = folder.path();
+  QuantizeReport report = quantize_prepared(std::move(request));
+  if (untied) report.warnings.push_back("lm_head was tied to the embedding; rotated, it has weights of its own");
+  return report;
 }
 
 }  // namespace lowp::quant

@@ -2,11 +2,11 @@
 #pragma once
 
 #include <functional>
-#include <map>
 #include <string>
 #include <vector>
 
 #include "lowp/checkpoint/dialect.h"
+#include "lowp/quant/method.h"
 #include "lowp/quant/rules.h"
 
 namespace lowp::quant {
@@ -27,7 +27,8 @@ struct QuantizeRequest {
   bool overwrite = false;
   bool requantize = false;
   bool allow_skip = false;
-  std::map<std::string, float> activation_amax;  // by module, for recipes with calibrated activations
+  Preparation preparation = Preparation::none;
+  Calibrate calibrate;  // for what needs the inputs of layers: calibrated activations, gptq, awq, ...; may be empty
   std::uint64_t shard_bytes = std::uint64_t{5} * 1000 * 1000 * 1000;
   std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> progress;
 };

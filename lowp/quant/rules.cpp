@@ -55,9 +55,21 @@ Role role_of(std::string_view module) {
 
 bool is_token_embedding(std::string_view module) { return last_part(module) == "embed_tokens"; }
 
-Rules Rules::single(const formats::Recipe& recipe) {
+std::string fused_name(const std::string& module) {
+  static constexpr std::pair<std::string_view, std::string_view> kParts[] = {
+      {"q_proj", "qkv"},      {"k_proj", "qkv"}, {"v_proj", "qkv"}, {"gate_proj", "gate_up"},
+      {"up_proj", "gate_up"}, {"w1", "w13"},     {"w3", "w13"}};
+  const auto dot = module.rfind('.');
+  const std::string last = module.substr(dot + 1);
+  for (const auto& [part, whole] : kParts)
+    if (last == part) return module.substr(0, dot + 1) + std::string(whole);
+  return module;
+}
+
+Rules Rules::single(const formats::Recipe& recipe, Algorithm algorithm) {
+  if (const std::string wrong = refusal(algorithm, recipe.weight); !wrong.empty()) fail(ErrorCode::usage, "{}", wrong);
   Rules rules;
-  rules.rules_.push_back({NamePattern("*", "recipe"), recipe});
+  rules.rules_.push_back({NamePattern("*", "recipe"), recipe, algorithm});
   rules.used_.push_back(true);
   return rules;
 }
@@ -72,23 +84,37 @@ Rules Rules::parse(const Json& json, const std::string& where) {
   return rules;
 }
 
-std::optional<Choice> Rules::choose(const std::string& module, Role role) {
+std::optional<std::size_t> Rules::rule_for(const std::string& module, Role role) const {
   // A Linear at the same place.
   const std::string neighbour = module.substr(0, module.rfind('.') + 1) + "other_proj";
   for (std::size_t i = 0; i < rules_.size(); ++i) {
-    const Rule& rule = rules_[i];
-    if (!rule.match.matches(module)) continue;
+    if (!rules_[i].match.matches(module)) continue;
     // A pattern that sweeps over Linears too does not mean the layers that are kept by default.
-    if (role != Role::linear && rule.match.matches(neighbour)) continue;
-    used_[i] = true;
-    if (!rule.recipe || rule.recipe->keeps()) return std::nullopt;
-    if (role != Role::linear && rule.recipe->activation)
-      fail(ErrorCode::usage,
-           "{}: recipe {} quantizes activations; heads, embeddings and routers are weight-only ({}-bf16)", module,
-           rule.recipe->name, rule.recipe->weight.name);
-    return Choice{*rule.recipe, rule.algorithm};
+    if (role == Role::linear || !rules_[i].match.matches(neighbour)) return i;
   }
   return std::nullopt;
+}
+
+std::optional<Choice> Rules::choice(std::size_t index, const std::string& module, Role role) const {
+  const Rule& rule = rules_[index];
+  if (!rule.recipe || rule.recipe->keeps()) return std::nullopt;
+  if (role != Role::linear && rule.recipe->activation)
+    fail(ErrorCode::usage,
+         "{}: recipe {} quantizes activations; heads, embeddings and routers are weight-only ({}-bf16)", module,
+         rule.recipe->name, rule.recipe->weight.name);
+  return Choice{*rule.recipe, rule.algorithm};
+}
+
+std::optional<Choice> Rules::choose(const std::string& module, Role role) {
+  const auto rule = rule_for(module, role);
+  if (!rule) return std::nullopt;
+  used_[*rule] = true;
+  return choice(*rule, module, role);
+}
+
+std::optional<Choice> Rules::peek(const std::string& module, Role role) const {
+  const auto rule = rule_for(module, role);
+  return rule ? choice(*rule, module, role) : std::nullopt;
 }
 
 std::vector<std::string> Rules::unmatched() const {

@@ -27,6 +27,9 @@ Role role_of(std::string_view module);
 /// Whether this is the embedding that a head without weights of its own is tied to.
 bool is_token_embedding(std::string_view module);
 
+/// The matrix that vLLM fuses a module into ("...self_attn.qkv"): modules with equal names share tensor-level scales.
+std::string fused_name(const std::string& module);
+
 struct Rule {
   NamePattern match;
   std::optional<formats::Recipe> recipe;  // nullopt: keep in high precision
@@ -41,8 +44,8 @@ struct Choice {
 
 class Rules {
  public:
-  /// One recipe for every Linear.
-  static Rules single(const formats::Recipe& recipe);
+  /// One recipe for every Linear. Throws Error(usage) if the algorithm cannot make its format.
+  static Rules single(const formats::Recipe& recipe, Algorithm algorithm = Algorithm::absmax);
   /// A recipe file: [{"match": ..., "recipe": ... or null, "algorithm": ...}, ...]. Throws Error(bad_input) naming
   /// `where` and the rule for unknown keys, recipes, algorithms and bad patterns.
   static Rules parse(const Json& json, const std::string& where);
@@ -52,10 +55,16 @@ class Rules {
   /// they may only be weight-only: Error(usage) otherwise.
   std::optional<Choice> choose(const std::string& module, Role role);
 
+  /// The same, without noting that the rule was used.
+  std::optional<Choice> peek(const std::string& module, Role role) const;
+
   /// Patterns that matched no layer in choose() so far.
   std::vector<std::string> unmatched() const;
 
  private:
+  std::optional<std::size_t> rule_for(const std::string& module, Role role) const;
+  std::optional<Choice> choice(std::size_t rule, const std::string& module, Role role) const;
+
   std::vector<Rule> rules_;
   std::vector<bool> used_;
 };

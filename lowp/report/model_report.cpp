@@ -8,11 +8,11 @@
 
 #include "lowp/base/error.h"
 #include "lowp/base/nearest.h"
+#include "lowp/base/temporary_folder.h"
 #include "lowp/checkpoint/checkpoint.h"
 #include "lowp/eval/calibrate.h"
 #include "lowp/formats/recipes.h"
 #include "lowp/quant/quantize_checkpoint.h"
-#include "lowp/report/temporary_folder.h"
 
 namespace lowp::report {
 namespace {
@@ -65,8 +65,8 @@ class Measurement {
   void calibrate() {
     if (!needs_calibration_) return;
     what_ = "calibrating";
-    amax_ = eval::input_amax(*original_, *tokenizer_, request_.calibration, request_.calibration_tokens,
-                             [&](auto, auto) { tell(0); });
+    inputs_ = eval::input_stats(*original_, *tokenizer_, request_.calibration, request_.calibration_tokens, {},
+                                [&](auto, auto) { tell(0); });
   }
 
   ModelRow original_row() {
@@ -127,7 +127,7 @@ class Measurement {
     request.model = request_.model;
     request.output = path;
     request.rules = quant::Rules::single(recipe);
-    request.activation_amax = amax_;
+    if (needs_calibration_) request.calibrate = [this](const auto&, const auto&) { return inputs_; };
     request.progress = [&](std::uint64_t done, std::uint64_t total) { tell(done, total); };
     const quant::QuantizeReport report = quant::quantize_checkpoint(std::move(request));
     row.bits_per_weight = report.bits_per_weight();
@@ -174,7 +174,7 @@ class Measurement {
   const ModelRequest& request_;
   const text::Tokenizer* tokenizer_;
   std::unique_ptr<models::Model> original_;
-  std::map<std::string, float> amax_;
+  quant::Inputs inputs_;
   bool needs_calibration_ = false;
   std::size_t phases_ = 0, model_ = 0, phase_ = 0;
   std::string what_;

@@ -6,7 +6,6 @@
 
 #include "lowp/base/error.h"
 #include "lowp/formats/recipes.h"
-#include "lowp/report/temporary_folder.h"
 
 namespace lowp::report {
 namespace {
@@ -111,16 +110,6 @@ TEST(Speed, SurvivesTheWayToItsParent) {
   EXPECT_DOUBLE_EQ(back.decode_rate(), 128);
   EXPECT_DOUBLE_EQ(back.bandwidth(), 128000);
   EXPECT_THROW(parse_speed(Json::object()), Error);
-}
-
-TEST(TemporaryFolder, GoesWithItsContents) {
-  std::string path;
-  {
-    const TemporaryFolder folder;
-    path = folder.path();
-    std::filesystem::create_directories(path + "/a/b");
-  }
-  EXPECT_FALSE(std::filesystem::exists(path));
 }
 
 }  // namespace

@@ -101,6 +101,7 @@ std::string hex(const Rgb& c) {
 }
 
 std::string heat_cell(const Box& box, double value, const HeatMap& map, const std::string& where) {
+  if (std::isnan(value)) return "";
   const Rgb colour = std::isinf(value) ? Rgb{190, 190, 190} : shade((value - map.low) / (map.high - map.low));
   const bool bright = 0.299 * colour.r + 0.587 * colour.g + 0.114 * colour.b > 125;
   const std::string words = std::isinf(value) ? (value > 0 ? "exact" : "-inf") : fmt::format("{:.1f}", value + 0.0);
@@ -230,11 +231,11 @@ std::string svg(const BarChart& chart) {
 }
 
 std::string svg(const HeatMap& map) {
-  constexpr double kCell = 40, kRow = 18, kTop = 78;
+  constexpr double kCell = 40, kRow = 18, kTop = 78, kColourBar = 330;
   double left = 0;
   for (const std::string& row : map.rows) left = std::max(left, text_width(row));
   left += 10;
-  const double width = left + kCell * static_cast<double>(map.columns.size()),
+  const double width = left + std::max(kCell * static_cast<double>(map.columns.size()), kColourBar),
                height = kTop + kRow * static_cast<double>(map.rows.size());
   std::string out = open(width, height + 4, map.title) + colour_bar(map, left, 26);
   out += text(left - 8, kTop - 7, map.column_label, "class=\"muted\" text-anchor=\"end\"");

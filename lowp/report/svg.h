@@ -88,7 +88,8 @@ struct BarChart {
   std::optional<double> reference;  // a vertical line
 };
 
-/// Numbers in coloured cells. Colours span [low, high]; values beyond take the end's colour, infinities a neutral one.
+/// Numbers in coloured cells. Colours span [low, high]; values beyond take the end's colour, infinities a neutral one;
+/// NaN leaves a cell empty.
 struct HeatMap {
   std::string title;
   std::vector<std::string> columns;

@@ -2,6 +2,7 @@
 
 #include "lowp/base/error.h"
 #include "lowp/base/utf8.h"
+#include "lowp/base/whole_number.h"
 #include "lowp/text/fields.h"
 
 namespace lowp::text {
@@ -65,9 +66,9 @@ void Decoder::add_component(const std::string& type, Fields& fields) {
       fail(ErrorCode::unsupported, "{}: only one Strip after Fuse is supported", fields.where());
     strip_ = fields.string("content");
     const auto number = [&](const char* key) {
-      const Json& value = fields.required(key);
-      if (!value.is_number_unsigned()) fail(ErrorCode::bad_input, "{}: expected a count", fields.path(key));
-      return value.get<std::size_t>();
+      const auto count = whole_number(fields.required(key));
+      if (!count) fail(ErrorCode::bad_input, "{}: expected a count", fields.path(key));
+      return static_cast<std::size_t>(*count);
     };
     strip_count_ = number("start");
     if (number("stop") != 0) fail(ErrorCode::unsupported, "{}: only 0 is supported", fields.path("stop"));

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "lowp/base/error.h"
+#include "lowp/base/whole_number.h"
 
 namespace lowp::text {
 namespace {
@@ -64,9 +65,10 @@ void Fields::done() const {
 }
 
 std::int32_t read_token_id(const Json& value, const std::string& where) {
-  if (!value.is_number_unsigned() || value.get<std::uint64_t>() > std::uint64_t{kLargestId})
+  const auto id = whole_number(value);
+  if (!id || *id > std::uint64_t{kLargestId})
     fail_kind(where, fmt::format("a token id from 0 to {}", kLargestId), value);
-  return value.get<std::int32_t>();
+  return static_cast<std::int32_t>(*id);
 }
 
 }  // namespace lowp::text

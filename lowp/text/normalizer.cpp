@@ -18,6 +18,17 @@ bool is_plain(std::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0xCC; });
 }
 
+// Characters with decompositions that Unicode got after version 11, whose tables the tokenizers package (0.23) has:
+// it leaves them as they are, and so they stand in vocabularies.
+bool is_newer(char32_t code) {
+  static constexpr std::pair<char32_t, char32_t> kRanges[] = {
+      {0x32FF, 0x32FF},   {0xA7F2, 0xA7F4},   {0xAB69, 0xAB69},   {0x10781, 0x107BA},
+      {0x11938, 0x11938}, {0x1E030, 0x1E06D}, {0x1F16C, 0x1F16C}, {0x1FBF0, 0x1FBF9}};
+  return code >= kRanges[0].first && std::any_of(std::begin(kRanges), std::end(kRanges), [code](const auto& range) {
+           return code >= range.first && code <= range.second;
+         });
+}
+
 constexpr std::size_t kLongest = 18;  // characters in the longest decomposition, a compatible one
 
 std::vector<utf8proc_int32_t> decompose(std::string_view text, bool compatible) {
@@ -26,6 +37,10 @@ std::vector<utf8proc_int32_t> decompose(std::string_view text, bool compatible) 
   for (std::size_t at = 0; at < text.size();) {
     const Utf8Step step = next_utf8(text, at);
     at += step.length;
+    if (is_newer(step.code)) {
+      codes.push_back(static_cast<utf8proc_int32_t>(step.code));
+      continue;
+    }
     utf8proc_int32_t parts[kLongest];
     int boundary = 0;
     const auto count = utf8proc_decompose_char(

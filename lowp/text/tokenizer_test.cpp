@@ -51,6 +51,12 @@ TEST(Tokenizer, KnowsItsTokens) {
   EXPECT_FALSE(tokenizer.is_special(258));
 }
 
+TEST(Tokenizer, TakesJsonMadeInCode) {  // whose numbers are signed
+  Json json = sample_tokenizer();
+  json["post_processor"]["special_tokens"]["<s>"]["ids"] = Json::array({259});
+  EXPECT_EQ(Tokenizer::from_parsed(json, "sample").encode("he", true), (Ids{259, 256}));
+}
+
 TEST(Tokenizer, PutsSpecialTokensAroundIfAsked) {
   const Tokenizer tokenizer = make(sample_tokenizer());
   EXPECT_TRUE(tokenizer.adds_bos());

@@ -111,7 +111,7 @@ def main():
     args = parser.parse_args()
     text = open(args.text, encoding="utf-8").read()
     # A token at a time: 0.3.36 built for a machine with AMX crashes on larger batches.
-    llama = Llama(args.model, n_ctx=1024, n_batch=1, logits_all=True, verbose=False)
+    llama = Llama(args.model, n_ctx=1024, n_batch=1, n_threads=1, logits_all=True, verbose=False)
     good = True
     if args.tokenize:
         good &= check_ids(llama, args, text)

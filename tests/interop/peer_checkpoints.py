@@ -145,7 +145,7 @@ def modelopt(model, out, which=("FP8_DEFAULT_CFG", "NVFP4_DEFAULT_CFG", "MXFP8_D
         mtq.quantize(network, getattr(mtq, config), lambda m: m(ids))
         export_hf_checkpoint(network, export_dir=str(folder))
         tensors = load_file(folder / "model.safetensors")
-        done[folder] = {name: modelopt_values(tensors, name).bfloat16() for name in linears(load(model))}
+        done[folder] = {name: modelopt_values(tensors, name) for name in linears(load(model))}
     return done
 
 

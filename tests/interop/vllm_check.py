@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Loads folders with vLLM and compares its greedy continuations with those of `lowp generate`.
 
-    python tests/interop/vllm_check.py LOWP FOLDER...
+    python tests/interop/vllm_check.py LOWP FOLDER[=OURS]...
 
 Needs vllm (its CPU build will do) and tokenizers; without vllm it prints 'skipped' and exits with 0.
 vLLM takes the tokens from the folder's tokenizer.json and computes in bfloat16. A difference counts as agreement where vLLM
 itself was undecided: its two best tokens were less than 0.3 apart in log probability; the rest of that text is not compared.
+With OURS, lowp generates from that folder instead: vLLM's CPU kernels multiply fp8 weights by activations that they leave as
+they are, so an fp8-fp8 folder is compared with the fp8-bf16 one of the same model, which has the same weights.
 Prints a line for each folder; exit code 1 if one did not load or did not agree.
 """
 
@@ -52,14 +54,14 @@ def compare(text, tokens, gaps, tokenizer):
     return len(tokens), None
 
 
-def check(lowp, folder):
+def check(lowp, folder, other):
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     model = load(folder)
     agreed = wrong = undecided = 0
     for prompt, (tokens, gaps) in zip(PROMPTS, theirs(model, [tokenizer.encode(p).ids for p in PROMPTS])):
-        count, gap = compare(ours(lowp, folder, prompt), tokens, gaps, tokenizer)
+        count, gap = compare(ours(lowp, other, prompt), tokens, gaps, tokenizer)
         agreed += count
         undecided += gap is not None and gap < GAP
         wrong += gap is not None and gap >= GAP
@@ -70,18 +72,21 @@ def check(lowp, folder):
 
 
 def main():
-    lowp, folders = sys.argv[1], [pathlib.Path(f).resolve() for f in sys.argv[2:]]
+    lowp, pairs = sys.argv[1], []
+    for argument in sys.argv[2:]:
+        folder, _, other = argument.partition("=")
+        pairs.append((pathlib.Path(folder).resolve(), pathlib.Path(other or folder).resolve()))
     try:
         import vllm  # noqa: F401
     except ImportError:
         print("skipped: vllm is not installed")
         return 0
-    if len(folders) == 1:
-        return 0 if check(lowp, folders[0]) else 1
+    if len(pairs) == 1:
+        return 0 if check(lowp, *pairs[0]) else 1
     # One process for each: an engine does not give everything back.
     failed = 0
-    for folder in folders:
-        done = subprocess.run([sys.executable, __file__, lowp, folder], capture_output=True, text=True)
+    for folder, other in pairs:
+        done = subprocess.run([sys.executable, __file__, lowp, f"{folder}={other}"], capture_output=True, text=True)
         lines = [line for line in done.stdout.splitlines() if line.startswith(str(folder))]
         if not lines:
             reasons = [line for line in (done.stderr + done.stdout).splitlines() if "Error" in line]

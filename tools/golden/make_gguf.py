@@ -84,7 +84,7 @@ def write_llama(out):
         model = LlamaForCausalLM(config)
         for name, p in model.named_parameters():
             p.copy_(1 + 0.3 * torch.randn(p.shape) if "norm" in name else torch.randn(p.shape) * p.shape[-1] ** -0.5)
-        model = model.to(torch.float16).to(torch.float32)
+            p.copy_(p.to(torch.float16))  # not model.to(): that rounds the frequencies of RoPE as well
         tokens = torch.randint(0, 64, (16,))
         logits = model(tokens[None]).logits[0]
     writer = gguf.GGUFWriter(out / "gguf_llama.gguf", "llama")

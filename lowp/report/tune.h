@@ -1,0 +1,67 @@
+// Mixed recipes found by measuring: how much each part of a model suffers under each format, and what to give it.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lowp/base/json.h"
+#include "lowp/formats/recipe.h"
+#include "lowp/models/model.h"
+#include "lowp/quant/quantize.h"
+#include "lowp/text/tokenizer.h"
+
+namespace lowp::report {
+
+struct TuneRequest {
+  std::string model;
+  std::vector<formats::Recipe> recipes;  // what a part may get
+  quant::Algorithm algorithm = quant::Algorithm::absmax;
+  std::string text;                           // that KL is measured on
+  std::int64_t tokens = 4096;                 // of the text, at most
+  std::optional<double> budget_bits, max_kl;  // one of them
+  bool frontier = false;                      // measure a curve of budgets too, for the page
+  models::LoadOptions load;
+  std::function<void(double share, const std::string& what)> progress;
+};
+
+/// A choice of recipes for the whole model and what it does.
+struct TunePoint {
+  std::string name;
+  double bits_per_weight = 0;
+  double kl = 0, kl_stderr = 0;  // of the model so quantized against the original, measured
+};
+
+/// Linears that get one recipe: those that other systems fuse, and all experts of a layer.
+struct TunePart {
+  std::vector<std::string> patterns;  // of module names, for a recipe file
+  std::vector<std::string> modules;
+  double weights = 0;            // how many
+  std::vector<double> bits, kl;  // by recipe: of the part, and what it alone does to the model
+  std::size_t chosen = 0;        // index into TuneReport::recipes
+};
+
+struct TuneReport {
+  std::string model;
+  std::vector<std::string> recipes;
+  std::vector<TunePart> parts;
+  TunePoint chosen;
+  std::vector<TunePoint> uniform;   // the whole model in each recipe
+  std::vector<TunePoint> frontier;  // chosen likewise for other budgets
+};
+
+/// Measures every part under every recipe, the rest of the model as it is, then chooses (report/allocation.h). The
+/// result is measured; if a single recipe within the budget does better on the text, it is taken instead. With max_kl
+/// the least budget is sought whose measured KL is at most that. Throws Error(usage) for a budget below what the
+/// cheapest recipes take and a KL that none reaches, Error(unsupported) for recipes with calibrated activations or that
+/// do not fit a layer, and for models that are quantized or store experts in one tensor.
+TuneReport tune(const TuneRequest& request, const text::Tokenizer& tokenizer);
+
+/// The recipe file: rules for `lowp quantize --recipe`.
+Json tune_rules(const TuneReport& report, quant::Algorithm algorithm);
+
+/// A page with size against KL of all recipes and mixtures, and who got what.
+std::string tune_page(const TuneReport& report, const std::string& about);
+
+}  // namespace lowp::report
