@@ -23,8 +23,8 @@ class CudaDevice final : public Device {
   explicit CudaDevice(int index)
       : info_(cuda::devices().at(static_cast<std::size_t>(index))),
         limits_{{Limit::Of::bytes, "copy", "copying device memory, as many bytes as the kernel moves in all"},
-                 {Limit::Of::bytes, "graph_copy", "as many copies in one graph as the kernel has calls there"},
-                 {Limit::Of::bytes, "read", "reading device memory"}} {
+                {Limit::Of::bytes, "graph_copy", "as many copies in one graph as the kernel has calls there"},
+                {Limit::Of::bytes, "read", "reading device memory"}} {
     cuda::use_device(index);
     if (cuda::why_no_cublas().empty())
       for (const Elem type : {Elem::bf16, Elem::e4m3, Elem::int8})

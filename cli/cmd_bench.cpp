@@ -113,9 +113,9 @@ void add_kernels(CLI::App& bench) {
   CLI::App* command = bench.add_subcommand("kernels", "Time each kernel beside the machine's limit");
   command->add_option("--device", options->device, "auto, cpu, cuda or cuda:N")->capture_default_str();
   command
-      ->add_option(
-          "--op", options->ops,
-          "families of kernels: cast, gemm; on a GPU cast, experts, front, dequantize, small, gemm (all that the device has)")
+      ->add_option("--op", options->ops,
+                   "families of kernels: cast, gemm; on a GPU cast, experts, front, dequantize, small, gemm (all that "
+                   "the device has)")
       ->delimiter(',');
   command
       ->add_option("--recipe,--format", options->selection.recipes,

@@ -78,7 +78,7 @@ LOWP_HD constexpr float min_value(Elem e) {
   return f.is_signed ? -static_cast<float>(1 << (f.bits - 1)) : 0.0f;
 }
 
-/// floor(log2(max_value)) of a float format: the exponent that MX block scales are aligned to (spec 1.1: 8 for e4m3).
+/// floor(log2(max_value)): the exponent that MX block scales are aligned to (spec 1.1: 8 for e4m3).
 LOWP_HD constexpr int max_exponent(Elem e) { return static_cast<int>((float_bits(max_value(e)) >> 23) & 0xFFu) - 127; }
 
 /// What encode() does with finite values that round beyond max_value.

@@ -79,7 +79,9 @@ LOWP_HD constexpr std::uint32_t mx_scale_code(Elem element, Scaling scaling, flo
   if (scaling == Scaling::rceil)
     return static_cast<std::uint32_t>(ceil_log2_f32(divide(amax, max_value(element))) + 127);
   std::uint32_t bits = float_bits(amax);
-  if (scaling == Scaling::even) bits = (bits + (1u << (22 - info(element).mantissa_bits))) & 0xFF800000u;
+  // Digits after the leading one of the largest value.
+  const int digits = info(element).is_float() ? info(element).mantissa_bits : max_exponent(element);
+  if (scaling == Scaling::even) bits = (bits + (1u << (22 - digits))) & 0xFF800000u;
   int exponent = static_cast<int>(bits >> 23) - 127 - max_exponent(element);
   if (scaling == Scaling::ceil && (bits & 0x7FFFFFu) != 0) ++exponent;
   exponent = exponent < -127 ? -127 : exponent > 127 ? 127 : exponent;

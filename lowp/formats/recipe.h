@@ -1,4 +1,4 @@
-// A recipe: what becomes of one Linear's weight and of its input. The named recipes are in quant/recipes.cpp.
+// A recipe: what becomes of one Linear's weight and of its input. The named recipes are in formats/recipes.cpp.
 #pragma once
 
 #include <optional>
