@@ -189,10 +189,15 @@ void run_model(WholeModelOptions& options) {
   const auto model = options.shapes.empty() ? std::make_unique<models::Model>(options.model, load)
                                             : std::make_unique<models::Model>(models::shape(options.shapes),
                                                                               formats::recipe(options.recipe), load);
-  if (!options.json) print_model_header(*model, *device, watch.seconds());
+  const double load_seconds = watch.seconds();
+  bool begun = false;
   bench::bench_model(*model, *device, options.what, [&](bench::Row row) {
     if (!options.compare.empty()) bench::compare({&row, 1}, others, options.compare);
-    if (!options.json) return print_model_row(row, *device);
+    if (!options.json) {
+      if (!begun) print_model_header(*model, *device, load_seconds);  // not before something was measured
+      begun = true;
+      return print_model_row(row, *device);
+    }
     fmt::print("{}", json_line(to_json(row)));
     std::fflush(stdout);
   });
