@@ -121,7 +121,7 @@ struct Mx {
       const Ints up = to_float(fraction) > gather(kStays.data(), exponent);
       code = min_int(exponent - up, all(254));  // up is -1
     } else {
-      Ints u = bits(amax);
+      Ints u = min_int(bits(amax), all(kInfinity));  // what is more is odd, and must not overflow here
       if (scaling == Scaling::even) u = (u + (1 << (22 - formats::info(e).mantissa_bits))) & -0x800000;
       code = (u >> 23) - formats::max_exponent(e);
       if (scaling == Scaling::ceil) code -= (u & 0x7FFFFF) != 0;
