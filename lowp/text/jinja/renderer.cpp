@@ -215,6 +215,11 @@ Renderer::Flow Renderer::run_loop(const Node& node, std::string& out) {
   return Flow::normal;
 }
 
+// A namespace that holds itself would never be freed.
+Renderer::~Renderer() {
+  for (auto& [dict, value] : changed_) value.dict().entries.clear();
+}
+
 void Renderer::bind(const std::vector<std::string>& names, const Value& value) {
   if (names.size() == 1) {
     scope_->variables[names[0]] = value;
@@ -231,6 +236,7 @@ void Renderer::assign(const Node& node, Value value) {
   const Value object = evaluate_name(node);
   if (!object.is_dict() || !object.dict().is_namespace)
     template_error(fmt::format("{} is no namespace: its attributes cannot be set", quote(node.names[0])));
+  changed_.emplace(&object.dict(), object);
   object.dict().set(node.text, std::move(value));
 }
 

@@ -28,6 +28,9 @@ struct Limits {
 class Renderer {
  public:
   Renderer(const Limits& limits, std::time_t now) : limits_(limits), now_(now) {}
+  ~Renderer();
+  Renderer(const Renderer&) = delete;
+  Renderer& operator=(const Renderer&) = delete;
 
   std::string render(const Node& root, const Dict& variables);
 
@@ -75,6 +78,7 @@ class Renderer {
   const Limits limits_;
   const std::time_t now_;
   std::shared_ptr<Scope> scope_ = std::make_shared<Scope>();
+  std::map<const Dict*, Value> changed_;  // namespaces that were assigned to: they may hold themselves
   std::size_t steps_ = 0, bytes_ = 0, items_ = 0;
   int depth_ = 0, line_ = 0;
 };
