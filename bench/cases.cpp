@@ -9,8 +9,8 @@
 #include "bench/cuda_gemm_cases.h"
 #include "bench/gemm_cases.h"
 #include "lowp/base/error.h"
-#include "lowp/base/median.h"
 #include "lowp/base/nearest.h"
+#include "lowp/base/quantile.h"
 
 namespace lowp::bench {
 namespace {

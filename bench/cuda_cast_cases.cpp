@@ -1,7 +1,5 @@
 #include "bench/cuda_cast_cases.h"
 
-#include <algorithm>
-
 #include "bench/cuda_cast_job.h"
 #include "bench/cuda_device.h"
 #include "lowp/base/error.h"
@@ -18,15 +16,9 @@ using formats::Scaling;
 
 constexpr std::int64_t kRows = 16384, kColumns = 8192;
 
-std::vector<std::string> default_formats() {
-  std::vector<std::string> names;
-  for (const formats::BlockRow& row : formats::block_rows())
-    for (const std::string& name : formats::expand_pattern(row.pattern))
-      if (const BlockFormat f = formats::block_format(name);
-          f.has_scale() && f.super_cols == 0 && !f.calibrated && !f.hqq && f.rule != formats::Rule::codebook &&
-          f.group_cols <= 128 && (formats::info(f.element).is_float() || formats::info(f.element).bits % 4 == 0))
-        if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
-  return names;
+bool is_cast(const BlockFormat& f) {
+  return f.has_scale() && f.rule != formats::Rule::codebook &&
+         (formats::info(f.element).is_float() || formats::info(f.element).bits % 4 == 0);
 }
 
 }  // namespace
@@ -35,7 +27,7 @@ std::vector<Case> cuda_cast_cases(const Selection& selection) {
   const std::int64_t m = selection.m.value_or(kRows), k = selection.k.value_or(kColumns);
   const Elem type = element_of(selection.dtype);
   std::vector<Case> cases;
-  for (const std::string& name : selection.recipes.empty() ? default_formats() : selection.recipes) {
+  for (const std::string& name : selection.recipes.empty() ? formats_to_cast(is_cast) : selection.recipes) {
     const BlockFormat format = formats::block_format(name);
     if (const std::string wrong = formats::misfit(format, m, k); !wrong.empty())
       fail(ErrorCode::usage, "{}: {}", name, wrong);

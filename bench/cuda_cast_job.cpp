@@ -47,6 +47,15 @@ std::uint64_t scale_bytes(const BlockFormat& format, std::int64_t experts, std::
   return static_cast<std::uint64_t>(experts * format.scale_rows(rows) * format.scale_cols(columns) * (byte ? 1 : 4));
 }
 
+std::vector<std::string> formats_to_cast(bool (*wanted)(const BlockFormat&)) {
+  std::vector<std::string> names;
+  for (const std::string& name : formats::block_format_names())
+    if (const BlockFormat f = formats::block_format(name);
+        !f.calibrated && !f.hqq && f.super_cols == 0 && (f.group_cols == 0 || f.group_cols <= 128) && wanted(f))
+      names.push_back(name);
+  return names;
+}
+
 std::shared_ptr<CudaCastJob> cast_job(const BlockFormat& format, Elem type, Scaling scaling, const Shape3& s,
                                       bool along_k, bool along_m, ScaleLayout layout) {
   auto job = std::make_shared<CudaCastJob>();

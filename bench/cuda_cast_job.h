@@ -4,6 +4,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "bench/cases.h"
 #include "lowp/formats/block.h"
@@ -21,6 +22,10 @@ struct CudaCastJob {
   kernels::cuda::CastTask task;
   kernels::cuda::Memory x, other, amax, codes[2], scale[2], zero_point;
 };
+
+/// Names of the formats of weights or activations that are wanted, in groups of up to 128: none that is calibrated, or
+/// has an algorithm or super-blocks.
+std::vector<std::string> formats_to_cast(bool (*wanted)(const formats::BlockFormat&));
 
 /// Normal values on the device, 2^22 of them again and again.
 kernels::cuda::Memory normal_input(formats::Elem type, std::int64_t count);

@@ -20,16 +20,6 @@ using formats::Scaling;
 
 constexpr std::int64_t kRows = 16384, kColumns = 8192;
 
-// Formats of weights or activations without an algorithm of their own, in their usual group sizes.
-std::vector<std::string> formats_to_cast(bool (*wanted)(const BlockFormat&)) {
-  std::vector<std::string> names;
-  for (const std::string& name : formats::block_format_names())
-    if (const BlockFormat f = formats::block_format(name);
-        !f.calibrated && !f.hqq && f.super_cols == 0 && (f.group_cols == 0 || f.group_cols <= 128) && wanted(f))
-      names.push_back(name);
-  return names;
-}
-
 bool has_front(const BlockFormat& f) {
   return f.use != formats::Use::weight && f.group_rows == 1 && f.rule != formats::Rule::nvfp4_training &&
          (f.rule != formats::Rule::mx || f.element == Elem::e4m3 || f.element == Elem::e2m1) &&

@@ -12,7 +12,7 @@
 #include "bench/cuda_device.h"
 #include "lowp/base/env.h"
 #include "lowp/base/error.h"
-#include "lowp/base/median.h"
+#include "lowp/base/quantile.h"
 #include "lowp/formats/codec.h"
 #include "lowp/formats/recipes.h"
 #include "lowp/kernels/cuda/gemm_cublas.h"

@@ -8,11 +8,12 @@
 #include <variant>
 
 #include "lowp/base/error.h"
-#include "lowp/base/median.h"
+#include "lowp/base/quantile.h"
 #include "lowp/engine/engine.h"
 #include "lowp/formats/recipes.h"
 #include "lowp/kernels/cpu/isa.h"
 #include "lowp/report/machine.h"
+#include "lowp/report/speed.h"
 
 namespace lowp::bench {
 namespace {
@@ -20,14 +21,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-// Token ids without meaning but the same every time.
-std::vector<std::int32_t> prompt(std::int64_t count, std::int64_t vocab, std::int64_t sequence) {
-  std::vector<std::int32_t> ids;
-  for (std::int64_t i = 0; i < count; ++i)
-    ids.push_back(static_cast<std::int32_t>((i * 7919 + sequence * 104729 + 13) % vocab));
-  return ids;
-}
 
 struct Times {
   double prefill = 0, decode = 0;
@@ -39,7 +32,7 @@ Times run(models::Model& model, std::int64_t batch, std::int64_t prefill, std::i
   for (std::int64_t i = 0; i < batch; ++i) {
     engine::Request request;
     request.id = static_cast<std::uint64_t>(i) + 1;
-    request.prompt = prompt(prefill, model.config().vocab_size, i);
+    request.prompt = report::synthetic_prompt(prefill, model.config().vocab_size, i);
     request.max_new_tokens = decode + 1;
     request.ignore_eos = true;
     request.sampling.temperature = 0;

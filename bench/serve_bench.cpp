@@ -11,6 +11,7 @@
 #include <numeric>
 
 #include "lowp/base/error.h"
+#include "lowp/base/quantile.h"
 
 namespace lowp::bench {
 namespace {
@@ -190,12 +191,7 @@ std::string percent_name(double percent) { return fmt::format("{:g}", percent); 
 }  // namespace
 
 double percentile(std::vector<double> values, double percent) {
-  if (values.empty()) return 0;
-  std::sort(values.begin(), values.end());
-  const double at = percent / 100 * static_cast<double>(values.size() - 1);
-  const auto below = static_cast<std::size_t>(at);
-  const std::size_t above = std::min(below + 1, values.size() - 1);
-  return values[below] + (values[above] - values[below]) * (at - static_cast<double>(below));
+  return values.empty() ? 0 : quantile(std::move(values), percent / 100);
 }
 
 double processor_seconds() {

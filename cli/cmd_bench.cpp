@@ -12,7 +12,7 @@
 #include "cli/model_options.h"
 #include "cli/output.h"
 #include "lowp/base/error.h"
-#include "lowp/base/median.h"
+#include "lowp/base/quantile.h"
 #include "lowp/formats/recipes.h"
 #include "lowp/models/shapes.h"
 #include "lowp/ops/device.h"

@@ -104,16 +104,8 @@ class Awq final : public Dialect {
     return json;
   }
 
-  std::map<std::string, std::string> metadata(std::span<const QuantizedModule>,
-                                              std::span<const std::string>) const override {
-    return {};
-  }
-
   bool recognizes(const Checkpoint& checkpoint) const override {
-    const std::string method = quant_method(checkpoint);
-    if (method == "auto-round" || method == "intel/auto-round")
-      return text_or(*quantization_config(checkpoint), "packing_format", "", checkpoint.path()).ends_with("awq");
-    return method == name();
+    return is_auto_round(checkpoint, "awq") || quant_method(checkpoint) == name();
   }
 
   std::vector<QuantizedModule> modules(const Checkpoint& checkpoint) const override {

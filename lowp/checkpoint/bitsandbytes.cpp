@@ -113,11 +113,7 @@ class BitsAndBytes final : public ReadOnlyDialect {
 
   QuantizedMatrix decode(const Checkpoint& checkpoint, const QuantizedModule& module) const override {
     const Found found = locate(checkpoint, module.name);
-    QuantizedMatrix weight;
-    weight.format = module.recipe.weight;
-    weight.m = module.m;
-    weight.k = module.k;
-    weight.input = module.input;
+    QuantizedMatrix weight = begin_matrix(module);
     weight.codebook = copy(found.table);
     weight.codes = Tensor(DType::u8, {module.m, module.k});
     const auto* bytes = found.codes.as<std::uint8_t>();

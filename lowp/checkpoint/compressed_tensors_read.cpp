@@ -320,11 +320,7 @@ std::vector<QuantizedModule> modules(const Checkpoint& checkpoint) {
 
 QuantizedMatrix decode(const Checkpoint& checkpoint, const QuantizedModule& module) {
   const Found found = locate(checkpoint, module);
-  QuantizedMatrix weight;
-  weight.format = module.recipe.weight;
-  weight.m = module.m;
-  weight.k = module.k;
-  weight.input = module.input;
+  QuantizedMatrix weight = begin_matrix(module);
   weight.codes = decode_codes(checkpoint, module, found);
   if (module.reordered) {
     weight.column_order = find_order(checkpoint, module);

@@ -73,9 +73,9 @@ class Dialect {
                                                  std::span<const std::string> kept) const;
 
   /// What goes into "__metadata__" of the file(s) that hold these modules, beside "format": "pt". `plain` are the names
-  /// of the unquantized tensors of the file.
+  /// of the unquantized tensors of the file. Nothing, unless a dialect notes something there.
   virtual std::map<std::string, std::string> metadata(std::span<const QuantizedModule> modules,
-                                                      std::span<const std::string> plain) const = 0;
+                                                      std::span<const std::string> plain) const;
 
   /// Whether a model in this dialect is one file with an order, shapes and metadata of its own, which write_file()
   /// makes; layout() and encode() then say only what its blocks are.

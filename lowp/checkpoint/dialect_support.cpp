@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "lowp/base/error.h"
+#include "lowp/checkpoint/config_fields.h"
 
 namespace lowp::checkpoint {
 namespace {
@@ -178,6 +179,21 @@ std::string quant_method(const Checkpoint& checkpoint) {
   if (!config) return "";
   const auto method = config->find("quant_method");
   return method != config->end() && method->is_string() ? method->get<std::string>() : "";
+}
+
+bool is_auto_round(const Checkpoint& checkpoint, std::string_view packing) {
+  const std::string method = quant_method(checkpoint);
+  if (method != "auto-round" && method != "intel/auto-round") return false;
+  return text_or(*quantization_config(checkpoint), "packing_format", "", checkpoint.path()).ends_with(packing);
+}
+
+QuantizedMatrix begin_matrix(const QuantizedModule& module) {
+  QuantizedMatrix matrix;
+  matrix.format = module.recipe.weight;
+  matrix.m = module.m;
+  matrix.k = module.k;
+  matrix.input = module.input;
+  return matrix;
 }
 
 }  // namespace lowp::checkpoint

@@ -4,6 +4,7 @@
 #include <map>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lowp/checkpoint/checkpoint.h"
@@ -81,5 +82,12 @@ void erase_quantization_config(Json& config);
 
 /// Its "quant_method", or "".
 std::string quant_method(const Checkpoint& checkpoint);
+
+/// Whether auto-round wrote it with a "packing_format" that ends with this ("awq", "gptq"): it has no layout of its
+/// own.
+bool is_auto_round(const Checkpoint& checkpoint, std::string_view packing);
+
+/// What a module's matrix is before its tensors are read: format, shape, and the dtype it was made from.
+QuantizedMatrix begin_matrix(const QuantizedModule& module);
 
 }  // namespace lowp::checkpoint

@@ -29,6 +29,11 @@ std::map<std::string, Json> Dialect::side_files(std::span<const QuantizedModule>
   return {};
 }
 
+std::map<std::string, std::string> Dialect::metadata(std::span<const QuantizedModule>,
+                                                     std::span<const std::string>) const {
+  return {};
+}
+
 std::vector<std::string> Dialect::sources(const Checkpoint& checkpoint, const QuantizedModule& module) const {
   std::vector<std::string> names;
   for (TensorEntry& entry : layout(module))

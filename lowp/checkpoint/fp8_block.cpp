@@ -115,11 +115,6 @@ class Fp8Block final : public Dialect {
     return json;
   }
 
-  std::map<std::string, std::string> metadata(std::span<const QuantizedModule>,
-                                              std::span<const std::string>) const override {
-    return {};
-  }
-
   bool recognizes(const Checkpoint& checkpoint) const override {
     const std::string method = quant_method(checkpoint);
     return method == "fp8" || method == "mxfp8" || method == "fbgemm_fp8";
@@ -139,11 +134,7 @@ class Fp8Block final : public Dialect {
   }
 
   QuantizedMatrix decode(const Checkpoint& checkpoint, const QuantizedModule& module) const override {
-    QuantizedMatrix weight;
-    weight.format = module.recipe.weight;
-    weight.m = module.m;
-    weight.k = module.k;
-    weight.input = module.input;
+    QuantizedMatrix weight = begin_matrix(module);
     weight.codes = copy(checkpoint.find(module.name + std::string(kWeight))->view());
     const TensorView scale = checkpoint.find(stored(checkpoint, module.name, kScales))->view();
     weight.scale = (is_powers(module) ? copy(scale) : copy_as_f32(scale))

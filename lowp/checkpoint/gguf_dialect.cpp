@@ -42,11 +42,6 @@ class GgufDialect final : public Dialect {
   }
 
   Json config(std::span<const QuantizedModule>, std::span<const std::string>) const override { return nullptr; }
-  std::map<std::string, std::string> metadata(std::span<const QuantizedModule>,
-                                              std::span<const std::string>) const override {
-    return {};
-  }
-
   bool is_file() const override { return true; }
   void check_output(const std::string& path, bool overwrite) const override { check_gguf_name(path, overwrite); }
   FileReport write_file(const Checkpoint& checkpoint, const std::string& path,

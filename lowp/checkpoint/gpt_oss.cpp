@@ -119,11 +119,6 @@ class GptOss final : public Dialect {
     return {{"quant_method", "mxfp4"}, {"modules_to_not_convert", std::vector<std::string>(kept.begin(), kept.end())}};
   }
 
-  std::map<std::string, std::string> metadata(std::span<const QuantizedModule>,
-                                              std::span<const std::string>) const override {
-    return {};
-  }
-
   bool recognizes(const Checkpoint& checkpoint) const override { return quant_method(checkpoint) == "mxfp4"; }
 
   std::vector<QuantizedModule> modules(const Checkpoint& checkpoint) const override {
@@ -159,11 +154,7 @@ class GptOss final : public Dialect {
     const Place place = *place_of(module.name);
     const TensorView codes = checkpoint.find(place.stack + std::string(kBlocks))->view();
     const TensorView scales = checkpoint.find(place.stack + std::string(kScales))->view();
-    QuantizedMatrix weight;
-    weight.format = module.recipe.weight;
-    weight.m = module.m;
-    weight.k = module.k;
-    weight.input = module.input;
+    QuantizedMatrix weight = begin_matrix(module);
     weight.codes = Tensor(DType::u8, {module.m, module.k / 2});
     weight.scale = Tensor(DType::f8_e8m0, {module.m, module.k / kBlock});
     const RowBytes bytes(module.k);

@@ -206,16 +206,9 @@ class Gptq final : public Dialect {
     return {{kConfigFile, config(modules, kept)}};
   }
 
-  std::map<std::string, std::string> metadata(std::span<const QuantizedModule>,
-                                              std::span<const std::string>) const override {
-    return {};
-  }
-
   bool recognizes(const Checkpoint& checkpoint) const override {
-    const std::string method = quant_method(checkpoint);
-    if (method == "auto-round" || method == "intel/auto-round")
-      return text_or(*quantization_config(checkpoint), "packing_format", "", checkpoint.path()).ends_with("gptq");
-    return method == name() || (!quantization_config(checkpoint) && has_side_file(checkpoint, kConfigFile));
+    return is_auto_round(checkpoint, "gptq") || quant_method(checkpoint) == name() ||
+           (!quantization_config(checkpoint) && has_side_file(checkpoint, kConfigFile));
   }
 
   std::vector<QuantizedModule> modules(const Checkpoint& checkpoint) const override {

@@ -140,11 +140,7 @@ class Hqq final : public ReadOnlyDialect {
   QuantizedMatrix decode(const Checkpoint& checkpoint, const QuantizedModule& module) const override {
     const Found found = locate(checkpoint, module.name);
     const Packing& packing = *found.parameters.packing;
-    QuantizedMatrix weight;
-    weight.format = module.recipe.weight;
-    weight.m = module.m;
-    weight.k = module.k;
-    weight.input = module.input;
+    QuantizedMatrix weight = begin_matrix(module);
     weight.codes = Tensor(DType::u8, {module.m, module.k});
     const std::int64_t step = found.codes.shape[0] * found.parameters.group, count = module.m * module.k;
     const auto word = [&](std::int64_t i) {

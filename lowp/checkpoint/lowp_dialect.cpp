@@ -229,11 +229,7 @@ class LowpDialect final : public Dialect {
   }
 
   QuantizedMatrix decode(const Checkpoint& checkpoint, const QuantizedModule& module) const override {
-    QuantizedMatrix matrix;
-    matrix.format = module.recipe.weight;
-    matrix.m = module.m;
-    matrix.k = module.k;
-    matrix.input = module.input;
+    QuantizedMatrix matrix = begin_matrix(module);
     const BlockFormat& format = matrix.format;
     for (const TensorEntry& entry : layout(module)) {
       const TensorView view = required(checkpoint, entry.name, entry.dtype, entry.shape, module.recipe.name);

@@ -80,11 +80,7 @@ class Mlx final : public ReadOnlyDialect {
   }
 
   QuantizedMatrix decode(const Checkpoint& checkpoint, const QuantizedModule& module) const override {
-    QuantizedMatrix weight;
-    weight.format = module.recipe.weight;
-    weight.m = module.m;
-    weight.k = module.k;
-    weight.input = module.input;
+    QuantizedMatrix weight = begin_matrix(module);
     const int bits = formats::info(weight.format.element).bits;
     const TensorView words = checkpoint.find(module.name + ".weight")->view();
     const TensorView stream = {DType::u8, {module.m, module.k * bits / 8}, words.bytes};

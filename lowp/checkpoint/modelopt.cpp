@@ -247,11 +247,6 @@ class ModelOpt final : public Dialect {
              {{"producer", {{"name", "modelopt"}, {"version", kVersion}}}, {"quantization", nested(modules, kept)}}}};
   }
 
-  std::map<std::string, std::string> metadata(std::span<const QuantizedModule>,
-                                              std::span<const std::string>) const override {
-    return {};
-  }
-
   bool recognizes(const Checkpoint& checkpoint) const override {
     const std::string method = quant_method(checkpoint);
     return method.starts_with(name()) || method == "nvfp4" ||
@@ -276,11 +271,7 @@ class ModelOpt final : public Dialect {
   }
 
   QuantizedMatrix decode(const Checkpoint& checkpoint, const QuantizedModule& module) const override {
-    QuantizedMatrix weight;
-    weight.format = module.recipe.weight;
-    weight.m = module.m;
-    weight.k = module.k;
-    weight.input = module.input;
+    QuantizedMatrix weight = begin_matrix(module);
     const TensorView codes = checkpoint.find(module.name + ".weight")->view();
     const TensorView scale = checkpoint.find(module.name + ".weight_scale")->view();
     weight.codes = is_pairs_of_rows(weight.format) ? unpack_rows(codes) : copy(codes);

@@ -265,11 +265,7 @@ class TorchaoDialect final : public Dialect {
     const Parts stored = parts(checkpoint, described);
     const std::string codes = torchao::tensor_name(module.name, "qdata");
     const std::string where = file_of(checkpoint, codes) + ": tensor " + quote(codes);
-    QuantizedMatrix matrix;
-    matrix.format = module.recipe.weight;
-    matrix.m = module.m;
-    matrix.k = module.k;
-    matrix.input = module.input;
+    QuantizedMatrix matrix = begin_matrix(module);
     const BlockFormat& format = matrix.format;
     const bool int4 = described.subclass == Subclass::int4;
     if (formats::info(format.element).bits < 8 && !format.two_codes_a_byte() && !int4)

@@ -70,11 +70,7 @@ Tensor encode_scales(const QuantizedModule& module, const QuantizedMatrix& weigh
 }
 
 QuantizedMatrix matrix(const Checkpoint& checkpoint, const QuantizedModule& module) {
-  QuantizedMatrix weight;
-  weight.format = module.recipe.weight;
-  weight.m = module.m;
-  weight.k = module.k;
-  weight.input = module.input;
+  QuantizedMatrix weight = begin_matrix(module);
   weight.scale = decode_scales(checkpoint, module);
   return weight;
 }

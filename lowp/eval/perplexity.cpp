@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "lowp/base/error.h"
+#include "lowp/base/quantile.h"
 #include "lowp/base/threads.h"
 #include "lowp/eval/encode.h"
 #include "lowp/eval/wikitext.h"
@@ -30,15 +31,6 @@ double stderr_of(const std::vector<double>& values) {
   double squares = 0;
   for (const double v : values) squares += (v - mean) * (v - mean);
   return std::sqrt(squares / (n - 1) / n);
-}
-
-// The q-quantile, interpolated between neighbours.
-double quantile(std::vector<double> sorted, double q) {
-  std::sort(sorted.begin(), sorted.end());
-  const double at = q * static_cast<double>(sorted.size() - 1);
-  const auto low = static_cast<std::size_t>(at);
-  const std::size_t high = std::min(low + 1, sorted.size() - 1);
-  return sorted[low] + (at - static_cast<double>(low)) * (sorted[high] - sorted[low]);
 }
 
 Divergence summarise(const std::vector<Position>& positions) {

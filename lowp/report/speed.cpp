@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "lowp/base/error.h"
-#include "lowp/base/median.h"
+#include "lowp/base/quantile.h"
 #include "lowp/report/machine.h"
 
 namespace lowp::report {
@@ -18,13 +18,6 @@ constexpr double kEnoughSeconds = 2;
 using Clock = std::chrono::steady_clock;
 
 double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-// Token ids without meaning but the same every time.
-std::vector<std::int32_t> prompt(std::int64_t count, std::int64_t vocab) {
-  std::vector<std::int32_t> ids;
-  for (std::int64_t i = 0; i < count; ++i) ids.push_back(static_cast<std::int32_t>((i * 7919 + 13) % vocab));
-  return ids;
-}
 
 std::int32_t greedy(const models::Model& model, std::span<const float> hidden) {
   const std::vector<float> logits = model.logits(hidden.last(static_cast<std::size_t>(model.config().hidden_size)));
@@ -50,6 +43,13 @@ Times run_once(models::Model& model, std::span<const std::int32_t> ids, std::int
 
 }  // namespace
 
+std::vector<std::int32_t> synthetic_prompt(std::int64_t count, std::int64_t vocab, std::int64_t sequence) {
+  std::vector<std::int32_t> ids;
+  for (std::int64_t i = 0; i < count; ++i)
+    ids.push_back(static_cast<std::int32_t>((i * 7919 + sequence * 104729 + 13) % vocab));
+  return ids;
+}
+
 Speed measure_speed(const std::string& path, models::LoadOptions options) {
   models::Model model(path, options);
   const std::int64_t context = model.config().max_position_embeddings;
@@ -58,7 +58,7 @@ Speed measure_speed(const std::string& path, models::LoadOptions options) {
   speed.prefill_tokens = std::min(kPrefill, context - speed.decode_tokens);
   if (speed.decode_tokens < 1)
     fail(ErrorCode::unsupported, "{}: a context of {} tokens is too short to time", path, context);
-  const std::vector<std::int32_t> ids = prompt(speed.prefill_tokens, model.config().vocab_size);
+  const std::vector<std::int32_t> ids = synthetic_prompt(speed.prefill_tokens, model.config().vocab_size);
   run_once(model, ids, speed.decode_tokens);
   std::vector<double> prefill, decode;
   const auto start = Clock::now();

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "lowp/base/json.h"
 #include "lowp/models/model.h"
@@ -20,6 +21,9 @@ struct Speed {
   double decode_rate() const { return static_cast<double>(decode_tokens) / decode_seconds; }
   double bandwidth() const { return static_cast<double>(streamed_bytes) * decode_rate(); }  // bytes/s
 };
+
+/// Token ids without meaning but the same every time, others for each `sequence`.
+std::vector<std::int32_t> synthetic_prompt(std::int64_t count, std::int64_t vocab, std::int64_t sequence = 0);
 
 /// Loads a model and times it: a warm-up, then as many runs as fit in about two seconds (3 to 9), each a prefill of 128
 /// tokens in one call and 64 greedy steps, logits included. Less where the model's context is shorter. Meant for a
