@@ -31,7 +31,7 @@ constexpr std::int64_t kRows[] = {1, 8, 16, 64, 512, 4096, 16384};
 constexpr LayerShape kLayers[] = {{0, 4096, 6144}, {0, 4096, 4096},  {0, 4096, 28672}, {0, 14336, 4096},
                                   {0, 8192, 8192}, {0, 8192, 28672}, {0, 28672, 8192}};
 constexpr std::size_t kBeyondCache = 300'000'000;  // six times what the second-level cache holds
-constexpr int kGraphCalls = 24;
+constexpr int kLeastGraphCalls = 24;
 
 cuda::Memory upload(const void* from, std::size_t bytes) {
   cuda::Memory memory(bytes);
@@ -136,7 +136,7 @@ using Call = std::function<void(std::size_t)>;
 
 // Seconds of a call inside a graph of many, each over another weight.
 std::vector<double> graph_samples(const Call& call, std::size_t weights, int replays) {
-  const int calls = std::max<int>(kGraphCalls, static_cast<int>(weights));
+  const int calls = std::max<int>(kLeastGraphCalls, static_cast<int>(weights));
   cuda::Graph graph;
   graph.record(cuda_stream(), [&] {
     for (int i = 0; i < calls; ++i) call(static_cast<std::size_t>(i));
@@ -188,7 +188,7 @@ void measure_gemm(const Recipe& recipe, std::int64_t n, std::int64_t k, bool fas
   std::vector<double> peers;
   if (few) {
     row.samples = graph_samples(ours, weights.size(), std::min(9, effort.most));
-    if (peer) peers = graph_samples(std::cref(*peer), kGraphCalls, std::min(9, effort.most));
+    if (peer) peers = graph_samples(std::cref(*peer), kLeastGraphCalls, std::min(9, effort.most));
   } else {
     const Call call = peer ? Call(std::cref(*peer)) : Call();
     std::tie(row.samples, peers) = sustained_samples(ours, peer ? &call : nullptr);

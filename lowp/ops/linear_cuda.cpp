@@ -115,9 +115,6 @@ void CudaLinear::upload_dense(const QuantizedMatrix& weight) {
   dense_sum_ = uploaded(std::as_bytes(std::span(sums)));
 }
 
-std::size_t CudaLinear::memory() const {
-  return streamed() + dense_codes_.size() + dense_scale_.size() + dense_sum_.size();
-}
 std::size_t CudaLinear::streamed() const { return units_.size() + row_scale_.size() + bias_.size(); }
 
 CudaLinear::Codes CudaLinear::place(std::int64_t m, void* workspace) const {

@@ -33,8 +33,7 @@ class CudaLinear {
 
   std::int64_t n() const { return n_; }
   std::int64_t k() const { return k_; }
-  /// Bytes of device memory that the weight takes, and those that a product of few rows reads.
-  std::size_t memory() const;
+  /// Bytes of device memory that a product of few rows reads.
   std::size_t streamed() const;
 
   /// fp8 sums of dense tiles: promoted every 128 of K, or all along K in the tensor cores.

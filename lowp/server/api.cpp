@@ -137,8 +137,7 @@ void Api::handle(Shared exchange) {
     if (!path_exists) throw ApiError(404, "not_found_error", "there is no such route");
     if (!found) throw ApiError(405, "invalid_request_error", fmt::format("this route has the methods {}", allow));
     if (found->needs_model && broken_) throw unavailable("the engine has failed");
-    if (found->needs_model && !model_)
-      throw unavailable(fmt::format("the model is loading: {:.0f} %", progress_ * 100));
+    if (found->needs_model && !model_) throw unavailable("the model is loading");
     const std::string_view encoding = request.header("content-encoding");
     if (!encoding.empty() && encoding != "identity")
       throw ApiError(415, "invalid_request_error", "bodies must not be compressed");
@@ -175,7 +174,7 @@ void Api::health(const Shared& exchange) {
 
 void Api::ready(const Shared& exchange) {
   const char* status = broken_ ? "failed" : drained_ ? "draining" : model_ ? "ready" : "loading";
-  const Json body = {{"status", status}, {"progress", model_ ? 1.0 : progress_.load()}};
+  const Json body = {{"status", status}, {"progress", model_ ? 1.0 : 0.0}};
   answer(exchange, "/ready", model_ && !broken_ && !drained_ ? 200 : 503, body.dump());
 }
 

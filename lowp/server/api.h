@@ -1,7 +1,6 @@
 // The routes of the OpenAI API and of the server's own: who may call what, and what comes back.
 #pragma once
 
-#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -37,8 +36,6 @@ class Api {
 
   /// From now on requests are served. Everything given must outlive this.
   void serve(const ServedModel& model, EngineThread& engine, double load_seconds);
-  /// How far loading is, 0 to 1. From any thread.
-  void set_progress(double progress) { progress_ = progress; }
   /// What the engine tells of a step that began at `step`. From any thread.
   void deliver(std::vector<engine::Event> events, Clock::time_point step);
   /// Nothing runs any more: every request fails.
@@ -88,7 +85,6 @@ class Api {
   const ServedModel* model_ = nullptr;
   EngineThread* engine_ = nullptr;
   std::unique_ptr<Metrics> metrics_;
-  std::atomic<double> progress_ = 0;
   bool broken_ = false;
   std::uint64_t next_id_ = 1;
   std::uint64_t ticks_ = 0;
