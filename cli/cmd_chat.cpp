@@ -21,10 +21,11 @@
 namespace lowp::cli {
 namespace {
 
+constexpr std::int64_t kMaxTokens = 256;
+
 struct Options {
   GenerationOptions generation;
   std::string chat_template, system;
-  std::int64_t max_tokens = 256;
   bool no_history = false;
 };
 
@@ -221,7 +222,7 @@ class Chat {
       std::fwrite(part.data(), 1, part.size(), stdout);
       std::fflush(stdout);
     };
-    last_ = generator_.run(std::move(prompt), options_.max_tokens, options_.generation.seed + turns_++, show);
+    last_ = generator_.run(std::move(prompt), generator_.max_tokens(kMaxTokens), options_.generation.seed + turns_++, show);
     std::fputs("\n", stdout);
     std::fflush(stdout);
     return said;
@@ -234,7 +235,7 @@ class Chat {
     std::vector<std::int32_t> ids = prompt();
     const std::size_t first = options_.system.empty() ? 0 : 1;
     const auto fits = [&] {
-      return static_cast<std::int64_t>(ids.size()) + options_.max_tokens <= generator_.context();
+      return static_cast<std::int64_t>(ids.size()) + generator_.max_tokens(kMaxTokens) <= generator_.context();
     };
     for (bool said = false; !fits() && messages.size() > first + 2; ids = prompt()) {
       if (!std::exchange(said, true))
@@ -260,7 +261,7 @@ class Chat {
   // Forgets the oldest of what came before the message if an answer would not fit.
   void make_room(std::vector<std::int32_t>& text, std::size_t added) const {
     const auto size = static_cast<std::int64_t>(text.size()), before = size - static_cast<std::int64_t>(added);
-    const std::int64_t excess = std::clamp(size + options_.max_tokens - generator_.context(), std::int64_t{0}, before);
+    const std::int64_t excess = std::clamp(size + generator_.max_tokens(kMaxTokens) - generator_.context(), std::int64_t{0}, before);
     if (excess == 0) return;
     note("(forgetting the first {} tokens: the context has {})", excess, generator_.context());
     text.erase(text.begin(), text.begin() + excess);
@@ -282,9 +283,10 @@ void add_chat(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("chat", "Talk to a model");
   add_generation_options(*command, options->generation);
-  command->add_option("-n,--max-tokens", options->max_tokens, "most tokens of an answer")
-      ->check(count())
-      ->capture_default_str();
+  command
+      ->add_option("-n,--max-tokens", options->generation.max_tokens,
+                   "most tokens of an answer; if not given, max_new_tokens of generation_config.json, or 256")
+      ->check(count());
   command->add_option("--chat-template", options->chat_template,
                       "a file with a Jinja template in place of the model's, or plain");
   command->add_option("--system", options->system, "what the model is told first");

@@ -13,10 +13,11 @@
 namespace lowp::cli {
 namespace {
 
+constexpr std::int64_t kMaxTokens = 128;
+
 struct Options {
   GenerationOptions generation;
   std::string prompt, file;
-  std::int64_t max_tokens = 128;
   bool json = false;
 };
 
@@ -55,7 +56,7 @@ void run(const Options& options) {
       write(part);
   };
   const Generated result =
-      generator.run(generator.tokenizer().encode(text, true), options.max_tokens, options.generation.seed, show);
+      generator.run(generator.tokenizer().encode(text, true), generator.max_tokens(kMaxTokens), options.generation.seed, show);
   if (options.json) {
     const double seconds = result.prompt_seconds + result.answer_seconds,
                  count = static_cast<double>(result.tokens.size());
@@ -81,9 +82,11 @@ void add_generate(CLI::App& app) {
   source->add_option("-p,--prompt", options->prompt, "the text to continue");
   source->add_option("-f,--file", options->file, "a file with the text to continue; - is standard input");
   source->require_option(1);
-  command->add_option("-n,--max-tokens", options->max_tokens, "most tokens to generate; fewer where the context ends")
-      ->check(count())
-      ->capture_default_str();
+  command
+      ->add_option("-n,--max-tokens", options->generation.max_tokens,
+                   "most tokens to generate; fewer where the context ends; if not given, max_new_tokens of "
+                   "generation_config.json, or 128")
+      ->check(count());
   command->add_flag("--json", options->json, "one JSON object on standard output");
   command->footer(
       "Prints the continuation as it comes, without the prompt. Sampling parameters that are not given come from the "

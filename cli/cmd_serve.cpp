@@ -75,6 +75,7 @@ class Loaded {
     served_.constraints = &constraints_;
     if (chat_template_) served_.chat_template = &*chat_template_;
     served_.defaults = defaults_.sampling();
+    served_.max_tokens = defaults_.max_new_tokens;
     served_.context = engine_.context();
     served_.vocab_size = model_.config().vocab_size;
     served_.created =

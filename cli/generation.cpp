@@ -99,6 +99,10 @@ Generator::Generator(const GenerationOptions& options)
                human_bytes(model_.weight_bytes()), context());
 }
 
+std::int64_t Generator::max_tokens(std::int64_t otherwise) const {
+  return options_.max_tokens.value_or(defaults_.max_new_tokens.value_or(otherwise));
+}
+
 Generated Generator::run(std::vector<std::int32_t> prompt, std::int64_t max_tokens, std::uint64_t seed,
                          const std::function<void(std::string_view)>& show) {
   Generated result;

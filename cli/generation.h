@@ -25,6 +25,7 @@ struct GenerationOptions {
   std::uint64_t seed = 0;
   std::vector<std::string> stop;
   bool ignore_eos = false;
+  std::optional<std::int64_t> max_tokens;  // of an answer
 };
 
 /// The model and the options above, each with its help.
@@ -58,6 +59,8 @@ class Generator {
   models::Model& model() { return model_; }
   const text::Tokenizer& tokenizer() const { return tokenizer_; }
   std::int64_t context() const { return engine_.context(); }
+  /// Most tokens of an answer: what was asked for, or what generation_config.json says, or `otherwise`.
+  std::int64_t max_tokens(std::int64_t otherwise) const;
 
   /// Continues a prompt; `show` gets the text as it comes, whole characters at a time. Ctrl-C ends it (see Interrupt).
   /// Throws Error for a prompt that is too long and for a model whose logits are not numbers.

@@ -70,6 +70,9 @@ GenerationConfig parse_generation_config(const Json& json, const std::string& wh
   config.min_p = number(json, where, "min_p");
   config.repetition_penalty = number(json, where, "repetition_penalty");
   config.top_k = count(json, where, "top_k");
+  config.max_new_tokens = count(json, where, "max_new_tokens");
+  if (config.max_new_tokens.value_or(1) < 1)
+    fail(ErrorCode::bad_input, "{}: max_new_tokens: expected at least 1, found {}", where, *config.max_new_tokens);
   if (const auto bad = check(config.sampling())) fail(ErrorCode::bad_input, "{}: {}", where, bad->message);
   return config;
 }

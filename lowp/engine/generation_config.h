@@ -1,4 +1,4 @@
-// generation_config.json of a model folder: what its makers recommend for sampling, and the ids that end a sequence.
+// generation_config.json of a model folder: what its makers recommend for sampling, and what ends a sequence.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +16,7 @@ struct GenerationConfig {
   std::optional<bool> do_sample;
   std::optional<double> temperature, top_p, min_p, repetition_penalty;
   std::optional<std::int64_t> top_k;
+  std::optional<std::int64_t> max_new_tokens;  // at least 1
 
   /// The parameters that are named, the defaults of Sampling for the others. do_sample: false is greedy.
   Sampling sampling() const;

@@ -12,13 +12,14 @@ GenerationConfig parse(const char* text) { return parse_generation_config(parse_
 
 TEST(GenerationConfig, ReadsWhatItNames) {
   const auto config = parse(
-      R"({"eos_token_id": [5, 7], "do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0, "repetition_penalty": 1.05, "other": []})");
+      R"({"eos_token_id": [5, 7], "do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0, "repetition_penalty": 1.05, "max_new_tokens": 99, "other": []})");
   EXPECT_EQ(config.eos_ids, (std::vector<std::int32_t>{5, 7}));
   const Sampling s = config.sampling();
   EXPECT_EQ(s.temperature, 0.6);
   EXPECT_EQ(s.top_k, 20);
   EXPECT_EQ(s.top_p, 0.95);
   EXPECT_EQ(s.repetition_penalty, 1.05);
+  EXPECT_EQ(config.max_new_tokens, 99);
 }
 
 TEST(GenerationConfig, AbsentIsNeutral) {
@@ -27,6 +28,7 @@ TEST(GenerationConfig, AbsentIsNeutral) {
   EXPECT_EQ(config.sampling().temperature, 1);
   EXPECT_EQ(config.sampling().top_k, 0);
   EXPECT_EQ(config.sampling().top_p, 1);
+  EXPECT_FALSE(config.max_new_tokens);
 }
 
 TEST(GenerationConfig, NotSamplingIsGreedy) {
@@ -40,6 +42,7 @@ TEST(GenerationConfig, BadValuesAreNamed) {
                                    {R"({"top_p": 2})", "top_p"},
                                    {R"({"top_k": 1.5})", "top_k"},
                                    {R"({"top_k": 1e300})", "top_k"},
+                                   {R"({"max_new_tokens": 0})", "max_new_tokens"},
                                    {R"({"do_sample": 1})", "do_sample"},
                                    {R"({"eos_token_id": "x"})", "eos_token_id"},
                                    {R"({"eos_token_id": [1, -2]})", "eos_token_id"},

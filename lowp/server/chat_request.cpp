@@ -177,7 +177,8 @@ GenerationRequest read_chat(const Json& json, const ServedModel& model) {
     throw bad_request(fmt::format("messages: {}", e.what()), "messages");
   }
   const auto asked = body.integer("max_completion_tokens", 1, std::int64_t{1} << 31);
-  set_max_tokens(asked ? asked : body.integer("max_tokens", 1, std::int64_t{1} << 31), std::nullopt, model, request);
+  set_max_tokens(asked ? asked : body.integer("max_tokens", 1, std::int64_t{1} << 31), model.max_tokens, model,
+                 request);
   return request;
 }
 

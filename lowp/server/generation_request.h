@@ -31,6 +31,7 @@ struct ServedModel {
   const text::ChatTemplate* chat_template = nullptr;  // if there is one
   Constraints* constraints = nullptr;
   engine::Sampling defaults = {};
+  std::optional<std::int64_t> max_tokens = {};  // of an answer in a chat, where the request does not say
   std::int64_t context = 0, vocab_size = 0;
   std::int64_t created = 0;           // Unix time
   std::string tokenizer_info = "{}";  // the JSON of /tokenizer_info

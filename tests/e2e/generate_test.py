@@ -65,6 +65,7 @@ class Generate(Case):
         self.assertEqual(self.generate("-n", 20, model=self.with_generation_config({"top_k": 1}))["text"], greedy)
         sampled = self.generate("-n", 20, "--temperature", 1.5, "--seed", 3, "--top-p", 1)["text"]
         self.assertEqual(self.generate("-n", 20, "--temperature", 1.5, "--seed", 3, model=self.with_generation_config({"do_sample": False}))["text"], sampled)
+        self.assertEqual(self.generate("--ignore-eos", model=self.with_generation_config({"max_new_tokens": 7}))["tokens"], 7)
         self.refused("generate", self.with_generation_config({"top_p": 7}), "-p", "x", words=["generation_config.json", "top_p", "7"])
         self.refused("generate", self.with_generation_config("{"), "-p", "x", words=["generation_config.json"])
 
