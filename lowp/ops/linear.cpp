@@ -94,6 +94,18 @@ Linear::Linear(const QuantizedMatrix& weight, const formats::Recipe& recipe, std
   keep_decoded(std::move(values));
 }
 
+Linear::Linear(cpu::PackedMatrix packed, std::vector<float> pre_scale,
+               const std::optional<formats::Activation>& activation, std::optional<float> activation_scale,
+               std::optional<TensorView> bias, Elem compute)
+    : n_(packed.n),
+      k_(packed.k),
+      compute_(compute),
+      activation_(activation),
+      activation_scale_(activation_scale),
+      pre_scale_(std::move(pre_scale)),
+      packed_(std::move(packed)),
+      bias_(load_bias(bias, n_)) {}
+
 void Linear::keep_decoded(std::vector<float> values) {
   const bool narrow = std::all_of(values.begin(), values.end(), [](float v) { return (float_bits(v) & 0xFFFFu) == 0; });
   if (!narrow) {

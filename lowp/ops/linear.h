@@ -55,8 +55,17 @@ class Linear {
   Linear(const QuantizedMatrix& weight, const formats::Recipe& recipe, std::optional<float> activation_scale,
          std::optional<TensorView> bias, formats::Elem compute);
 
+  /// A weight that was packed before: packed() and pre_scale() of a Linear of the same recipe, compute and CPU level.
+  Linear(kernels::cpu::PackedMatrix packed, std::vector<float> pre_scale,
+         const std::optional<formats::Activation>& activation, std::optional<float> activation_scale,
+         std::optional<TensorView> bias, formats::Elem compute);
+
   std::int64_t n() const { return n_; }
   std::int64_t k() const { return k_; }
+  /// The weight as kernels read it, or nullptr where it is kept as decoded values.
+  const kernels::cpu::PackedMatrix* packed() const { return packed_ ? &*packed_ : nullptr; }
+  /// [k] or empty: what the input is multiplied by before it is quantized.
+  std::span<const float> pre_scale() const { return pre_scale_; }
   /// Bytes that the weight takes in memory.
   std::size_t memory() const;
 
@@ -90,7 +99,7 @@ class Linear {
   formats::Elem compute_;
   std::optional<formats::Activation> activation_;
   std::optional<float> activation_scale_;
-  std::vector<float> pre_scale_;  // [k] or empty: what the input is multiplied by first
+  std::vector<float> pre_scale_;
   std::optional<kernels::cpu::PackedMatrix> packed_;
   // Where no packed kernel serves, and in the reference backend: the values, f32, or bf16 where that is exact.
   std::vector<float> weight_f32_;           // [n, k]

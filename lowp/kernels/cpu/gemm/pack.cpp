@@ -23,8 +23,13 @@ using formats::ZeroPoint;
 // pass: 16 KB as int8, 32 KB of bf16 as it stands, 16 KB of decoded bf16, which is also written.
 constexpr std::int64_t kInt8Block = 512, kBf16Block = 512, kDecodedBlock = 256;
 
-// What tiles may read beyond the last panel.
-constexpr std::int64_t kSlack = kChunk * kPanel;
+// Room for a matrix's panels; what lies behind them is zero.
+AlignedBytes room_for(const PackedMatrix& matrix) {
+  AlignedBytes room(static_cast<std::size_t>(matrix.data_bytes()));
+  const std::int64_t panels = matrix.panels() * matrix.panel_bytes();
+  std::memset(room.data() + panels, 0, static_cast<std::size_t>(matrix.data_bytes() - panels));
+  return room;
+}
 
 std::uint16_t bf16_bits(float x) {
   return static_cast<std::uint16_t>(float_bits(formats::round_to(Elem::bf16, x)) >> 16);
@@ -376,14 +381,14 @@ PackedMatrix pack(const QuantizedMatrix& weight, const Packing& packing) {
     out.offset = format.rule != Rule::shift && all_bf16(weight.zero_point) ? OffsetType::bf16 : OffsetType::f32;
 
   const Packer packer(weight, out, code);
-  out.data = AlignedBytes(static_cast<std::size_t>(out.panels() * out.panel_bytes() + kSlack));
-  std::memset(out.data.data() + out.panels() * out.panel_bytes(), 0, kSlack);
+  AlignedBytes data = room_for(out);
   parallel_for(out.panels(), ceil_div<std::int64_t>(1 << 16, kPanel * out.padded_k()),
                [&](std::int64_t begin, std::int64_t end) {
                  std::vector<std::uint8_t> scratch(packer.scratch_bytes());
                  for (std::int64_t p = begin; p < end; ++p)
-                   packer.panel(p, scratch.data(), out.data.data() + p * out.panel_bytes());
+                   packer.panel(p, scratch.data(), data.data() + p * out.panel_bytes());
                });
+  out.data = PackedBytes(std::move(data));
   const float factor = code.factor * (format.tensor_scale ? weight.tensor_scale : 1.0f);
   out.row_scale.assign(static_cast<std::size_t>(out.panels() * kPanel), 0.0f);
   for (std::int64_t j = 0; j < out.n; ++j)
@@ -407,12 +412,11 @@ PackedMatrix pack(const TensorView& weight, Arithmetic arithmetic) {
   out.k = weight.shape[1];
   out.arithmetic = arithmetic;
   out.block = kBf16Block;
-  out.data = AlignedBytes(static_cast<std::size_t>(out.panels() * out.panel_bytes() + kSlack));
-  std::memset(out.data.data() + out.panels() * out.panel_bytes(), 0, kSlack);
+  AlignedBytes data = room_for(out);
   out.row_scale.assign(static_cast<std::size_t>(out.panels() * kPanel), 1.0f);
   parallel_for(out.panels(), 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t p = begin; p < end; ++p) {
-      std::uint8_t* to = out.data.data() + p * out.panel_bytes();
+      std::uint8_t* to = data.data() + p * out.panel_bytes();
       const std::int64_t outputs = std::min(kPanel, out.n - p * kPanel);
       if (outputs < kPanel || out.padded_k() != out.k) std::memset(to, 0, static_cast<std::size_t>(out.panel_bytes()));
       const std::byte* from = weight.bytes.data() + p * kPanel * out.k * 2;
@@ -424,6 +428,7 @@ PackedMatrix pack(const TensorView& weight, Arithmetic arithmetic) {
       }
     }
   });
+  out.data = PackedBytes(std::move(data));
   return out;
 }
 

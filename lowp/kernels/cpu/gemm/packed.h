@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "lowp/base/bits.h"
@@ -43,8 +44,7 @@ class AlignedBytes {
  public:
   AlignedBytes() = default;
   explicit AlignedBytes(std::size_t size);
-  std::uint8_t* data() { return bytes_.get(); }
-  const std::uint8_t* data() const { return bytes_.get(); }
+  std::uint8_t* data() const { return bytes_.get(); }
   std::size_t size() const { return size_; }
 
  private:
@@ -53,6 +53,24 @@ class AlignedBytes {
   };
   std::unique_ptr<std::uint8_t, Free> bytes_;
   std::size_t size_ = 0;
+};
+
+/// Bytes that do not change any more, in memory or in a mapped file; aligned to a cache line.
+class PackedBytes {
+ public:
+  PackedBytes() = default;
+  explicit PackedBytes(AlignedBytes bytes)
+      : data_(bytes.data()), size_(bytes.size()), owner_(std::make_shared<AlignedBytes>(std::move(bytes))) {}
+  /// Bytes of something that `owner` keeps alive.
+  PackedBytes(const std::uint8_t* data, std::size_t size, std::shared_ptr<void> owner)
+      : data_(data), size_(size), owner_(std::move(owner)) {}
+  const std::uint8_t* data() const { return data_; }
+  std::size_t size() const { return size_; }
+
+ private:
+  const std::uint8_t* data_ = nullptr;
+  std::size_t size_ = 0;
+  std::shared_ptr<void> owner_;
 };
 
 /// A packed weight [n, k]. The value of code c of output j in block b is row_scale[j] * (scale[b, j] * (decoded(c) -
@@ -71,7 +89,7 @@ struct PackedMatrix {
       words{};                   // other arithmetics: decoded codes as bf16; of 8 bits the top one is the sign
   std::vector<float> row_scale;  // [panels * 32]
   std::vector<float> row_sum;    // [panels * 32] sums over k of the values, for activations with zero points
-  AlignedBytes data;             // [panels, panel_bytes()], and a little that may be read beyond
+  PackedBytes data;              // [panels, panel_bytes()], and a little that may be read beyond
 
   std::int64_t padded_k() const { return round_up(k, kChunk); }
   std::int64_t panels() const { return ceil_div(n, kPanel); }
@@ -86,6 +104,8 @@ struct PackedMatrix {
   std::int64_t panel_bytes() const {
     return blocks() * (scale_bytes() + offset_bytes()) + padded_k() / kChunk * chunk_bytes();
   }
+  /// Bytes of `data`: what tiles may read beyond the last panel included, and whole cache lines.
+  std::int64_t data_bytes() const { return round_up<std::int64_t>(panels() * panel_bytes() + kChunk * kPanel, 64); }
   std::size_t memory() const { return data.size() + (row_scale.size() + row_sum.size()) * sizeof(float); }
 };
 
