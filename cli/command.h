@@ -17,6 +17,7 @@ void add_env(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_inspect(CLI::App& app);
+void add_pack(CLI::App& app);
 void add_quantize(CLI::App& app);
 void add_recipes(CLI::App& app);
 void add_report(CLI::App& app);

@@ -60,6 +60,7 @@ int main(int argc, char** argv) {
   lowp::cli::add_roofline(app);
   lowp::cli::add_convert(app);
   lowp::cli::add_tune(app);
+  lowp::cli::add_pack(app);
   lowp::cli::add_inspect(app);
   lowp::cli::add_recipes(app);
   lowp::cli::add_env(app);
