@@ -34,8 +34,8 @@ std::vector<float> codebook_for(const formats::BlockFormat& format) {
 
 }  // namespace
 
-RandomWeights::RandomWeights(const formats::Recipe& recipe, formats::Elem compute)
-    : recipe_(recipe), compute_(compute), table_(static_cast<std::size_t>(kTable)) {
+RandomWeights::RandomWeights(const formats::Recipe& recipe)
+    : recipe_(recipe), table_(static_cast<std::size_t>(kTable)) {
   std::mt19937_64 rng(20260101);
   const auto uniform = [&] { return (static_cast<double>(rng() >> 11) + 0.5) * 0x1p-53; };
   for (std::uint16_t& code : table_) {  // Box and Muller's
@@ -63,28 +63,30 @@ std::vector<float> RandomWeights::vector(const std::string&, std::int64_t size) 
   return std::vector<float>(static_cast<std::size_t>(size), 1.0f);
 }
 
-ops::Linear RandomWeights::quantized(const std::string& module, std::int64_t n, std::int64_t k,
+ops::LinearWeight RandomWeights::quantized(const std::string& module, std::int64_t n, std::int64_t k,
                                      const formats::Recipe& recipe) {
   constexpr float kCalibrated = 0.05f;  // any multiplier will do
-  const Tensor x = values(module, n, k);
+  Tensor x = values(module, n, k);
   linear_bytes_ += static_cast<std::uint64_t>(formats::bits_per_weight(recipe.weight, n, k, formats::Elem::bf16) / 8 *
                                               static_cast<double>(n * k));
-  if (recipe.keeps()) return {x.view(), std::nullopt, compute_};
+  if (recipe.keeps()) {
+    const TensorView view = x.view();  // of memory that moves along
+    return {.weight = view, .holder = std::move(x)};
+  }
   ops::CastOptions options;
   options.name = module + ".weight";
   std::optional<float> activation_scale;
   if (recipe.activation && recipe.activation->scope == formats::Scope::calibrated) activation_scale = kCalibrated;
-  return {ops::quantize(x.view(), recipe.weight, options, codebook_for(recipe.weight)), recipe, activation_scale,
-          std::nullopt, compute_};
+  return {ops::quantize(x.view(), recipe.weight, options, codebook_for(recipe.weight)), recipe, activation_scale};
 }
 
 // Biases are few: they are left out.
-ops::Linear RandomWeights::linear(const std::string& module, std::int64_t n, std::int64_t k, bool) {
+ops::LinearWeight RandomWeights::linear(const std::string& module, std::int64_t n, std::int64_t k, bool) {
   const bool router = module.ends_with("mlp.gate");
   return quantized(module, n, k, router ? formats::recipe("bf16") : recipe_);
 }
 
-ops::Linear RandomWeights::head(const std::string& module, std::int64_t n, std::int64_t k, const LoadOptions& options) {
+ops::LinearWeight RandomWeights::head(const std::string& module, std::int64_t n, std::int64_t k, const LoadOptions& options) {
   return quantized(module, n, k, options.head_as_others ? recipe_ : options.head.value_or(formats::recipe("bf16")));
 }
 

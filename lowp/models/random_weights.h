@@ -11,22 +11,22 @@ namespace lowp::models {
 /// Linears are in the recipe; routers and, unless the options say otherwise, the head stay bf16.
 class RandomWeights final : public WeightSource {
  public:
-  RandomWeights(const formats::Recipe& recipe, formats::Elem compute);
+  explicit RandomWeights(const formats::Recipe& recipe);
 
   std::vector<float> vector(const std::string& name, std::int64_t size) override;
-  ops::Linear linear(const std::string& module, std::int64_t n, std::int64_t k, bool bias) override;
-  ops::Linear head(const std::string& module, std::int64_t n, std::int64_t k, const LoadOptions& options) override;
+  ops::LinearWeight linear(const std::string& module, std::int64_t n, std::int64_t k, bool bias) override;
+  ops::LinearWeight head(const std::string& module, std::int64_t n, std::int64_t k, const LoadOptions& options) override;
   bool has(const std::string&) const override { return true; }
   TensorView embedding(const std::string& module, std::int64_t n, std::int64_t k, Tensor& holder) override;
   std::uint64_t linear_bytes() const override { return linear_bytes_; }
   std::string recipe() const override { return recipe_.name; }
+  std::string where() const override { return "random weights"; }
 
  private:
   Tensor values(const std::string& module, std::int64_t n, std::int64_t k) const;
-  ops::Linear quantized(const std::string& module, std::int64_t n, std::int64_t k, const formats::Recipe& recipe);
+  ops::LinearWeight quantized(const std::string& module, std::int64_t n, std::int64_t k, const formats::Recipe& recipe);
 
   formats::Recipe recipe_;
-  formats::Elem compute_;
   std::vector<std::uint16_t> table_;  // bf16
   std::uint64_t linear_bytes_ = 0;
 };

@@ -1,5 +1,6 @@
 #include "lowp/models/weights.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "lowp/base/bits.h"
@@ -65,7 +66,7 @@ std::optional<TensorView> WeightLoader::find_weight(const std::string& module, s
       whole.dtype, {n, k}, whole.bytes.subspan(byte_count(whole.dtype, {first, k}), byte_count(whole.dtype, {n, k}))};
 }
 
-ops::Linear WeightLoader::linear(const std::string& module, std::int64_t n, std::int64_t k, bool bias) {
+ops::LinearWeight WeightLoader::linear(const std::string& module, std::int64_t n, std::int64_t k, bool bias) {
   std::optional<TensorView> bias_view;
   if (bias) {
     const StoredTensor* tensor = checkpoint_.find(module + ".bias");
@@ -78,16 +79,15 @@ ops::Linear WeightLoader::linear(const std::string& module, std::int64_t n, std:
     const checkpoint::QuantizedModule& quantized = checked(at->second, n, k);
     for (const std::string& tensor : dialect_->sources(checkpoint_, quantized))
       if (counted_.insert(tensor).second) linear_bytes_ += checkpoint_.find(tensor)->view().bytes.size();
-    return {dialect_->decode(checkpoint_, quantized), quantized.recipe, quantized.activation_scale, bias_view,
-            compute_};
+    return {dialect_->decode(checkpoint_, quantized), quantized.recipe, quantized.activation_scale, bias_view};
   }
   const std::optional<TensorView> weight = find_weight(module, n, k);
   if (!weight) fail(ErrorCode::bad_input, "{}: tensor '{}.weight' is missing", checkpoint_.path(), module);
   linear_bytes_ += weight->bytes.size();
-  return {*weight, bias_view, compute_};
+  return {.weight = *weight, .bias = bias_view};
 }
 
-ops::Linear WeightLoader::head(const std::string& module, std::int64_t n, std::int64_t k, const LoadOptions& options) {
+ops::LinearWeight WeightLoader::head(const std::string& module, std::int64_t n, std::int64_t k, const LoadOptions& options) {
   std::optional<formats::Recipe> recipe = options.head;
   if (options.head_as_others && !modules_.empty()) {
     recipe = modules_.begin()->second.recipe;
@@ -105,10 +105,10 @@ ops::Linear WeightLoader::head(const std::string& module, std::int64_t n, std::i
   if (!weight) fail(ErrorCode::bad_input, "{}: tensor '{}.weight' is missing", checkpoint_.path(), module);
   ops::CastOptions cast;
   cast.name = module + ".weight";
-  const QuantizedMatrix quantized = ops::quantize(*weight, recipe->weight, cast);
+  QuantizedMatrix quantized = ops::quantize(*weight, recipe->weight, cast);
   linear_bytes_ += static_cast<std::uint64_t>(ceil_div<std::int64_t>(n * k * info(recipe->weight.element).bits, 8)) +
                    quantized.scale.bytes().size() + quantized.zero_point.bytes().size();
-  return {quantized, *recipe, std::nullopt, std::nullopt, compute_};
+  return {.weight = std::move(quantized), .recipe = *recipe};
 }
 
 TensorView WeightLoader::embedding(const std::string& module, std::int64_t n, std::int64_t k, Tensor& holder) {
@@ -128,6 +128,27 @@ std::string WeightLoader::recipe() const {
   if (names.empty()) return "bf16";
   if (names.size() == 1) return *names.begin();
   return fmt::format("mixed ({})", fmt::join(names, ", "));
+}
+
+std::vector<float> read_norm(const Config& config, WeightSource& source, const std::string& name, std::int64_t size) {
+  std::vector<float> weight = source.vector(name + ".weight", size);
+  if (config.norm_adds_one)
+    for (float& value : weight) value += 1;
+  return weight;
+}
+
+ops::LinearWeight read_head(const Config& config, WeightSource& source, const LoadOptions& options) {
+  const bool own = source.has("lm_head");
+  if (!own && !config.tie_word_embeddings)
+    fail(ErrorCode::bad_input,
+         "{}: tensor 'lm_head.weight' is missing and config.json's tie_word_embeddings is not true", source.where());
+  return source.head(own ? "lm_head" : "model.embed_tokens", config.vocab_size, config.hidden_size, options);
+}
+
+bool is_sparse(const Config& config, std::int64_t layer) {
+  const auto& dense = config.mlp_only_layers;
+  return config.num_experts > 0 && std::find(dense.begin(), dense.end(), layer) == dense.end() &&
+         (layer + 1) % config.decoder_sparse_step == 0;
 }
 
 }  // namespace lowp::models

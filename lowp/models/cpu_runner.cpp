@@ -1,0 +1,54 @@
+#include "lowp/models/cpu_runner.h"
+
+#include "lowp/base/error.h"
+#include "lowp/models/workspace.h"
+
+namespace lowp::models {
+namespace {
+
+ops::Linear made(const ops::LinearWeight& w, formats::Elem compute) {
+  if (const TensorView* values = w.values()) return {*values, w.bias, compute};
+  return {*w.quantized(), *w.recipe, w.activation_scale, w.bias, compute};
+}
+
+}  // namespace
+
+CpuRunner::CpuRunner(const Config& config, const LoadOptions& options, WeightSource& source)
+    : config_(config),
+      options_(options),
+      layout_(options.compute, options.kv_cache.value_or(options.compute), config.num_key_value_heads,
+              config.head_dim),
+      kv_pool_(std::make_shared<KvPool>(layout_.page_bytes(), config.num_hidden_layers)),
+      workspace_(std::make_unique<Workspace>()) {
+  const auto make = [&](const ops::LinearWeight& weight) { return made(weight, options.compute); };
+  weights_.embedding =
+      source.embedding("model.embed_tokens", config.vocab_size, config.hidden_size, weights_.decoded_embedding);
+  weights_.norm = read_norm(config, source, "model.norm", config.hidden_size);
+  for (std::int64_t i = 0; i < config.num_hidden_layers; ++i)
+    weights_.layers.push_back(read_layer<ops::Linear>(config, source, i, make));
+  weights_.head.emplace(make(read_head(config, source, options)));
+}
+
+CpuRunner::~CpuRunner() = default;
+
+const ops::Linear* CpuRunner::find_linear(const std::string& module) const {
+  for (const Layer& layer : weights_.layers) {
+    if (!module.starts_with(layer.prefix)) continue;
+    const std::string rest = module.substr(layer.prefix.size());
+    const std::pair<const char*, const std::optional<ops::Linear>*> named[] = {
+        {"self_attn.q_proj", &layer.q}, {"self_attn.k_proj", &layer.k}, {"self_attn.v_proj", &layer.v},
+        {"self_attn.o_proj", &layer.o}, {"mlp.gate_proj", &layer.gate}, {"mlp.up_proj", &layer.up},
+        {"mlp.down_proj", &layer.down}, {"mlp.gate", &layer.router}};
+    for (const auto& [name, weight] : named)
+      if (rest == name && *weight) return &**weight;
+    for (std::size_t e = 0; e < layer.experts.size(); ++e) {
+      const std::string expert = fmt::format("mlp.experts.{}.", e);
+      if (rest == expert + "gate_proj") return &layer.experts[e].gate;
+      if (rest == expert + "up_proj") return &layer.experts[e].up;
+      if (rest == expert + "down_proj") return &layer.experts[e].down;
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace lowp::models

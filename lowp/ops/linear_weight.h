@@ -1,0 +1,25 @@
+// A Linear's weight as checkpoints and random sources give it, before a device takes it.
+#pragma once
+
+#include <optional>
+#include <variant>
+
+#include "lowp/formats/recipe.h"
+#include "lowp/tensor/quantized.h"
+
+namespace lowp::ops {
+
+struct LinearWeight {
+  std::variant<TensorView, QuantizedMatrix> weight;  // values [n, k] in f16, bf16 or f32, or quantized
+  std::optional<formats::Recipe> recipe = {};        // of a quantized one
+  std::optional<float> activation_scale = {};        // the multiplier of Scope::calibrated
+  std::optional<TensorView> bias = {};               // [n]
+  Tensor holder = {};                                // owns the values where nothing else does
+
+  const TensorView* values() const { return std::get_if<TensorView>(&weight); }
+  const QuantizedMatrix* quantized() const { return std::get_if<QuantizedMatrix>(&weight); }
+  std::int64_t n() const { return values() ? values()->shape[0] : quantized()->m; }
+  std::int64_t k() const { return values() ? values()->shape[1] : quantized()->k; }
+};
+
+}  // namespace lowp::ops
