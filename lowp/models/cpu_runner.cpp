@@ -16,8 +16,7 @@ ops::Linear made(const ops::LinearWeight& w, formats::Elem compute) {
 CpuRunner::CpuRunner(const Config& config, const LoadOptions& options, WeightSource& source)
     : config_(config),
       options_(options),
-      layout_(options.compute, options.kv_cache.value_or(options.compute), config.num_key_value_heads,
-              config.head_dim),
+      layout_(options.compute, options.kv_cache.value_or(options.compute), config.num_key_value_heads, config.head_dim),
       kv_pool_(std::make_shared<KvPool>(layout_.page_bytes(), config.num_hidden_layers)),
       workspace_(std::make_unique<Workspace>()) {
   const auto make = [&](const ops::LinearWeight& weight) { return made(weight, options.compute); };

@@ -116,7 +116,7 @@ void CpuRunner::rotate_and_store(const Layer& layer, std::int64_t index) {
                      float* key = &w.keys[(r * kv_heads + h) * d];
                      turn(key, layer.k_norm, r);
                      layout_.store(page, h, row.position % kernels::cpu::kPageTokens, key,
-                                              &w.values[(r * kv_heads + h) * d]);
+                                   &w.values[(r * kv_heads + h) * d]);
                    }
                  }
                });
@@ -166,7 +166,7 @@ void CpuRunner::attention(const Layer& layer, std::int64_t index, std::span<cons
 
 // The residual stream gains a product (normalised first, if `norm` is not empty).
 void CpuRunner::add_to_stream(const Projection& projection, std::string_view block, std::span<const float> x,
-                          const std::vector<float>& norm_weight) {
+                              const std::vector<float>& norm_weight) {
   Workspace& w = *workspace_;
   const std::int64_t width = config_.hidden_size;
   if (!tap_ && norm_weight.empty()) {
@@ -199,7 +199,8 @@ CpuRunner::GateKernel CpuRunner::gate_kernel() const {
 }
 
 // w.gate = activation(gate(in)) * up(in); the result.
-std::span<const float> CpuRunner::gate_up(const ops::Linear& gate, const ops::Linear& up, std::string_view block, Rows in) {
+std::span<const float> CpuRunner::gate_up(const ops::Linear& gate, const ops::Linear& up, std::string_view block,
+                                          Rows in) {
   Workspace& w = *workspace_;
   const auto multiply = gate_kernel();
   const std::int64_t rows = static_cast<std::int64_t>(in.x.size()) / gate.k(), width = gate.n();
@@ -259,8 +260,8 @@ std::vector<std::int32_t> CpuRunner::likeliest(std::span<const std::int64_t> row
   const std::vector<float> all = logits(rows);
   std::vector<std::int32_t> ids;
   for (std::size_t i = 0; i < rows.size(); ++i) {
-    const auto row = std::span(all).subspan(i * static_cast<std::size_t>(config_.vocab_size),
-                                            static_cast<std::size_t>(limit));
+    const auto row =
+        std::span(all).subspan(i * static_cast<std::size_t>(config_.vocab_size), static_cast<std::size_t>(limit));
     const bool finite = std::all_of(row.begin(), row.end(), [](float x) { return std::isfinite(x); });
     ids.push_back(finite ? static_cast<std::int32_t>(std::max_element(row.begin(), row.end()) - row.begin()) : -1);
   }

@@ -21,7 +21,7 @@ Model::Model(const std::string& path, LoadOptions options) : options_(options) {
 
 Model::Model(const Config& config, const formats::Recipe& recipe, LoadOptions options)
     : config_(config), options_(options) {
-  RandomWeights load(recipe);
+  RandomWeights load(recipe, options.device.is_cuda());
   take(load);
   weight_bytes_ = streamed_bytes_ + byte_count(DType::bf16, {config.vocab_size, config.hidden_size});
 }
@@ -68,6 +68,8 @@ std::vector<std::int32_t> Model::likeliest(std::span<const std::int64_t> rows, s
 }
 
 const std::shared_ptr<KvPool>& Model::kv_pool() const { return runner_->kv_pool(); }
+
+std::string Model::memory_plan() const { return runner_->memory_plan(); }
 
 CpuRunner& Model::cpu() const {
   if (options_.device.is_cuda())

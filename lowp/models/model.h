@@ -59,6 +59,8 @@ class Model {
   /// Bytes of all weights as stored, and of those that every token streams: without the embedding, with a tied head.
   std::uint64_t weight_bytes() const { return weight_bytes_; }
   std::uint64_t streamed_bytes() const { return streamed_bytes_; }
+  /// What a GPU's memory is for, a line; "" on the CPU.
+  std::string memory_plan() const;
 
   /// Runs the chunks as one batch and appends to their caches. Its rows [0, total tokens), chunk after chunk, can be
   /// asked for until the next call. A sequence's result does not depend on the batch or on how it was cut into chunks,

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "lowp/models/kv_cache.h"
@@ -21,6 +22,7 @@ class Runner {
   virtual std::vector<float> logits(std::span<const std::int64_t> rows) = 0;
   virtual std::vector<std::int32_t> likeliest(std::span<const std::int64_t> rows, std::int64_t limit) = 0;
   virtual const std::shared_ptr<KvPool>& kv_pool() const = 0;
+  virtual std::string memory_plan() const { return ""; }
 };
 
 }  // namespace lowp::models

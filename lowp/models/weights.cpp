@@ -87,7 +87,8 @@ ops::LinearWeight WeightLoader::linear(const std::string& module, std::int64_t n
   return {.weight = *weight, .bias = bias_view};
 }
 
-ops::LinearWeight WeightLoader::head(const std::string& module, std::int64_t n, std::int64_t k, const LoadOptions& options) {
+ops::LinearWeight WeightLoader::head(const std::string& module, std::int64_t n, std::int64_t k,
+                                     const LoadOptions& options) {
   std::optional<formats::Recipe> recipe = options.head;
   if (options.head_as_others && !modules_.empty()) {
     recipe = modules_.begin()->second.recipe;

@@ -43,7 +43,8 @@ class WeightSource {
   virtual ops::LinearWeight linear(const std::string& module, std::int64_t n, std::int64_t k, bool bias) = 0;
   /// The Linear `module` that gives logits; quantized here if the options say so and the source has not done it.
   /// Throws Error(usage) for a recipe that cannot be computed from the weight alone.
-  virtual ops::LinearWeight head(const std::string& module, std::int64_t n, std::int64_t k, const LoadOptions& options) = 0;
+  virtual ops::LinearWeight head(const std::string& module, std::int64_t n, std::int64_t k,
+                                 const LoadOptions& options) = 0;
   virtual bool has(const std::string& module) const = 0;
   /// Values of an embedding [n, k]; `holder` owns them if the source does not.
   virtual TensorView embedding(const std::string& module, std::int64_t n, std::int64_t k, Tensor& holder) = 0;
@@ -116,7 +117,8 @@ class WeightLoader final : public WeightSource {
 
   std::vector<float> vector(const std::string& name, std::int64_t size) override;
   ops::LinearWeight linear(const std::string& module, std::int64_t n, std::int64_t k, bool bias) override;
-  ops::LinearWeight head(const std::string& module, std::int64_t n, std::int64_t k, const LoadOptions& options) override;
+  ops::LinearWeight head(const std::string& module, std::int64_t n, std::int64_t k,
+                         const LoadOptions& options) override;
   bool has(const std::string& module) const override;
   TensorView embedding(const std::string& module, std::int64_t n, std::int64_t k, Tensor& holder) override;
   std::uint64_t linear_bytes() const override { return linear_bytes_; }

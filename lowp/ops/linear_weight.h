@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 #include <variant>
 
 #include "lowp/formats/recipe.h"
@@ -15,6 +16,8 @@ struct LinearWeight {
   std::optional<float> activation_scale = {};        // the multiplier of Scope::calibrated
   std::optional<TensorView> bias = {};               // [n]
   Tensor holder = {};                                // owns the values where nothing else does
+  // Where not empty: equal to all others of this name, of which only the first has more than its shape.
+  std::string equal_to = {};
 
   const TensorView* values() const { return std::get_if<TensorView>(&weight); }
   const QuantizedMatrix* quantized() const { return std::get_if<QuantizedMatrix>(&weight); }
