@@ -16,6 +16,7 @@
 #include "lowp/formats/codec.h"
 #include "lowp/formats/recipes.h"
 #include "lowp/kernels/cuda/gemm_cublas.h"
+#include "lowp/kernels/cuda/transfer.h"
 #include "lowp/ops/cast.h"
 #include "lowp/ops/linear_cuda.h"
 
@@ -32,13 +33,6 @@ constexpr LayerShape kLayers[] = {{0, 4096, 6144}, {0, 4096, 4096},  {0, 4096, 2
                                   {0, 8192, 8192}, {0, 8192, 28672}, {0, 28672, 8192}};
 constexpr std::size_t kBeyondCache = 300'000'000;  // six times what the second-level cache holds
 constexpr int kLeastGraphCalls = 24;
-
-cuda::Memory upload(const void* from, std::size_t bytes) {
-  cuda::Memory memory(bytes);
-  cuda::copy(memory.as<>(), from, bytes, cuda_stream().handle());
-  cuda_stream().synchronize();
-  return memory;
-}
 
 // Normal values of a type [rows, columns], 2^16 + 61 of them again and again.
 Tensor values(Elem type, std::int64_t rows, std::int64_t columns, float deviation) {
@@ -110,7 +104,7 @@ class Peer {
     const float deviation = type == Elem::bf16 ? 1 : type == Elem::e4m3 ? 100 : 30;
     const auto operand = [&](std::int64_t rows) {
       const Tensor v = values(type, rows, k, deviation);
-      return upload(v.bytes().data(), v.bytes().size());
+      return cuda::uploaded(v.bytes());
     };
     a_ = operand(m);
     b_.push_back(operand(n));
@@ -119,7 +113,7 @@ class Peer {
       cuda::copy(b_.back().as<>(), b_[0].as<>(), b_[0].size(), cuda_stream().handle());
     }
     const std::vector<float> ones(static_cast<std::size_t>(std::max(m, n)), 1.0f);
-    scales_ = upload(ones.data(), ones.size() * 4);
+    scales_ = cuda::uploaded(std::as_bytes(std::span(ones)));
   }
   void operator()(std::size_t call) const {
     product_.run(a_.as<>(), b_[call % b_.size()].as<>(), scales_.as<float>(), scales_.as<float>(), y_.as<>(),
@@ -175,7 +169,7 @@ void measure_gemm(const Recipe& recipe, std::int64_t n, std::int64_t k, bool fas
       w.use_sums(fast ? cuda::Sums::fast : cuda::Sums::promoted);
   if (env::get("LOWP_TRACE") == "plan") fmt::print(stderr, "plan: {}\n", weights[0].plan(row.m));
   const Tensor x = values(Elem::bf16, row.m, k, 1);
-  const cuda::Memory in = upload(x.bytes().data(), x.bytes().size()), out(static_cast<std::size_t>(row.m * n) * 2),
+  const cuda::Memory in = cuda::uploaded(x.bytes()), out(static_cast<std::size_t>(row.m * n) * 2),
                      workspace(weights[0].workspace(row.m));
   weights[0].prepare(in.as<>(), row.m, workspace.as<>(), cuda_stream().handle());
   const Call ours = [&](std::size_t call) {
@@ -249,8 +243,8 @@ Observed observe_layer(const Recipe& recipe, const LayerShape& shape) {
   const std::vector<ops::CudaLinear> weights = linears(recipe, shape.n, shape.k, false);
   const ops::CudaLinear& linear = weights[0];
   const Tensor x = values(Elem::bf16, shape.m, shape.k, 1);
-  const cuda::Memory in = upload(x.bytes().data(), x.bytes().size()),
-                     out(static_cast<std::size_t>(shape.m * shape.n) * 2), workspace(linear.workspace(shape.m));
+  const cuda::Memory in = cuda::uploaded(x.bytes()), out(static_cast<std::size_t>(shape.m * shape.n) * 2),
+                     workspace(linear.workspace(shape.m));
   const auto handle = cuda_stream().handle();
   const Peer peer(Elem::bf16, shape.m, shape.n, shape.k, false, true);
   Observed seen;

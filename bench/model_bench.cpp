@@ -12,6 +12,7 @@
 #include "lowp/engine/engine.h"
 #include "lowp/formats/recipes.h"
 #include "lowp/kernels/cpu/isa.h"
+#include "lowp/kernels/cuda/transfer.h"
 #include "lowp/report/machine.h"
 #include "lowp/report/speed.h"
 
@@ -90,27 +91,51 @@ Work work_of(const models::Model& model, std::int64_t batch) {
   return work;
 }
 
+// What the operands of a recipe can be multiplied as. Mixed recipes and heads are not looked into.
+enum class Operands { bf16, e4m3, integer };
+Operands operands_of(const models::Model& model) {
+  const std::string& name = model.recipe();
+  if (name.find('(') != std::string::npos) return Operands::bf16;
+  const formats::Recipe recipe = formats::recipe(name);
+  if (!recipe.activation) return Operands::bf16;
+  using formats::Elem;
+  const Elem a = recipe.activation->format.element, w = recipe.weight.element;
+  if (model.options().device.is_cuda()) {  // ops::CudaLinear
+    const bool plain = recipe.activation->format.rule == formats::Rule::float8;
+    if (a == Elem::e4m3 && plain && (w == Elem::e4m3 || w == Elem::e2m1)) return Operands::e4m3;
+    return a == Elem::int8 && w == Elem::int8 && recipe.weight.group_cols == 0 ? Operands::integer : Operands::bf16;
+  }
+  const auto small = [](Elem e) { return !formats::info(e).is_float() || formats::info(e).bits == 4; };
+  return small(a) && small(w) ? Operands::integer : Operands::bf16;
+}
+
 // The peak of the widest multiply instruction that the recipe's operands allow, among those that kernels may use here:
-// integers, and e2m1 as integers, else bf16.
+// integers, and on the CPU e2m1 as integers, else bf16.
 std::string peak_of(const Device& device, const models::Model& model) {
   using kernels::cpu::Isa;
-  const std::string& name = model.recipe();
-  bool integer = false;
-  if (name.find('(') == std::string::npos) {
-    const formats::Recipe recipe = formats::recipe(name);
-    const auto small = [](formats::Elem e) { return !formats::info(e).is_float() || formats::info(e).bits == 4; };
-    integer = recipe.activation && small(recipe.activation->format.element) && small(recipe.weight.element);
-  }
+  const Operands operands = operands_of(model);
+  if (model.options().device.is_cuda())
+    return operands == Operands::e4m3      ? "e4m3_product"
+           : operands == Operands::integer ? "int8_product"
+                                           : "bf16_product";
   static constexpr std::pair<const char*, Isa> kInteger[] = {
       {"amx_int8", Isa::amx}, {"vnni_avx512", Isa::avx512}, {"vnni_avx2", Isa::avx2_vnni}, {"fma_avx2", Isa::avx2}};
   static constexpr std::pair<const char*, Isa> kFloat[] = {
       {"amx_bf16", Isa::amx}, {"bf16_avx512", Isa::avx512_bf16}, {"fma_avx512", Isa::avx512}, {"fma_avx2", Isa::avx2}};
-  for (const auto& [peak, isa] : std::span(integer ? kInteger : kFloat)) {
+  for (const auto& [peak, isa] : std::span(operands == Operands::integer ? kInteger : kFloat)) {
     const bool usable = kernels::cpu::isa() >= isa;
     for (const Limit& limit : device.limits())
       if (usable && limit.name == peak) return peak;
   }
   fail(ErrorCode::unsupported, "{}: no multiply instruction whose peak is known", device.name());
+}
+
+// Of the device that computes: all that is taken of a GPU, whose pages stay.
+std::uint64_t peak_memory(const models::Model& model) {
+  const ops::Device& device = model.options().device;
+  if (!device.is_cuda()) return report::peak_resident_bytes();
+  const auto all = kernels::cuda::devices()[static_cast<std::size_t>(device.cuda)].memory_bytes;
+  return static_cast<std::uint64_t>(all) - kernels::cuda::free_memory();
 }
 
 }  // namespace
@@ -150,7 +175,7 @@ void bench_model(models::Model& model, Device& device, const ModelBench& what,
   memory.op = "memory";
   memory.recipe = model.recipe();
   memory.device = device.description();
-  memory.bytes = report::peak_resident_bytes();
+  memory.bytes = peak_memory(model);
   done(memory);
 }
 

@@ -154,8 +154,9 @@ struct WholeModelOptions {
 
 // One line a row, as soon as it is there: a test takes from seconds to a minute.
 void print_model_header(const models::Model& model, const bench::Device& device, double load_seconds) {
-  fmt::print("{}, {} streamed a token, ready in {:.1f} s\n{}\n\n", model.recipe(), human_bytes(model.streamed_bytes()),
-             load_seconds, device.description());
+  fmt::print("{}, {} streamed a token, ready in {:.1f} s\n{}\n{}{}\n", model.recipe(),
+             human_bytes(model.streamed_bytes()), load_seconds, device.description(), model.memory_plan(),
+             model.memory_plan().empty() ? "" : "\n");
   fmt::print("{:<8}  {:>9}  {:>10}  {:>10}  {:>10}  {:<24}  {:>7}  {:>5}\n", "test", "tokens/s", "ms", "min", "max",
              "limit", "share %", "ratio");
   std::fflush(stdout);
@@ -180,8 +181,7 @@ void print_model_row(const bench::Row& row, const bench::Device& device) {
 void run_model(WholeModelOptions& options) {
   if (options.model.empty() == options.shapes.empty())
     fail(ErrorCode::usage, "bench model takes either MODEL or --shapes NAME");
-  check_device(options.load.device);
-  const std::unique_ptr<bench::Device> device = bench::cpu_device();
+  const std::unique_ptr<bench::Device> device = find_device(options.load.device);
   const std::vector<bench::Row> others =
       options.compare.empty() ? std::vector<bench::Row>{} : bench::read_rows(options.compare);
   const models::LoadOptions load = load_options(options.load);

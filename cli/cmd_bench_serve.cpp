@@ -270,14 +270,15 @@ struct OfflineOptions {
   ModelOptions load;
   bench::RandomLoad random;
   engine::Budget budget;
+  std::optional<std::int64_t> step_tokens;
   std::int64_t batch = 8, warmups = 10, runs = 30;
   bool json = false;
 };
 
-std::unique_ptr<models::Model> load_model(const OfflineOptions& o) {
+std::unique_ptr<models::Model> load_model(OfflineOptions& o) {
   if (o.model.empty() == o.shapes.empty()) fail(ErrorCode::usage, "takes either MODEL or --shapes NAME");
-  check_device(o.load.device);
   const models::LoadOptions load = load_options(o.load);
+  o.budget.tokens = o.step_tokens.value_or(step_tokens(load.device));
   if (o.shapes.empty()) return std::make_unique<models::Model>(o.model, load);
   return std::make_unique<models::Model>(models::shape(o.shapes), formats::recipe(o.recipe), load);
 }
@@ -346,9 +347,7 @@ CLI::App* add_offline(CLI::App& bench, const char* name, const char* what, const
   c->add_option("--max-num-seqs", o->budget.sequences, "sequences that run at a time")
       ->check(kAtLeastOne)
       ->capture_default_str();
-  c->add_option("--max-num-batched-tokens", o->budget.tokens, "tokens of a step")
-      ->check(kAtLeastOne)
-      ->capture_default_str();
+  add_step_tokens(*c, o->step_tokens);
   c->add_flag("--json", o->json, "one JSON object on standard output");
   add_model_options(*c, o->load);
   return c;

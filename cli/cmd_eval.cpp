@@ -50,7 +50,7 @@ void print_perplexity(const Options& options, const models::Model& model, const 
                 {"method", options.method},
                 {"context", r.context},
                 {"compute", options.load.compute},
-                {"device", "cpu"},
+                {"device", model.options().device.name()},
                 {"tokens", r.tokens},
                 {"scored", r.scored},
                 {"nll", r.nll},
@@ -98,7 +98,7 @@ void print_task(const Options& options, const models::Model& model, const eval::
                                 {"recipe", model.recipe()},
                                 {"task", options.task},
                                 {"compute", options.load.compute},
-                                {"device", "cpu"},
+                                {"device", model.options().device.name()},
                                 {"questions", r.questions},
                                 {"acc", r.acc},
                                 {"acc_stderr", r.acc_stderr},
@@ -128,7 +128,7 @@ std::map<std::string, report::Histogram> watch_inputs(models::Model& model, cons
 }
 
 void run(const Options& options) {
-  check_device(options.load.device);
+  const models::LoadOptions load = load_options(options.load);
   if (options.text.empty() == options.task.empty())
     fail(ErrorCode::usage, "one of --text FILE and --task FILE is required");
   if (!options.documents.empty() && options.method != "rolling")
@@ -137,7 +137,6 @@ void run(const Options& options) {
   if (!options.page.empty() && options.text.empty()) fail(ErrorCode::usage, "--html goes with --text");
   const std::unique_ptr<OutputFile> page = options.page.empty() ? nullptr : std::make_unique<OutputFile>(options.page);
   const Stopwatch watch;
-  const models::LoadOptions load = load_options(options.load);
   const std::string text = options.text.empty() ? "" : read_prose(options.text);
   models::Model model(options.model, load);
   const text::Tokenizer tokenizer = load_tokenizer(options.model);

@@ -25,10 +25,15 @@ void run(const Options& options) {
   if (options.remove) {
     if (!std::filesystem::remove(path)) fail(ErrorCode::io, "{}: there is no such file", path);
   } else {
-    bytes = models::Model(options.model, load_options(options.load)).write_packed();
+    check_cpu(options.load.device);
+    models::LoadOptions load = load_options(options.load);
+    load.device = {};
+    load.use_packed = false;
+    bytes = models::Model(options.model, load).write_packed();
   }
   if (options.json)
-    fmt::print("{}", json_line({{"model", options.model}, {"file", path}, {"bytes", bytes}, {"seconds", watch.seconds()}}));
+    fmt::print("{}",
+               json_line({{"model", options.model}, {"file", path}, {"bytes", bytes}, {"seconds", watch.seconds()}}));
   else if (options.remove)
     fmt::print("removed {}\n", path);
   else
@@ -39,18 +44,23 @@ void run(const Options& options) {
 
 void add_pack(CLI::App& app) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("pack", "Keep a model's weights as this CPU's kernels read them, for quick starts");
+  CLI::App* command =
+      app.add_subcommand("pack", "Keep a model's weights as this CPU's kernels read them, for quick starts");
   command
-      ->add_option("model", options->model, "a folder, a safetensors or GGUF file, or org/name in the local Hugging Face cache")
+      ->add_option("model", options->model,
+                   "a folder, a safetensors or GGUF file, or org/name in the local Hugging Face cache")
       ->required();
   add_model_options(*command, options->load);
   command->add_flag("--remove", options->remove, "remove the file again");
   command->add_flag("--json", options->json, "one JSON object on standard output");
   command->footer(
-      "Writes lowp-packed.bin into MODEL (MODEL.lowp-packed.bin beside a file). Commands that run the model on the CPU with the\n"
-      "same --compute and --head map it in place of packing the weights, and give the same results. One file a model; it is\n"
+      "Writes lowp-packed.bin into MODEL (MODEL.lowp-packed.bin beside a file). Commands that run the model on the CPU "
+      "with the\n"
+      "same --compute and --head map it in place of packing the weights, and give the same results. One file a model; "
+      "it is\n"
       "not used once the model has changed, nor by CPUs with other instructions.\n\n"
-      "Examples:\n  lowp pack models/bookworm-8m\n  lowp pack llama-int4 --head int8-int8\n  lowp pack llama-int4 --remove");
+      "Examples:\n  lowp pack models/bookworm-8m\n  lowp pack llama-int4 --head int8-int8\n  lowp pack llama-int4 "
+      "--remove");
   command->callback([options] { run(*options); });
 }
 

@@ -182,7 +182,7 @@ models::LoadOptions load_options(const Options& options) {
 std::string read_if_named(const std::string& path) { return path.empty() ? "" : read_prose(path); }
 
 void check_usage(const Options& options) {
-  check_device(options.device);
+  check_cpu(options.device);
   if (options.model.empty())
     fail(ErrorCode::usage, "MODEL is required (or `lowp report numerics`); see lowp report --help");
   if (options.recipes.empty()) fail(ErrorCode::usage, "--recipes LIST is required; see lowp report --help");

@@ -29,7 +29,8 @@ struct Options {
   std::vector<std::string> api_keys;
   std::string api_key_file, metrics_compat, chat_template;
   std::vector<std::string> allowed_hosts, allowed_origins;
-  std::int64_t context = 0, sequences = 64, step_tokens = 512, max_queue = 256;
+  std::int64_t context = 0, sequences = 64, max_queue = 256;
+  std::optional<std::int64_t> step_tokens;
   std::uint64_t kv_memory = 0;
   double memory_share = 0.8;
   bool no_prefix_cache = false;
@@ -82,7 +83,9 @@ class Loaded {
         std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
     served_.tokenizer_info = tokenizer_info().dump();
     thread_ = std::make_unique<server::EngineThread>(
-        engine_, engine::Budget{.tokens = options.step_tokens, .sequences = options.sequences},
+        engine_,
+        engine::Budget{.tokens = options.step_tokens.value_or(step_tokens(model_.options().device)),
+                       .sequences = options.sequences},
         static_cast<std::size_t>(options.max_queue),
         [&api](std::vector<engine::Event> events, server::Clock::time_point step) {
           api.deliver(std::move(events), step);
@@ -126,16 +129,16 @@ class Loaded {
 void announce(const Options& options, const Loaded& loaded, double seconds, std::uint16_t port) {
   const server::MemoryPlan& plan = loaded.plan();
   fmt::print(stderr,
-             "{}: {} on cpu, {} of weights in {:.1f} s\n"
+             "{}: {} on {}, {} of weights in {:.1f} s\n"
              "memory: {} for keys and values of {} tokens ({} pages), {} sequences of up to {} tokens; {} available\n"
              "listening on http://{}:{}\n",
-             loaded.served().names.front(), loaded.model().recipe(), human_bytes(plan.weights), seconds,
-             human_bytes(plan.kv_bytes()), plan.kv_tokens(), plan.pages, options.sequences, plan.context,
-             human_bytes(plan.available), options.http.host, port);
+             loaded.served().names.front(), loaded.model().recipe(), device_name(loaded.model().options().device),
+             human_bytes(plan.weights), seconds, human_bytes(plan.kv_bytes()), plan.kv_tokens(), plan.pages,
+             options.sequences, plan.context, human_bytes(plan.available), options.http.host, port);
 }
 
 void serve(const Options& options) {
-  check_device(options.load.device);
+  load_options(options.load);  // before anything is opened
   const std::vector<std::string> keys = read_api_keys(options);
   std::unique_ptr<server::Api> api;
   server::HttpServer http(options.http,
@@ -226,9 +229,7 @@ void add_serve(CLI::App& app) {
   schedule->add_option("--max-num-seqs,--parallel", options->sequences, "sequences that run at a time")
       ->check(kAtLeastOne)
       ->capture_default_str();
-  schedule->add_option("--max-num-batched-tokens", options->step_tokens, "tokens of a step; prompts are cut there")
-      ->check(kAtLeastOne)
-      ->capture_default_str();
+  add_step_tokens(*schedule, options->step_tokens);
   schedule->add_option("--max-queue", options->max_queue, "sequences that wait; more are refused with 429")
       ->check(kAtLeastOne)
       ->capture_default_str();

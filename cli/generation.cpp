@@ -20,7 +20,7 @@ struct sigaction before;
 
 // The options, once those that need no model make sense.
 const GenerationOptions& checked(const GenerationOptions& options) {
-  check_device(options.load.device);
+  load_options(options.load);
   for (const std::string& stop : options.stop) check_text(stop, "--stop");
   engine::Sampling given;
   given.temperature = options.temperature.value_or(given.temperature);
@@ -95,8 +95,8 @@ Generator::Generator(const GenerationOptions& options)
       engine_(model_,
               {.vocab_limit = static_cast<std::int64_t>(tokenizer_.vocab_size()), .eos_ids = defaults_.eos_ids}) {
   if (::isatty(STDERR_FILENO))
-    fmt::print(stderr, "{}: {} on cpu, {} of weights, {} tokens of context\n", options.model, model_.recipe(),
-               human_bytes(model_.weight_bytes()), context());
+    fmt::print(stderr, "{}: {} on {}, {} of weights, {} tokens of context\n", options.model, model_.recipe(),
+               device_name(model_.options().device), human_bytes(model_.weight_bytes()), context());
 }
 
 std::int64_t Generator::max_tokens(std::int64_t otherwise) const {

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 
+#include "cli/command.h"
 #include "lowp/base/error.h"
 #include "lowp/base/file.h"
 #include "lowp/base/threads.h"
@@ -9,6 +10,7 @@
 #include "lowp/checkpoint/checkpoint.h"
 #include "lowp/formats/element.h"
 #include "lowp/formats/recipes.h"
+#include "lowp/kernels/cuda/runtime.h"
 
 namespace lowp::cli {
 namespace fs = std::filesystem;
@@ -34,12 +36,15 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
       .add_option("--head", options.head,
                   "the head that gives logits: bf16 as the checkpoint has it, same as the other layers, or a recipe")
       ->capture_default_str();
-  command.add_option("--device", options.device, "where to compute: auto or cpu")->capture_default_str();
+  command
+      .add_option("--device", options.device, "where to compute: auto (a GPU, if there is one), cpu, cuda or cuda:N")
+      ->capture_default_str();
   add_threads_option(command);
 }
 
 models::LoadOptions load_options(const ModelOptions& options) {
   models::LoadOptions load;
+  load.device = ops::choose_device(options.device);
   if (options.compute == "f32") load.compute = formats::Elem::f32;
   if (options.kv_cache != "auto") load.kv_cache = formats::find_element(options.kv_cache);
   if (options.head == "same")
@@ -49,9 +54,22 @@ models::LoadOptions load_options(const ModelOptions& options) {
   return load;
 }
 
-void check_device(const std::string& device) {
-  if (device != "cpu" && device != "auto")
-    fail(ErrorCode::unsupported, "device '{}': this build has no such device; it has cpu", device);
+void add_step_tokens(CLI::App& command, std::optional<std::int64_t>& tokens) {
+  command
+      .add_option("--max-num-batched-tokens", tokens,
+                  "tokens of a step; prompts are cut there; 512, or on a GPU 4096, if not given")
+      ->check(kAtLeastOne);
+}
+
+std::int64_t step_tokens(const ops::Device& device) { return device.is_cuda() ? 4096 : 512; }
+
+void check_cpu(const std::string& device) {
+  if (device != "cpu" && device != "auto") fail(ErrorCode::unsupported, "--device {}: only the cpu does this", device);
+}
+
+std::string device_name(const ops::Device& device) {
+  if (!device.is_cuda()) return device.name();
+  return fmt::format("{} ({})", kernels::cuda::devices()[static_cast<std::size_t>(device.cuda)].name, device.name());
 }
 
 std::string read_prose(const std::string& path) {

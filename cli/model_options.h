@@ -21,11 +21,18 @@ struct ModelOptions {
   std::string compute = "bf16", kv_cache = "auto", head = "bf16", device = "auto";
 };
 void add_model_options(CLI::App& command, ModelOptions& options);
-/// Throws Error(usage) for a head that is no recipe.
+/// Throws Error(usage) for a head that is no recipe and a device that is not there.
 models::LoadOptions load_options(const ModelOptions& options);
 
-/// "auto" and "cpu" pass; anything else is an Error saying what this build has.
-void check_device(const std::string& device);
+/// --max-num-batched-tokens, and what it is unless given.
+void add_step_tokens(CLI::App& command, std::optional<std::int64_t>& tokens);
+std::int64_t step_tokens(const ops::Device& device);
+
+/// For what only the CPU does: "auto" and "cpu" pass; anything else is an Error(unsupported).
+void check_cpu(const std::string& device);
+
+/// "cpu", "NVIDIA H100 (cuda:0)".
+std::string device_name(const ops::Device& device);
 
 /// A text for a model to read. Throws Error naming the file if it cannot be read, is empty or is not UTF-8.
 std::string read_prose(const std::string& path);

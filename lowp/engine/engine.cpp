@@ -4,6 +4,7 @@
 #include <exception>
 #include <limits>
 #include <new>
+#include <numeric>
 
 #include "lowp/base/bits.h"
 #include "lowp/base/error.h"
@@ -40,9 +41,10 @@ struct Engine::Sequence {
 // A sequence's part in one step.
 struct Engine::Work {
   Sequence* sequence = nullptr;
-  std::int64_t first = 0, tokens = 0;  // the tokens [first, first + tokens) of the sequence
-  std::vector<float> logits = {};      // of its last token, if that is the last one known
-  std::vector<Score> scores = {};      // of the prompt tokens that follow those of this step
+  std::int64_t first = 0, tokens = 0;          // the tokens [first, first + tokens) of the sequence
+  std::optional<std::int32_t> likeliest = {};  // id after its last token, if that is the last one known,
+  std::vector<float> logits = {};              // or where more is wanted the logits
+  std::vector<Score> scores = {};              // of the prompt tokens that follow those of this step
   std::string error = {};
 
   bool complete() const { return first + tokens == sequence->known(); }
@@ -102,6 +104,7 @@ std::vector<std::pair<std::string_view, std::uint64_t>> Metrics::fields() const 
 Engine::Engine(models::Model& model, EngineOptions options) : model_(model), options_(std::move(options)) {
   const models::Config& config = model.config();
   const std::int64_t most = config.max_position_embeddings;
+  if (options_.kv_pages == 0) options_.kv_pages = model.kv_pool()->most();
   if (options_.context < 0 || options_.context > most)
     fail(ErrorCode::usage, "a context of {} tokens: the model has {}", options_.context, most);
   const std::int64_t fits = options_.kv_pages > 0 ? options_.kv_pages * models::kPageTokens : most;
@@ -289,6 +292,13 @@ void Engine::forward(std::vector<Work>& works) {
     }
 }
 
+// Whether the model alone says what comes next.
+bool Engine::takes_likeliest(const Sequence& sequence) const {
+  const Request& r = sequence.request;
+  return takes_largest(r.sampling) && !r.mask && !r.logprobs &&
+         static_cast<std::int64_t>(sequence.output().size()) >= r.min_tokens;
+}
+
 void Engine::run(std::span<Work> works) {
   std::vector<models::Chunk> batch;
   for (Work& work : works) {
@@ -298,43 +308,54 @@ void Engine::run(std::span<Work> works) {
                          .subspan(static_cast<std::size_t>(work.first), static_cast<std::size_t>(work.tokens)),
                      &*sequence.cache});
   }
-  const std::vector<float> hidden = model_.forward(batch);
+  model_.forward(batch);
 
-  const auto width = static_cast<std::size_t>(model_.config().hidden_size),
-             vocab = static_cast<std::size_t>(model_.config().vocab_size);
-  std::vector<float> last;
-  std::size_t row = 0;
+  std::vector<Work*> greedy, others;
+  std::vector<std::int64_t> greedy_rows, other_rows;
+  std::int64_t row = 0;
   for (Work& work : works) {
-    const auto part = std::span(hidden).subspan(row * width, static_cast<std::size_t>(work.tokens) * width);
-    row += static_cast<std::size_t>(work.tokens);
-    work.scores = prompt_scores(work, part);
-    if (work.samples()) last.insert(last.end(), part.end() - static_cast<std::ptrdiff_t>(width), part.end());
+    work.scores = prompt_scores(work, row);
+    row += work.tokens;
+    if (!work.samples()) continue;
+    const bool likeliest = takes_likeliest(*work.sequence);
+    (likeliest ? greedy : others).push_back(&work);
+    (likeliest ? greedy_rows : other_rows).push_back(row - 1);
   }
-  if (last.empty()) return;
-  const std::vector<float> logits = model_.logits(last);
-  auto at = logits.begin();
-  for (Work& work : works)
-    if (work.samples()) {
-      work.logits.assign(at, at + static_cast<std::ptrdiff_t>(vocab));
-      at += static_cast<std::ptrdiff_t>(vocab);
+  if (!greedy.empty()) {
+    const std::vector<std::int32_t> ids = model_.likeliest(greedy_rows, options_.vocab_limit);
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      if (ids[i] >= 0) {
+        greedy[i]->likeliest = ids[i];
+      } else {  // the sampler says why
+        others.push_back(greedy[i]);
+        other_rows.push_back(greedy_rows[i]);
+      }
     }
+  }
+  if (others.empty()) return;
+  const std::vector<float> logits = model_.logits(other_rows);
+  auto at = logits.begin();
+  for (Work* work : others) {
+    work->logits.assign(at, at + static_cast<std::ptrdiff_t>(model_.config().vocab_size));
+    at += static_cast<std::ptrdiff_t>(model_.config().vocab_size);
+  }
 }
 
-std::vector<Score> Engine::prompt_scores(const Work& work, std::span<const float> hidden) const {
+// Of the rows of the model's last step from `row` on.
+std::vector<Score> Engine::prompt_scores(const Work& work, std::int64_t row) const {
   const Sequence& sequence = *work.sequence;
   std::vector<Score> scores;
   if (!sequence.request.prompt_logprobs || sequence.scored) return scores;
   constexpr std::int64_t kRows = 32;  // whose logits are in memory at a time
-  const auto width = static_cast<std::size_t>(model_.config().hidden_size),
-             vocab = static_cast<std::size_t>(model_.config().vocab_size);
+  const auto vocab = static_cast<std::size_t>(model_.config().vocab_size);
   const std::int64_t scored = std::min(work.tokens, static_cast<std::int64_t>(sequence.prompt) - 1 - work.first);
   for (std::int64_t begin = 0; begin < scored; begin += kRows) {
-    const std::int64_t rows = std::min(kRows, scored - begin);
-    const std::vector<float> logits =
-        model_.logits(hidden.subspan(static_cast<std::size_t>(begin) * width, static_cast<std::size_t>(rows) * width));
-    for (std::int64_t r = 0; r < rows; ++r)
-      scores.push_back(score(std::span(logits).subspan(static_cast<std::size_t>(r) * vocab, vocab),
-                             sequence.tokens[static_cast<std::size_t>(work.first + begin + r + 1)],
+    std::vector<std::int64_t> rows(static_cast<std::size_t>(std::min(kRows, scored - begin)));
+    std::iota(rows.begin(), rows.end(), row + begin);
+    const std::vector<float> logits = model_.logits(rows);
+    for (std::size_t r = 0; r < rows.size(); ++r)
+      scores.push_back(score(std::span(logits).subspan(r * vocab, vocab),
+                             sequence.tokens[static_cast<std::size_t>(work.first + begin) + r + 1],
                              *sequence.request.prompt_logprobs, options_.vocab_limit));
   }
   return scores;
@@ -376,7 +397,8 @@ void Engine::choose(Work& work, std::vector<Event>& events) {
     request.mask->allowed(allowed);
     history.allowed = allowed;
   }
-  const Sample chosen = sample(work.logits, request.sampling, history);
+  const Sample chosen =
+      work.likeliest ? Sample{.token = *work.likeliest} : sample(work.logits, request.sampling, history);
   if (chosen.error) return finish(sequence, {.reason = FinishReason::error, .message = chosen.error}, events);
   if (request.mask) request.mask->accept(chosen.token);
   const auto& stops = sequence.stop_ids;

@@ -24,8 +24,8 @@ struct EngineOptions {
   std::int64_t vocab_limit = 0;   // the tokenizer's size: ids from here on never come; 0: the model's vocab_size
   std::size_t max_waiting = 256;  // requests that have not begun
   std::vector<std::int32_t> eos_ids = {};  // end a sequence, beside those of the model's config.json
-  std::int64_t kv_pages = 0;               // most pages of keys and values, of models::kPageTokens; 0: no bound
-  bool prefix_cache = false;               // keeps the pages of what was seen, for prompts that begin the same
+  std::int64_t kv_pages = 0;  // most pages of keys and values, of models::kPageTokens; 0: that of the device
+  bool prefix_cache = false;  // keeps the pages of what was seen, for prompts that begin the same
 };
 
 /// What submit() says.
@@ -109,7 +109,8 @@ class Engine {
   Admit admit(const Request& request) const;
   void forward(std::vector<Work>& works);
   void run(std::span<Work> works);
-  std::vector<Score> prompt_scores(const Work& work, std::span<const float> hidden) const;
+  bool takes_likeliest(const Sequence& sequence) const;
+  std::vector<Score> prompt_scores(const Work& work, std::int64_t row) const;
   void advance(Work& work, std::vector<Event>& events);
   void choose(Work& work, std::vector<Event>& events);
   void finish(Sequence& sequence, Finished how, std::vector<Event>& events);

@@ -168,13 +168,22 @@ std::optional<BadParameter> check(const Sampling& s) {
   return std::nullopt;
 }
 
+namespace {
+
+bool changes_logits(const Sampling& s) {
+  return s.repetition_penalty != 1 || s.frequency_penalty != 0 || s.presence_penalty != 0 || !s.logit_bias.empty();
+}
+
+}  // namespace
+
+bool takes_largest(const Sampling& s) { return s.temperature == 0 && !changes_logits(s); }
+
 Sample sample(std::span<const float> raw, const Sampling& s, const History& history) {
   std::span<const float> logits = raw.first(limited(raw.size(), history.vocab_limit));
   Largest top = largest(logits);
   if (std::isnan(top.value)) return {.error = "the model's logits are NaN"};
   std::vector<float> changed;
-  if (s.repetition_penalty != 1 || s.frequency_penalty != 0 || s.presence_penalty != 0 || !s.logit_bias.empty() ||
-      !history.forbidden.empty() || !history.allowed.empty()) {
+  if (changes_logits(s) || !history.forbidden.empty() || !history.allowed.empty()) {
     changed.assign(logits.begin(), logits.end());
     penalize(changed, s, history);
     for (const auto& [id, bias] : s.logit_bias)

@@ -21,6 +21,9 @@ struct BadParameter {
 };
 std::optional<BadParameter> check(const Sampling& sampling);
 
+/// Whether the sample is the largest logit as the model gave it.
+bool takes_largest(const Sampling& sampling);
+
 /// What decides a sample beside logits and parameters.
 struct History {
   std::span<const std::int32_t> prompt = {}, output = {};

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "lowp/base/error.h"
 #include "lowp/base/file.h"
@@ -56,10 +57,10 @@ double log_likelihood(models::Model& model, const text::Tokenizer& tokenizer, co
          model.config().max_position_embeddings);
   models::Cache cache(model);
   const models::Chunk chunk{std::span(pair.ids).first(static_cast<std::size_t>(length)), &cache};
-  const std::vector<float> hidden = model.forward({&chunk, 1});
-  const auto width = static_cast<std::size_t>(model.config().hidden_size);
-  std::vector<float> logits =
-      model.logits(std::span(hidden).subspan((static_cast<std::size_t>(length) - pair.scored) * width));
+  model.forward({&chunk, 1});
+  std::vector<std::int64_t> rows(pair.scored);
+  std::iota(rows.begin(), rows.end(), length - static_cast<std::int64_t>(pair.scored));
+  std::vector<float> logits = model.logits(rows);
   const std::size_t vocab = logits.size() / pair.scored;
   double sum = 0;
   for (std::size_t i = 0; i < pair.scored; ++i) {

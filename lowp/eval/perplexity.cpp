@@ -111,24 +111,23 @@ class LayerMeter {
 
 // The scored positions of one window, appended.
 void score(const Window& window, models::Model& model, models::Model* other, std::vector<Position>& positions) {
-  const auto hidden_of = [&](models::Model& m) {
+  const auto run = [&](models::Model& m) {
     models::Cache cache(m);
     const models::Chunk chunk{window.tokens, &cache};
-    return m.forward({&chunk, 1});
+    m.forward({&chunk, 1});
   };
-  const std::vector<float> hidden = hidden_of(model), reference = other ? hidden_of(*other) : std::vector<float>();
+  run(model);
+  if (other) run(*other);
   std::vector<std::int32_t> targets(window.tokens.begin() + static_cast<std::ptrdiff_t>(window.first),
                                     window.tokens.end());
   if (window.last) targets.push_back(*window.last);
   const std::size_t begin = window.first - 1;  // row that predicts the first target
-  const auto slice = [](const models::Model& m, const std::vector<float>& rows, std::size_t from, std::size_t count) {
-    const auto width = static_cast<std::size_t>(m.config().hidden_size);
-    return m.logits(std::span(rows).subspan(from * width, count * width));
-  };
   for (std::size_t at = 0; at < targets.size(); at += kRowSlice) {
     const std::size_t count = std::min(kRowSlice, targets.size() - at);
-    std::vector<float> logits = slice(model, hidden, begin + at, count);
-    std::vector<float> others = other ? slice(*other, reference, begin + at, count) : std::vector<float>();
+    std::vector<std::int64_t> rows(count);
+    std::iota(rows.begin(), rows.end(), static_cast<std::int64_t>(begin + at));
+    std::vector<float> logits = model.logits(rows);
+    std::vector<float> others = other ? other->logits(rows) : std::vector<float>();
     const std::size_t vocab = logits.size() / count;
     const std::size_t first = positions.size();
     positions.resize(first + count);

@@ -8,7 +8,6 @@
 #include "lowp/base/threads.h"
 #include "lowp/formats/codec.h"
 #include "lowp/kernels/cpu/elementwise.h"
-#include "lowp/models/weights.h"
 #include "lowp/models/workspace.h"
 
 namespace lowp::models {
@@ -21,7 +20,7 @@ using ops::OutputTile;
 }  // namespace
 
 // What they are; in w.normed if they are to be normalised.
-std::span<const float> Model::values(Rows in) const {
+std::span<const float> CpuRunner::values(Rows in) const {
   if (!in.norm) return in.x;
   const std::span<float> normed = room(workspace_->normed, static_cast<std::int64_t>(in.x.size()));
   norm(in.x, *in.norm, normed);
@@ -29,7 +28,7 @@ std::span<const float> Model::values(Rows in) const {
 }
 
 // Quantizes them into w.input: each row is normalised where it is quantized.
-void Model::prepare(const ops::Linear& linear, Rows in) const {
+void CpuRunner::prepare(const ops::Linear& linear, Rows in) const {
   const std::int64_t k = linear.k(), rows = static_cast<std::int64_t>(in.x.size()) / k;
   if (!in.norm) return linear.prepare(in.x, rows, workspace_->input);
   const auto eps = static_cast<float>(config_.rms_norm_eps);
@@ -40,7 +39,7 @@ void Model::prepare(const ops::Linear& linear, Rows in) const {
 }
 
 // All of them, with the input quantized once if they share it: outputs[i] is [rows, projections[i].linear->n()].
-void Model::project(std::span<const Projection> projections, std::string_view block, Rows in) const {
+void CpuRunner::project(std::span<const Projection> projections, std::string_view block, Rows in) const {
   Workspace& w = *workspace_;
   if (tap_) in = {values(in)};
   const std::int64_t rows = static_cast<std::int64_t>(in.x.size()) / projections[0].linear->k();
@@ -61,7 +60,7 @@ void Model::project(std::span<const Projection> projections, std::string_view bl
 }
 
 // x [rows, weight.size()], each row normalised.
-void Model::norm(std::span<const float> x, const std::vector<float>& weight, std::span<float> out) const {
+void CpuRunner::norm(std::span<const float> x, const std::vector<float>& weight, std::span<float> out) const {
   const auto width = static_cast<std::int64_t>(weight.size());
   const auto eps = static_cast<float>(config_.rms_norm_eps);
   parallel_for(static_cast<std::int64_t>(x.size()) / width, row_grain(width),
@@ -73,15 +72,12 @@ void Model::norm(std::span<const float> x, const std::vector<float>& weight, std
 }
 
 // Pages, positions, angles and embeddings of the batch.
-void Model::begin(std::span<const Chunk> batch) {
+void CpuRunner::begin(std::span<const Chunk> batch) {
   const Config& c = config_;
   Workspace& w = *workspace_;
   w.rows.clear();
   for (const Chunk& chunk : batch) {
-    const std::int64_t past = chunk.cache->length_, length = past + static_cast<std::int64_t>(chunk.tokens.size());
-    LOWP_CHECK(length <= c.max_position_embeddings, "sequence of {} tokens", length);
-    LOWP_CHECK(chunk.cache->pool_ == kv_pool_, "a cache of another model");
-    chunk.cache->reserve(length);
+    const std::int64_t past = chunk.cache->length(), length = past + static_cast<std::int64_t>(chunk.tokens.size());
     for (std::int64_t position = past; position < length; ++position) w.rows.push_back({chunk.cache, position});
   }
   w.angles.fill(c.rope, w.rows, c.head_dim, options_.compute);
@@ -91,8 +87,7 @@ void Model::begin(std::span<const Chunk> batch) {
   float* to = room(w.stream, static_cast<std::int64_t>(w.rows.size()) * c.hidden_size).data();
   for (const Chunk& chunk : batch)
     for (const std::int32_t token : chunk.tokens) {
-      LOWP_CHECK(token >= 0 && token < c.vocab_size, "token id {} of {}", token, c.vocab_size);
-      load_f32(weights_->embedding, token * c.hidden_size, c.hidden_size, to);
+      load_f32(weights_.embedding, token * c.hidden_size, c.hidden_size, to);
       for (std::int64_t i = 0; i < c.hidden_size; ++i)
         to[i] = round_to(options_.compute, round_to(options_.compute, to[i]) * scale);
       to += c.hidden_size;
@@ -100,7 +95,7 @@ void Model::begin(std::span<const Chunk> batch) {
 }
 
 // RoPE (after the norms of heads, where there are any) and the new keys and values into their pages.
-void Model::rotate_and_store(const Layer& layer, std::int64_t index) {
+void CpuRunner::rotate_and_store(const Layer& layer, std::int64_t index) {
   const Config& c = config_;
   Workspace& w = *workspace_;
   const auto& kernels = elementwise_kernels();
@@ -120,15 +115,15 @@ void Model::rotate_and_store(const Layer& layer, std::int64_t index) {
                    for (std::int64_t h = 0; h < kv_heads; ++h) {
                      float* key = &w.keys[(r * kv_heads + h) * d];
                      turn(key, layer.k_norm, r);
-                     kv_pool_->layout().store(page, h, row.position % kernels::cpu::kPageTokens, key,
-                                              &w.values[(r * kv_heads + h) * d]);
+                     layout_.store(page, h, row.position % kernels::cpu::kPageTokens, key,
+                                   &w.values[(r * kv_heads + h) * d]);
                    }
                  }
                });
 }
 
 // The sequences of the batch as attention sees them, reading w.queries and writing w.mixed.
-void Model::plan_attention(std::span<const Chunk> batch, std::int64_t index) {
+void CpuRunner::plan_attention(std::span<const Chunk> batch, std::int64_t index) {
   Workspace& w = *workspace_;
   const std::int64_t width = config_.num_attention_heads * config_.head_dim;
   w.pages.clear();
@@ -138,18 +133,18 @@ void Model::plan_attention(std::span<const Chunk> batch, std::int64_t index) {
   std::size_t page = 0;
   for (const Chunk& chunk : batch) {
     const auto rows = static_cast<std::int64_t>(chunk.tokens.size());
-    const std::size_t pages = chunk.cache->pages_.size();
+    const std::size_t pages = chunk.cache->pages().size();
     w.sequences.push_back({.queries = w.queries.data() + row * width,
                            .out = w.mixed.data() + row * width,
                            .rows = rows,
-                           .past = chunk.cache->length_,
+                           .past = chunk.cache->length(),
                            .pages = std::span(w.pages).subspan(page, pages)});
     row += rows;
     page += pages;
   }
 }
 
-void Model::attention(const Layer& layer, std::int64_t index, std::span<const Chunk> batch, Rows in) {
+void CpuRunner::attention(const Layer& layer, std::int64_t index, std::span<const Chunk> batch, Rows in) {
   const Config& c = config_;
   Workspace& w = *workspace_;
   const Projection inputs[] = {{&*layer.q, "self_attn.q_proj", &w.queries},
@@ -165,13 +160,13 @@ void Model::attention(const Layer& layer, std::int64_t index, std::span<const Ch
       .scale = c.query_scale > 0 ? static_cast<float>(c.query_scale) : 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
       .window = c.window[static_cast<std::size_t>(index)],
       .compute = options_.compute};
-  ops::attend(kv_pool_->layout(), options, w.sequences, w.attend);
+  ops::attend(layout_, options, w.sequences, w.attend);
   add_to_stream({&*layer.o, "self_attn.o_proj", &w.out}, layer.prefix, mixed, layer.attention_output_norm);
 }
 
 // The residual stream gains a product (normalised first, if `norm` is not empty).
-void Model::add_to_stream(const Projection& projection, std::string_view block, std::span<const float> x,
-                          const std::vector<float>& norm_weight) {
+void CpuRunner::add_to_stream(const Projection& projection, std::string_view block, std::span<const float> x,
+                              const std::vector<float>& norm_weight) {
   Workspace& w = *workspace_;
   const std::int64_t width = config_.hidden_size;
   if (!tap_ && norm_weight.empty()) {
@@ -188,7 +183,7 @@ void Model::add_to_stream(const Projection& projection, std::string_view block, 
 }
 
 // The residual stream gains w.out, normalised first if `norm_weight` is not empty.
-void Model::add_block(const std::vector<float>& norm_weight) {
+void CpuRunner::add_block(const std::vector<float>& norm_weight) {
   Workspace& w = *workspace_;
   const std::size_t count = w.rows.size() * static_cast<std::size_t>(config_.hidden_size);
   const std::span<float> out = std::span(w.out).first(count);
@@ -198,13 +193,14 @@ void Model::add_block(const std::vector<float>& norm_weight) {
   });
 }
 
-Model::GateKernel Model::gate_kernel() const {
+CpuRunner::GateKernel CpuRunner::gate_kernel() const {
   const bool silu = config_.gate_activation == GateActivation::silu;
   return silu ? elementwise_kernels().silu_mul : elementwise_kernels().gelu_mul;
 }
 
 // w.gate = activation(gate(in)) * up(in); the result.
-std::span<const float> Model::gate_up(const ops::Linear& gate, const ops::Linear& up, std::string_view block, Rows in) {
+std::span<const float> CpuRunner::gate_up(const ops::Linear& gate, const ops::Linear& up, std::string_view block,
+                                          Rows in) {
   Workspace& w = *workspace_;
   const auto multiply = gate_kernel();
   const std::int64_t rows = static_cast<std::int64_t>(in.x.size()) / gate.k(), width = gate.n();
@@ -229,27 +225,47 @@ std::span<const float> Model::gate_up(const ops::Linear& gate, const ops::Linear
   return out;
 }
 
-void Model::mlp(const Layer& layer, Rows in) {
+void CpuRunner::mlp(const Layer& layer, Rows in) {
   const std::string block = tap_ ? layer.prefix + "mlp." : std::string();
   add_to_stream({&*layer.down, "down_proj", &workspace_->out}, block, gate_up(*layer.gate, *layer.up, block, in),
                 layer.mlp_output_norm);
 }
 
-std::vector<float> Model::forward(std::span<const Chunk> batch) {
+void CpuRunner::forward(std::span<const Chunk> batch) {
   Workspace& w = *workspace_;
   begin(batch);
   const std::int64_t count = static_cast<std::int64_t>(w.rows.size()) * config_.hidden_size;
   const std::span<const float> stream(w.stream.data(), static_cast<std::size_t>(count));
-  for (std::size_t i = 0; i < weights_->layers.size(); ++i) {
-    const Layer& layer = weights_->layers[i];
+  for (std::size_t i = 0; i < weights_.layers.size(); ++i) {
+    const Layer& layer = weights_.layers[i];
     attention(layer, static_cast<std::int64_t>(i), batch, {stream, &layer.attention_norm});
     const Rows in{stream, &layer.mlp_norm};
     layer.experts.empty() ? mlp(layer, in) : experts(layer, values(in));
   }
-  for (const Chunk& chunk : batch) chunk.cache->length_ += static_cast<std::int64_t>(chunk.tokens.size());
-  std::vector<float> hidden(static_cast<std::size_t>(count));
-  norm(stream, weights_->norm, hidden);
-  return hidden;
+}
+
+std::vector<float> CpuRunner::logits(std::span<const std::int64_t> rows) {
+  Workspace& w = *workspace_;
+  const std::int64_t width = config_.hidden_size, count = static_cast<std::int64_t>(rows.size());
+  const std::span<float> hidden = room(w.normed, count * width);
+  for (std::int64_t i = 0; i < count; ++i)
+    std::copy_n(w.stream.data() + rows[static_cast<std::size_t>(i)] * width, width, hidden.data() + i * width);
+  norm(hidden, weights_.norm, hidden);
+  std::vector<float> out(static_cast<std::size_t>(count * config_.vocab_size));
+  weights_.head->run(hidden, count, out);
+  return out;
+}
+
+std::vector<std::int32_t> CpuRunner::likeliest(std::span<const std::int64_t> rows, std::int64_t limit) {
+  const std::vector<float> all = logits(rows);
+  std::vector<std::int32_t> ids;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const auto row =
+        std::span(all).subspan(i * static_cast<std::size_t>(config_.vocab_size), static_cast<std::size_t>(limit));
+    const bool finite = std::all_of(row.begin(), row.end(), [](float x) { return std::isfinite(x); });
+    ids.push_back(finite ? static_cast<std::int32_t>(std::max_element(row.begin(), row.end()) - row.begin()) : -1);
+  }
+  return ids;
 }
 
 }  // namespace lowp::models

@@ -1,119 +1,83 @@
 #include "lowp/models/model.h"
 
-#include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "lowp/base/error.h"
+#include "lowp/models/cpu_runner.h"
+#include "lowp/models/cuda_runner.h"
 #include "lowp/models/random_weights.h"
-#include "lowp/models/weights.h"
-#include "lowp/models/workspace.h"
 
 namespace lowp::models {
 
-Model::Model(const std::string& path, LoadOptions options)
-    : options_(options), weights_(std::make_unique<Weights>()), workspace_(std::make_unique<Workspace>()) {
-  Weights& w = *weights_;
-  w.checkpoint = std::make_unique<checkpoint::Checkpoint>(checkpoint::resolve_model(path));
-  if (!w.checkpoint->config()) fail(ErrorCode::bad_input, "{}: config.json is missing", w.checkpoint->path());
-  config_ = parse_config(*w.checkpoint->config(), w.checkpoint->path() + "/config.json");
-  WeightLoader load(*w.checkpoint, options.compute);
+Model::Model(const std::string& path, LoadOptions options) : options_(options) {
+  checkpoint_ = std::make_unique<checkpoint::Checkpoint>(checkpoint::resolve_model(path));
+  if (!checkpoint_->config()) fail(ErrorCode::bad_input, "{}: config.json is missing", checkpoint_->path());
+  config_ = parse_config(*checkpoint_->config(), checkpoint_->path() + "/config.json");
+  WeightLoader load(*checkpoint_, options);
   take(load);
-  for (const checkpoint::StoredTensor& tensor : w.checkpoint->tensors()) weight_bytes_ += tensor.view().bytes.size();
+  for (const checkpoint::StoredTensor& tensor : checkpoint_->tensors()) weight_bytes_ += tensor.view().bytes.size();
 }
 
 Model::Model(const Config& config, const formats::Recipe& recipe, LoadOptions options)
-    : config_(config),
-      options_(options),
-      weights_(std::make_unique<Weights>()),
-      workspace_(std::make_unique<Workspace>()) {
-  RandomWeights load(recipe, options.compute);
+    : config_(config), options_(options) {
+  RandomWeights load(recipe, options.device.is_cuda());
   take(load);
-  weight_bytes_ = streamed_bytes_ + weights_->embedding.bytes.size();
-}
-
-void Model::take(WeightSource& load) {
-  const Config& c = config_;
-  Weights& w = *weights_;
-  w.embedding = load.embedding("model.embed_tokens", c.vocab_size, c.hidden_size, w.decoded_embedding);
-  const auto norm = [&](const std::string& name, std::int64_t size) {
-    std::vector<float> weight = load.vector(name + ".weight", size);
-    if (c.norm_adds_one)
-      for (float& value : weight) value += 1;
-    return weight;
-  };
-  w.norm = norm("model.norm", c.hidden_size);
-  const std::int64_t query = c.num_attention_heads * c.head_dim, key = c.num_key_value_heads * c.head_dim;
-  for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {
-    Layer& layer = w.layers.emplace_back();
-    layer.prefix = fmt::format("model.layers.{}.", i);
-    const std::string attention = layer.prefix + "self_attn.";
-    layer.attention_norm = norm(layer.prefix + "input_layernorm", c.hidden_size);
-    if (c.output_norms) {
-      layer.attention_output_norm = norm(layer.prefix + "post_attention_layernorm", c.hidden_size);
-      layer.mlp_norm = norm(layer.prefix + "pre_feedforward_layernorm", c.hidden_size);
-      layer.mlp_output_norm = norm(layer.prefix + "post_feedforward_layernorm", c.hidden_size);
-    } else {
-      layer.mlp_norm = norm(layer.prefix + "post_attention_layernorm", c.hidden_size);
-    }
-    layer.q = load.linear(attention + "q_proj", query, c.hidden_size, c.qkv_bias);
-    layer.k = load.linear(attention + "k_proj", key, c.hidden_size, c.qkv_bias);
-    layer.v = load.linear(attention + "v_proj", key, c.hidden_size, c.qkv_bias);
-    layer.o = load.linear(attention + "o_proj", c.hidden_size, query, c.output_bias);
-    if (c.head_norms) {
-      layer.q_norm = norm(attention + "q_norm", c.head_dim);
-      layer.k_norm = norm(attention + "k_norm", c.head_dim);
-    }
-    const bool listed = std::find(c.mlp_only_layers.begin(), c.mlp_only_layers.end(), i) != c.mlp_only_layers.end();
-    const std::string mlp = layer.prefix + "mlp.";
-    if (c.num_experts == 0 || listed || (i + 1) % c.decoder_sparse_step != 0) {
-      layer.gate = load.linear(mlp + "gate_proj", c.intermediate_size, c.hidden_size, c.mlp_bias);
-      layer.up = load.linear(mlp + "up_proj", c.intermediate_size, c.hidden_size, c.mlp_bias);
-      layer.down = load.linear(mlp + "down_proj", c.hidden_size, c.intermediate_size, c.mlp_bias);
-      continue;
-    }
-    layer.moe = mlp;
-    layer.router = load.linear(mlp + "gate", c.num_experts, c.hidden_size, false);
-    for (std::int64_t e = 0; e < c.num_experts; ++e) {
-      const std::string expert = fmt::format("{}experts.{}.", mlp, e);
-      layer.experts.push_back({load.linear(expert + "gate_proj", c.moe_intermediate_size, c.hidden_size, false),
-                               load.linear(expert + "up_proj", c.moe_intermediate_size, c.hidden_size, false),
-                               load.linear(expert + "down_proj", c.hidden_size, c.moe_intermediate_size, false)});
-    }
-  }
-  const bool own_head = load.has("lm_head");
-  if (!own_head && !c.tie_word_embeddings)
-    fail(ErrorCode::bad_input,
-         "{}: tensor 'lm_head.weight' is missing and config.json's tie_word_embeddings is not true",
-         w.checkpoint->path());
-  w.head = load.head(own_head ? "lm_head" : "model.embed_tokens", c.vocab_size, c.hidden_size, options_);
-  recipe_ = load.recipe();
-  streamed_bytes_ = load.linear_bytes();
-  const formats::Elem stored = options_.kv_cache.value_or(options_.compute);
-  kv_pool_ = std::make_shared<KvPool>(ops::KvLayout(options_.compute, stored, c.num_key_value_heads, c.head_dim),
-                                      c.num_hidden_layers);
+  weight_bytes_ = streamed_bytes_ + byte_count(DType::bf16, {config.vocab_size, config.hidden_size});
 }
 
 Model::~Model() = default;
 
-const ops::Linear* Model::find_linear(const std::string& module) const {
-  for (const Layer& layer : weights_->layers) {
-    if (!module.starts_with(layer.prefix)) continue;
-    const std::string rest = module.substr(layer.prefix.size());
-    const std::pair<const char*, const std::optional<ops::Linear>*> named[] = {
-        {"self_attn.q_proj", &layer.q}, {"self_attn.k_proj", &layer.k}, {"self_attn.v_proj", &layer.v},
-        {"self_attn.o_proj", &layer.o}, {"mlp.gate_proj", &layer.gate}, {"mlp.up_proj", &layer.up},
-        {"mlp.down_proj", &layer.down}, {"mlp.gate", &layer.router}};
-    for (const auto& [name, weight] : named)
-      if (rest == name && *weight) return &**weight;
-    for (std::size_t e = 0; e < layer.experts.size(); ++e) {
-      const std::string expert = fmt::format("mlp.experts.{}.", e);
-      if (rest == expert + "gate_proj") return &layer.experts[e].gate;
-      if (rest == expert + "up_proj") return &layer.experts[e].up;
-      if (rest == expert + "down_proj") return &layer.experts[e].down;
-    }
-  }
-  return nullptr;
+void Model::take(WeightSource& source) {
+  if (options_.device.is_cuda())
+    runner_ = std::make_unique<CudaRunner>(config_, options_, source);
+  else
+    runner_ = std::make_unique<CpuRunner>(config_, options_, source);
+  recipe_ = source.recipe();
+  streamed_bytes_ = source.linear_bytes();
 }
+
+void Model::forward(std::span<const Chunk> batch) {
+  rows_ = 0;
+  for (const Chunk& chunk : batch) {
+    const std::int64_t length = chunk.cache->length() + static_cast<std::int64_t>(chunk.tokens.size());
+    LOWP_CHECK(length <= config_.max_position_embeddings, "sequence of {} tokens", length);
+    LOWP_CHECK(chunk.cache->pool() == kv_pool(), "a cache of another model");
+    for (const std::int32_t token : chunk.tokens)
+      LOWP_CHECK(token >= 0 && token < config_.vocab_size, "token id {} of {}", token, config_.vocab_size);
+    chunk.cache->reserve(length);
+  }
+  runner_->forward(batch);
+  for (const Chunk& chunk : batch) {
+    const auto tokens = static_cast<std::int64_t>(chunk.tokens.size());
+    chunk.cache->advance(tokens);
+    rows_ += tokens;
+  }
+}
+
+std::vector<float> Model::logits(std::span<const std::int64_t> rows) { return runner_->logits(rows); }
+
+std::vector<float> Model::logits() {
+  std::vector<std::int64_t> all(static_cast<std::size_t>(rows_));
+  std::iota(all.begin(), all.end(), std::int64_t{0});
+  return logits(all);
+}
+
+std::vector<std::int32_t> Model::likeliest(std::span<const std::int64_t> rows, std::int64_t limit) {
+  return runner_->likeliest(rows, limit);
+}
+
+const std::shared_ptr<KvPool>& Model::kv_pool() const { return runner_->kv_pool(); }
+
+std::string Model::memory_plan() const { return runner_->memory_plan(); }
+
+CpuRunner& Model::cpu() const {
+  if (options_.device.is_cuda())
+    fail(ErrorCode::unsupported, "looking into the layers of a model on {}: use --device cpu", options_.device.name());
+  return static_cast<CpuRunner&>(*runner_);
+}
+
+const ops::Linear* Model::find_linear(const std::string& module) const { return cpu().find_linear(module); }
 
 ops::Linear Model::exchange_linear(const std::string& module, ops::Linear linear) {
   auto* place = const_cast<ops::Linear*>(find_linear(module));  // of this object, which is not const
@@ -122,11 +86,11 @@ ops::Linear Model::exchange_linear(const std::string& module, ops::Linear linear
   return std::exchange(*place, std::move(linear));
 }
 
-std::vector<float> Model::logits(std::span<const float> hidden) const {
-  const auto rows = static_cast<std::int64_t>(hidden.size()) / config_.hidden_size;
-  std::vector<float> out(static_cast<std::size_t>(rows * config_.vocab_size));
-  weights_->head->run(hidden, rows, out);
-  return out;
+std::uint64_t Model::write_packed() const {
+  LOWP_CHECK(checkpoint_, "packing random weights");
+  return models::write_packed(packed_path(*checkpoint_), packed_key(*checkpoint_, options_), cpu().linears());
 }
+
+void Model::set_tap(Tap tap) { cpu().set_tap(std::move(tap)); }
 
 }  // namespace lowp::models

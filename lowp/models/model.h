@@ -10,9 +10,11 @@
 #include <string_view>
 #include <vector>
 
+#include "lowp/checkpoint/checkpoint.h"
 #include "lowp/formats/recipe.h"
 #include "lowp/models/config.h"
 #include "lowp/models/kv_cache.h"
+#include "lowp/ops/device.h"
 #include "lowp/ops/linear.h"
 
 namespace lowp::models {
@@ -31,12 +33,16 @@ struct LoadOptions {
   // The head, where the checkpoint does not quantize it: kept, or by this recipe, or by that of the other layers.
   std::optional<formats::Recipe> head = {};
   bool head_as_others = false;
+  ops::Device device = {};
+  bool use_packed = true;  // what `lowp pack` left beside the model, if it is of the same weights and options
 };
 
 /// Sees the input [rows, k] and output [rows, n] of every Linear by its module name, in execution order.
 using Tap = std::function<void(const std::string& module, std::span<const float> input, std::int64_t k,
                                std::span<const float> output, std::int64_t n)>;
 
+class CpuRunner;
+class Runner;
 class WeightSource;
 
 class Model {
@@ -54,17 +60,29 @@ class Model {
   /// Bytes of all weights as stored, and of those that every token streams: without the embedding, with a tied head.
   std::uint64_t weight_bytes() const { return weight_bytes_; }
   std::uint64_t streamed_bytes() const { return streamed_bytes_; }
+  /// What a GPU's memory is for, a line; "" on the CPU.
+  std::string memory_plan() const;
 
-  /// Runs the chunks as one batch and appends to their caches. Returns final hidden states [total tokens, hidden_size]
-  /// (after the last norm), chunk after chunk. A sequence's result does not depend on the batch or on how it was cut
-  /// into chunks, except under recipes whose activation scale spans a call. Token ids must be below vocab_size.
-  std::vector<float> forward(std::span<const Chunk> batch);
+  /// Runs the chunks as one batch and appends to their caches. Its rows [0, total tokens), chunk after chunk, can be
+  /// asked for until the next call. A sequence's result does not depend on the batch or on how it was cut into chunks,
+  /// except under recipes whose activation scale spans a call, and on a GPU (docs/kernels/gpu-model.md). Token ids must
+  /// be below vocab_size. Throws std::bad_alloc or Error where there is no memory for keys and values.
+  void forward(std::span<const Chunk> batch);
+  /// How many rows the last forward() had.
+  std::int64_t rows() const { return rows_; }
 
-  /// Logits [rows, vocab_size] of hidden states [rows, hidden_size].
-  std::vector<float> logits(std::span<const float> hidden) const;
+  /// Logits [rows, vocab_size] of rows of the last forward().
+  std::vector<float> logits(std::span<const std::int64_t> rows);
+  /// Of all its rows.
+  std::vector<float> logits();
+  /// The likeliest id of each of these rows among the first `limit` (the lowest on a tie); -1 where a logit of them is
+  /// no finite number. On a GPU only this leaves the device.
+  std::vector<std::int32_t> likeliest(std::span<const std::int64_t> rows, std::int64_t limit);
 
   /// Where caches of this model take their pages from.
-  const std::shared_ptr<KvPool>& kv_pool() const { return kv_pool_; }
+  const std::shared_ptr<KvPool>& kv_pool() const;
+
+  // On the CPU; elsewhere Error(unsupported).
 
   /// The Linear of this module name (but not the head), or nullptr.
   const ops::Linear* find_linear(const std::string& module) const;
@@ -72,55 +90,24 @@ class Model {
   /// Puts a Linear of the same shape in the place of the one of this name, which must be there; returns that one.
   ops::Linear exchange_linear(const std::string& module, ops::Linear linear);
 
+  /// Writes the weights as this CPU's kernels read them to packed_path(), for later loads; returns the bytes. Not of
+  /// random weights. Throws Error(io).
+  std::uint64_t write_packed() const;
+
   /// Calls `tap` at every Linear of forward(), not of logits(); nullptr stops it.
-  void set_tap(Tap tap) { tap_ = std::move(tap); }
+  void set_tap(Tap tap);
 
  private:
-  struct Layer;
-  struct Weights;
-  struct Workspace;
-  // A Linear, its name below its block, and the buffer that its output goes to.
-  struct Projection {
-    const ops::Linear* linear;
-    std::string_view module;
-    std::vector<float>* output;
-  };
-  // Rows [rows, k] that a block begins with: x, or x normalised with these weights.
-  struct Rows {
-    std::span<const float> x;
-    const std::vector<float>* norm = nullptr;
-  };
   void take(WeightSource& source);
-  bool bf16() const { return options_.compute == formats::Elem::bf16; }
-  void begin(std::span<const Chunk> batch);
-  void project(std::span<const Projection> projections, std::string_view block, Rows in) const;
-  void norm(std::span<const float> x, const std::vector<float>& weight, std::span<float> out) const;
-  void prepare(const ops::Linear& linear, Rows in) const;
-  std::span<const float> values(Rows in) const;
-  void rotate_and_store(const Layer& layer, std::int64_t index);
-  void plan_attention(std::span<const Chunk> batch, std::int64_t index);
-  void attention(const Layer& layer, std::int64_t index, std::span<const Chunk> batch, Rows in);
-  std::span<const float> gate_up(const ops::Linear& gate, const ops::Linear& up, std::string_view block, Rows in);
-  void mlp(const Layer& layer, Rows in);
-  void route(std::span<const float> scores);
-  void experts(const Layer& layer, std::span<const float> x);
-  using GateKernel = void (*)(float* gate, const float* up, std::int64_t count, bool bf16);
-  GateKernel gate_kernel() const;
-  void add_weighted(const float* from, float weight, float* to) const;
-  void experts_together(const Layer& layer, std::span<const float> x, std::span<float> out);
-  void experts_one_by_one(const Layer& layer, std::span<const float> x, std::span<float> out);
-  void add_to_stream(const Projection& projection, std::string_view block, std::span<const float> x,
-                     const std::vector<float>& norm_weight);
-  void add_block(const std::vector<float>& norm_weight);
+  CpuRunner& cpu() const;
 
   Config config_;
   LoadOptions options_;
   std::string recipe_;
   std::uint64_t weight_bytes_ = 0, streamed_bytes_ = 0;
-  Tap tap_;
-  std::shared_ptr<KvPool> kv_pool_;
-  std::unique_ptr<Weights> weights_;
-  std::unique_ptr<Workspace> workspace_;  // of forward(), kept from call to call
+  std::unique_ptr<checkpoint::Checkpoint> checkpoint_;  // of weights that stay in the mapped file
+  std::unique_ptr<Runner> runner_;
+  std::int64_t rows_ = 0;
 };
 
 }  // namespace lowp::models

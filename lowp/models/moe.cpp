@@ -8,7 +8,6 @@
 #include "lowp/base/threads.h"
 #include "lowp/formats/codec.h"
 #include "lowp/kernels/cpu/elementwise.h"
-#include "lowp/models/weights.h"
 #include "lowp/models/workspace.h"
 
 namespace lowp::models {
@@ -17,7 +16,7 @@ using formats::round_to;
 using ops::OutputTile;
 
 // The experts_per_token likeliest experts of each row and their weights, and for each expert its rows.
-void Model::route(std::span<const float> scores) {
+void CpuRunner::route(std::span<const float> scores) {
   Workspace& w = *workspace_;
   const std::int64_t experts = config_.num_experts, top = config_.experts_per_token;
   const auto rows = static_cast<std::int64_t>(w.rows.size());
@@ -52,13 +51,13 @@ void Model::route(std::span<const float> scores) {
 }
 
 // `to` gains weight times an expert's output.
-void Model::add_weighted(const float* from, float weight, float* to) const {
+void CpuRunner::add_weighted(const float* from, float weight, float* to) const {
   for (std::int64_t j = 0; j < config_.hidden_size; ++j)
     to[j] = round_to(options_.compute, to[j] + round_to(options_.compute, from[j] * weight));
 }
 
 // Each expert multiplies its rows together; a row gains its experts' outputs in the order of their numbers.
-void Model::experts(const Layer& layer, std::span<const float> x) {
+void CpuRunner::experts(const Layer& layer, std::span<const float> x) {
   Workspace& w = *workspace_;
   const Projection router{&*layer.router, "gate", &w.scores};
   project({&router, 1}, layer.moe, {x});
@@ -73,7 +72,7 @@ void Model::experts(const Layer& layer, std::span<const float> x) {
 }
 
 // All experts in one loop over the threads for each of their products: few rows of an expert are little work.
-void Model::experts_together(const Layer& layer, std::span<const float> x, std::span<float> out) {
+void CpuRunner::experts_together(const Layer& layer, std::span<const float> x, std::span<float> out) {
   Workspace& w = *workspace_;
   const std::int64_t hidden = config_.hidden_size, width = layer.experts[0].gate.n();
   const auto multiply = gate_kernel();
@@ -143,7 +142,7 @@ void Model::experts_together(const Layer& layer, std::span<const float> x, std::
 }
 
 // The same, expert by expert, as a tap wants to see them.
-void Model::experts_one_by_one(const Layer& layer, std::span<const float> x, std::span<float> out) {
+void CpuRunner::experts_one_by_one(const Layer& layer, std::span<const float> x, std::span<float> out) {
   Workspace& w = *workspace_;
   const std::int64_t hidden = config_.hidden_size;
   for (std::size_t e = 0; e < layer.experts.size(); ++e) {

@@ -165,11 +165,11 @@ std::unique_ptr<PackedFile> PackedFile::open(const std::string& path, const std:
   return packed;
 }
 
-std::optional<PackedWeight> PackedFile::find(const std::string& module, std::int64_t n, std::int64_t k) const {
+std::optional<ops::PackedWeight> PackedFile::find(const std::string& module, std::int64_t n, std::int64_t k) const {
   const auto at = modules_.find(module);
   if (at == modules_.end()) return std::nullopt;
   const std::string where = fmt::format("{}: '{}'", file_->path(), module);
-  PackedWeight weight{.matrix = parse_packed_fields(at->second, where), .pre_scale = {}};
+  ops::PackedWeight weight{.matrix = parse_packed_fields(at->second, where), .pre_scale = {}};
   PackedMatrix& m = weight.matrix;
   require(m.n == n && m.k == k, where, "n, k: not those of the model");
   const auto part = [&](const char* what) -> std::span<const std::byte> {

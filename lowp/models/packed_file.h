@@ -27,12 +27,6 @@ std::string packed_path(const checkpoint::Checkpoint& checkpoint);
 /// the kernels' arithmetic, and the version of the layout.
 std::string packed_key(const checkpoint::Checkpoint& checkpoint, const LoadOptions& options);
 
-/// A Linear's weight as it was packed.
-struct PackedWeight {
-  kernels::cpu::PackedMatrix matrix;
-  std::vector<float> pre_scale;
-};
-
 /// Fields of a PackedMatrix without its memory, from a module's JSON. Throws Error(bad_input) naming `where`, field and
 /// value unless kernels can read what they say.
 kernels::cpu::PackedMatrix parse_packed_fields(const Json& fields, const std::string& where);
@@ -44,7 +38,7 @@ class PackedFile {
 
   /// The module's weight [n, k], or nullopt if the file has none. Its memory is the mapped file, which it keeps. Throws
   /// Error(bad_input).
-  std::optional<PackedWeight> find(const std::string& module, std::int64_t n, std::int64_t k) const;
+  std::optional<ops::PackedWeight> find(const std::string& module, std::int64_t n, std::int64_t k) const;
 
  private:
   PackedFile() = default;

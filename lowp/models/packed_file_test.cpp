@@ -71,11 +71,10 @@ TEST_F(PackedFileTest, ProductsAreTheSame) {
   ASSERT_TRUE(file);
   std::vector<ops::Linear> read;
   for (const auto& [name, linear] : all) {
-    std::optional<PackedWeight> weight = file->find(name, kN, kK);
+    std::optional<ops::PackedWeight> weight = file->find(name, kN, kK);
     ASSERT_TRUE(weight) << name;
-    const auto activation = name == "bf16" ? std::nullopt : formats::recipe(name).activation;
-    read.emplace_back(std::move(weight->matrix), std::move(weight->pre_scale), activation, std::nullopt, std::nullopt,
-                      Elem::bf16);
+    const auto recipe = name == "bf16" ? std::nullopt : std::optional(formats::recipe(name));
+    read.emplace_back(std::move(*weight), recipe, std::nullopt, std::nullopt, Elem::bf16);
   }
   file.reset();  // the Linears keep what they need
   for (std::size_t i = 0; i < all.size(); ++i) EXPECT_EQ(product(read[i]), product(all[i].second)) << all[i].first;

@@ -24,6 +24,14 @@ std::uint64_t hash(const std::string& text) {
   return h;
 }
 
+// "model.layers..mlp.up_proj" of "model.layers.7.mlp.up_proj".
+std::string without_numbers(const std::string& module) {
+  std::string kind;
+  for (const char c : module)
+    if (c < '0' || c > '9') kind += c;
+  return kind;
+}
+
 // Of codebook formats; fitting one is for real weights. Values are relative to the largest of their group.
 std::vector<float> codebook_for(const formats::BlockFormat& format) {
   std::vector<float> table;
@@ -34,8 +42,8 @@ std::vector<float> codebook_for(const formats::BlockFormat& format) {
 
 }  // namespace
 
-RandomWeights::RandomWeights(const formats::Recipe& recipe, formats::Elem compute)
-    : recipe_(recipe), compute_(compute), table_(static_cast<std::size_t>(kTable)) {
+RandomWeights::RandomWeights(const formats::Recipe& recipe, bool repeat)
+    : recipe_(recipe), repeat_(repeat), table_(static_cast<std::size_t>(kTable)) {
   std::mt19937_64 rng(20260101);
   const auto uniform = [&] { return (static_cast<double>(rng() >> 11) + 0.5) * 0x1p-53; };
   for (std::uint16_t& code : table_) {  // Box and Muller's
@@ -63,28 +71,41 @@ std::vector<float> RandomWeights::vector(const std::string&, std::int64_t size) 
   return std::vector<float>(static_cast<std::size_t>(size), 1.0f);
 }
 
-ops::Linear RandomWeights::quantized(const std::string& module, std::int64_t n, std::int64_t k,
-                                     const formats::Recipe& recipe) {
+ops::LinearWeight RandomWeights::quantized(const std::string& module, std::int64_t n, std::int64_t k,
+                                           const formats::Recipe& recipe) {
   constexpr float kCalibrated = 0.05f;  // any multiplier will do
-  const Tensor x = values(module, n, k);
   linear_bytes_ += static_cast<std::uint64_t>(formats::bits_per_weight(recipe.weight, n, k, formats::Elem::bf16) / 8 *
                                               static_cast<double>(n * k));
-  if (recipe.keeps()) return {x.view(), std::nullopt, compute_};
+  ops::LinearWeight made;
+  if (repeat_) {
+    made.equal_to = without_numbers(module);
+    if (!made_.insert(made.equal_to).second) {
+      made.weight = TensorView{DType::bf16, {n, k}, {}};
+      return made;
+    }
+  }
+  Tensor x = values(module, n, k);
+  if (recipe.keeps()) {
+    made.weight = x.view();  // of memory that moves along
+    made.holder = std::move(x);
+    return made;
+  }
   ops::CastOptions options;
   options.name = module + ".weight";
-  std::optional<float> activation_scale;
-  if (recipe.activation && recipe.activation->scope == formats::Scope::calibrated) activation_scale = kCalibrated;
-  return {ops::quantize(x.view(), recipe.weight, options, codebook_for(recipe.weight)), recipe, activation_scale,
-          std::nullopt, compute_};
+  if (recipe.activation && recipe.activation->scope == formats::Scope::calibrated) made.activation_scale = kCalibrated;
+  made.weight = ops::quantize(x.view(), recipe.weight, options, codebook_for(recipe.weight));
+  made.recipe = recipe;
+  return made;
 }
 
 // Biases are few: they are left out.
-ops::Linear RandomWeights::linear(const std::string& module, std::int64_t n, std::int64_t k, bool) {
+ops::LinearWeight RandomWeights::linear(const std::string& module, std::int64_t n, std::int64_t k, bool) {
   const bool router = module.ends_with("mlp.gate");
   return quantized(module, n, k, router ? formats::recipe("bf16") : recipe_);
 }
 
-ops::Linear RandomWeights::head(const std::string& module, std::int64_t n, std::int64_t k, const LoadOptions& options) {
+ops::LinearWeight RandomWeights::head(const std::string& module, std::int64_t n, std::int64_t k,
+                                      const LoadOptions& options) {
   return quantized(module, n, k, options.head_as_others ? recipe_ : options.head.value_or(formats::recipe("bf16")));
 }
 

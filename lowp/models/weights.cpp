@@ -1,17 +1,21 @@
 #include "lowp/models/weights.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "lowp/base/bits.h"
 #include "lowp/base/error.h"
+#include "lowp/kernels/kernel.h"
 #include "lowp/ops/cast.h"
 
 namespace lowp::models {
 
 using checkpoint::StoredTensor;
 
-WeightLoader::WeightLoader(const checkpoint::Checkpoint& checkpoint, formats::Elem compute)
-    : checkpoint_(checkpoint), dialect_(checkpoint::detect_dialect(checkpoint)), compute_(compute) {
+WeightLoader::WeightLoader(const checkpoint::Checkpoint& checkpoint, const LoadOptions& options)
+    : checkpoint_(checkpoint), dialect_(checkpoint::detect_dialect(checkpoint)), compute_(options.compute) {
+  if (options.use_packed && !options.device.is_cuda() && !kernels::reference_backend())
+    packed_ = PackedFile::open(packed_path(checkpoint), packed_key(checkpoint, options));
   if (dialect_)
     for (checkpoint::QuantizedModule& module : dialect_->modules(checkpoint))
       modules_.emplace(module.name, std::move(module));
@@ -65,7 +69,18 @@ std::optional<TensorView> WeightLoader::find_weight(const std::string& module, s
       whole.dtype, {n, k}, whole.bytes.subspan(byte_count(whole.dtype, {first, k}), byte_count(whole.dtype, {n, k}))};
 }
 
-ops::Linear WeightLoader::linear(const std::string& module, std::int64_t n, std::int64_t k, bool bias) {
+std::optional<ops::PackedWeight> WeightLoader::find_packed(const std::string& module, std::int64_t n,
+                                                           std::int64_t k) const {
+  return packed_ ? packed_->find(module, n, k) : std::nullopt;
+}
+
+ops::LinearWeight WeightLoader::linear(const std::string& module, std::int64_t n, std::int64_t k, bool bias) {
+  return read(module, module, n, k, bias);
+}
+
+// `packed`: its name among packed weights.
+ops::LinearWeight WeightLoader::read(const std::string& module, const std::string& packed, std::int64_t n,
+                                     std::int64_t k, bool bias) {
   std::optional<TensorView> bias_view;
   if (bias) {
     const StoredTensor* tensor = checkpoint_.find(module + ".bias");
@@ -78,16 +93,19 @@ ops::Linear WeightLoader::linear(const std::string& module, std::int64_t n, std:
     const checkpoint::QuantizedModule& quantized = checked(at->second, n, k);
     for (const std::string& tensor : dialect_->sources(checkpoint_, quantized))
       if (counted_.insert(tensor).second) linear_bytes_ += checkpoint_.find(tensor)->view().bytes.size();
-    return {dialect_->decode(checkpoint_, quantized), quantized.recipe, quantized.activation_scale, bias_view,
-            compute_};
+    if (auto found = find_packed(packed, n, k))
+      return {std::move(*found), quantized.recipe, quantized.activation_scale, bias_view};
+    return {dialect_->decode(checkpoint_, quantized), quantized.recipe, quantized.activation_scale, bias_view};
   }
   const std::optional<TensorView> weight = find_weight(module, n, k);
   if (!weight) fail(ErrorCode::bad_input, "{}: tensor '{}.weight' is missing", checkpoint_.path(), module);
   linear_bytes_ += weight->bytes.size();
-  return {*weight, bias_view, compute_};
+  if (auto found = find_packed(packed, n, k)) return {.weight = std::move(*found), .bias = bias_view};
+  return {.weight = *weight, .bias = bias_view};
 }
 
-ops::Linear WeightLoader::head(const std::string& module, std::int64_t n, std::int64_t k, const LoadOptions& options) {
+ops::LinearWeight WeightLoader::head(const std::string& module, std::int64_t n, std::int64_t k,
+                                     const LoadOptions& options) {
   std::optional<formats::Recipe> recipe = options.head;
   if (options.head_as_others && !modules_.empty()) {
     recipe = modules_.begin()->second.recipe;
@@ -96,19 +114,23 @@ ops::Linear WeightLoader::head(const std::string& module, std::int64_t n, std::i
         fail(ErrorCode::usage, "{}: the head cannot be as the other layers, which differ: {}", checkpoint_.path(),
              this->recipe());
   }
-  if (!recipe || recipe->keeps() || modules_.contains(module)) return linear(module, n, k, false);
+  if (!recipe || recipe->keeps() || modules_.contains(module)) return read(module, kPackedHead, n, k, false);
   const bool calibrated = recipe->activation && recipe->activation->scope == formats::Scope::calibrated;
   if (recipe->weight.rule == formats::Rule::codebook || recipe->weight.hqq || calibrated)
     fail(ErrorCode::usage, "the head cannot be quantized by '{}' while loading: that takes {}", recipe->name,
          calibrated ? "calibration" : "an algorithm that iterates; use lowp quantize");
+  if (auto found = find_packed(kPackedHead, n, k)) {
+    linear_bytes_ += found->matrix.memory();
+    return {.weight = std::move(*found), .recipe = *recipe};
+  }
   const std::optional<TensorView> weight = find_weight(module, n, k);
   if (!weight) fail(ErrorCode::bad_input, "{}: tensor '{}.weight' is missing", checkpoint_.path(), module);
   ops::CastOptions cast;
   cast.name = module + ".weight";
-  const QuantizedMatrix quantized = ops::quantize(*weight, recipe->weight, cast);
+  QuantizedMatrix quantized = ops::quantize(*weight, recipe->weight, cast);
   linear_bytes_ += static_cast<std::uint64_t>(ceil_div<std::int64_t>(n * k * info(recipe->weight.element).bits, 8)) +
                    quantized.scale.bytes().size() + quantized.zero_point.bytes().size();
-  return {quantized, *recipe, std::nullopt, std::nullopt, compute_};
+  return {.weight = std::move(quantized), .recipe = *recipe};
 }
 
 TensorView WeightLoader::embedding(const std::string& module, std::int64_t n, std::int64_t k, Tensor& holder) {
@@ -128,6 +150,27 @@ std::string WeightLoader::recipe() const {
   if (names.empty()) return "bf16";
   if (names.size() == 1) return *names.begin();
   return fmt::format("mixed ({})", fmt::join(names, ", "));
+}
+
+std::vector<float> read_norm(const Config& config, WeightSource& source, const std::string& name, std::int64_t size) {
+  std::vector<float> weight = source.vector(name + ".weight", size);
+  if (config.norm_adds_one)
+    for (float& value : weight) value += 1;
+  return weight;
+}
+
+ops::LinearWeight read_head(const Config& config, WeightSource& source, const LoadOptions& options) {
+  const bool own = source.has("lm_head");
+  if (!own && !config.tie_word_embeddings)
+    fail(ErrorCode::bad_input,
+         "{}: tensor 'lm_head.weight' is missing and config.json's tie_word_embeddings is not true", source.where());
+  return source.head(own ? "lm_head" : "model.embed_tokens", config.vocab_size, config.hidden_size, options);
+}
+
+bool is_sparse(const Config& config, std::int64_t layer) {
+  const auto& dense = config.mlp_only_layers;
+  return config.num_experts > 0 && std::find(dense.begin(), dense.end(), layer) == dense.end() &&
+         (layer + 1) % config.decoder_sparse_step == 0;
 }
 
 }  // namespace lowp::models

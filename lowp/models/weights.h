@@ -8,33 +8,45 @@
 #include <string>
 #include <vector>
 
+#include "lowp/base/error.h"
 #include "lowp/checkpoint/dialect.h"
 #include "lowp/models/model.h"
+#include "lowp/models/packed_file.h"
+#include "lowp/ops/linear_weight.h"
 
 namespace lowp::models {
 
-struct Model::Layer {
+/// A decoder layer, its Linears in a device's form.
+template <typename L>
+struct LayerOf {
   std::string prefix;                                         // "model.layers.3."
   std::vector<float> attention_norm, mlp_norm;                // before
   std::vector<float> attention_output_norm, mlp_output_norm;  // after, in architectures with output norms
   std::vector<float> q_norm, k_norm;
-  std::optional<ops::Linear> q, k, v, o;
-  std::optional<ops::Linear> gate, up, down;  // dense layers
-  std::string moe;                            // "model.layers.3.mlp." of a sparse layer
-  std::optional<ops::Linear> router;
+  std::optional<L> q, k, v, o;
+  std::optional<L> gate, up, down;  // dense layers
+  std::string moe;                  // "model.layers.3.mlp." of a sparse layer
+  std::optional<L> router;
   struct Expert {
-    ops::Linear gate, up, down;
+    L gate, up, down;
   };
   std::vector<Expert> experts;
-};
 
-struct Model::Weights {
-  std::unique_ptr<checkpoint::Checkpoint> checkpoint;
-  TensorView embedding;  // [vocab, hidden]; in the mapped file, or in `decoded_embedding`
-  Tensor decoded_embedding;
-  std::vector<Layer> layers;
-  std::vector<float> norm;
-  std::optional<ops::Linear> head;
+  /// Calls each(name below `prefix`, Linear) for all of them.
+  template <typename Each>
+  void each_linear(const Each& each) const {
+    const std::pair<const char*, const std::optional<L>*> named[] = {
+        {"self_attn.q_proj", &q}, {"self_attn.k_proj", &k}, {"self_attn.v_proj", &v}, {"self_attn.o_proj", &o},
+        {"mlp.gate_proj", &gate}, {"mlp.up_proj", &up},     {"mlp.down_proj", &down}, {"mlp.gate", &router}};
+    for (const auto& [name, linear] : named)
+      if (*linear) each(std::string(name), **linear);
+    for (std::size_t e = 0; e < experts.size(); ++e) {
+      const std::string expert = fmt::format("mlp.experts.{}.", e);
+      each(expert + "gate_proj", experts[e].gate);
+      each(expert + "up_proj", experts[e].up);
+      each(expert + "down_proj", experts[e].down);
+    }
+  }
 };
 
 /// Where a model's weights come from.
@@ -45,10 +57,11 @@ class WeightSource {
   /// A vector [size]. Throws Error(bad_input) if it is missing or has another shape.
   virtual std::vector<float> vector(const std::string& name, std::int64_t size) = 0;
   /// The Linear `module` with weight [n, k], and its bias [n] if `bias`. Fused expert tensors are sliced.
-  virtual ops::Linear linear(const std::string& module, std::int64_t n, std::int64_t k, bool bias) = 0;
+  virtual ops::LinearWeight linear(const std::string& module, std::int64_t n, std::int64_t k, bool bias) = 0;
   /// The Linear `module` that gives logits; quantized here if the options say so and the source has not done it.
   /// Throws Error(usage) for a recipe that cannot be computed from the weight alone.
-  virtual ops::Linear head(const std::string& module, std::int64_t n, std::int64_t k, const LoadOptions& options) = 0;
+  virtual ops::LinearWeight head(const std::string& module, std::int64_t n, std::int64_t k,
+                                 const LoadOptions& options) = 0;
   virtual bool has(const std::string& module) const = 0;
   /// Values of an embedding [n, k]; `holder` owns them if the source does not.
   virtual TensorView embedding(const std::string& module, std::int64_t n, std::int64_t k, Tensor& holder) = 0;
@@ -57,28 +70,90 @@ class WeightSource {
   virtual std::uint64_t linear_bytes() const = 0;
   /// Names of recipes in use.
   virtual std::string recipe() const = 0;
+  /// What errors name.
+  virtual std::string where() const = 0;
 };
 
-/// Takes weights out of a checkpoint by name, dequantizing where they are quantized.
+/// The weights [size] of a norm, 1 added where the architecture says so.
+std::vector<float> read_norm(const Config& config, WeightSource& source, const std::string& name, std::int64_t size);
+
+/// The head, which may be the embedding. Throws Error(bad_input) for one that is neither there nor tied.
+ops::LinearWeight read_head(const Config& config, WeightSource& source, const LoadOptions& options);
+
+/// Whether a layer has experts in place of an MLP.
+bool is_sparse(const Config& config, std::int64_t layer);
+
+/// A layer's weights; `make` turns each ops::LinearWeight into an L before the next is read.
+template <typename L, typename Make>
+LayerOf<L> read_layer(const Config& c, WeightSource& source, std::int64_t index, const Make& make) {
+  LayerOf<L> layer;
+  layer.prefix = fmt::format("model.layers.{}.", index);
+  const std::string attention = layer.prefix + "self_attn.", mlp = layer.prefix + "mlp.";
+  const auto norm = [&](const std::string& name, std::int64_t size) { return read_norm(c, source, name, size); };
+  const auto linear = [&](const std::string& module, std::int64_t n, std::int64_t k, bool bias) {
+    return make(source.linear(module, n, k, bias));
+  };
+  layer.attention_norm = norm(layer.prefix + "input_layernorm", c.hidden_size);
+  if (c.output_norms) {
+    layer.attention_output_norm = norm(layer.prefix + "post_attention_layernorm", c.hidden_size);
+    layer.mlp_norm = norm(layer.prefix + "pre_feedforward_layernorm", c.hidden_size);
+    layer.mlp_output_norm = norm(layer.prefix + "post_feedforward_layernorm", c.hidden_size);
+  } else {
+    layer.mlp_norm = norm(layer.prefix + "post_attention_layernorm", c.hidden_size);
+  }
+  const std::int64_t query = c.num_attention_heads * c.head_dim, key = c.num_key_value_heads * c.head_dim;
+  layer.q.emplace(linear(attention + "q_proj", query, c.hidden_size, c.qkv_bias));
+  layer.k.emplace(linear(attention + "k_proj", key, c.hidden_size, c.qkv_bias));
+  layer.v.emplace(linear(attention + "v_proj", key, c.hidden_size, c.qkv_bias));
+  layer.o.emplace(linear(attention + "o_proj", c.hidden_size, query, c.output_bias));
+  if (c.head_norms) {
+    layer.q_norm = norm(attention + "q_norm", c.head_dim);
+    layer.k_norm = norm(attention + "k_norm", c.head_dim);
+  }
+  if (!is_sparse(c, index)) {
+    layer.gate.emplace(linear(mlp + "gate_proj", c.intermediate_size, c.hidden_size, c.mlp_bias));
+    layer.up.emplace(linear(mlp + "up_proj", c.intermediate_size, c.hidden_size, c.mlp_bias));
+    layer.down.emplace(linear(mlp + "down_proj", c.hidden_size, c.intermediate_size, c.mlp_bias));
+    return layer;
+  }
+  layer.moe = mlp;
+  layer.router.emplace(linear(mlp + "gate", c.num_experts, c.hidden_size, false));
+  for (std::int64_t e = 0; e < c.num_experts; ++e) {
+    const std::string expert = fmt::format("{}experts.{}.", mlp, e);
+    layer.experts.push_back({linear(expert + "gate_proj", c.moe_intermediate_size, c.hidden_size, false),
+                             linear(expert + "up_proj", c.moe_intermediate_size, c.hidden_size, false),
+                             linear(expert + "down_proj", c.hidden_size, c.moe_intermediate_size, false)});
+  }
+  return layer;
+}
+
+/// Takes weights out of a checkpoint by name: as they are stored, or for the CPU as they were packed before, if the
+/// options do not say otherwise and packed_path() has them.
 class WeightLoader final : public WeightSource {
  public:
-  WeightLoader(const checkpoint::Checkpoint& checkpoint, formats::Elem compute);
+  WeightLoader(const checkpoint::Checkpoint& checkpoint, const LoadOptions& options);
 
   std::vector<float> vector(const std::string& name, std::int64_t size) override;
-  ops::Linear linear(const std::string& module, std::int64_t n, std::int64_t k, bool bias) override;
-  ops::Linear head(const std::string& module, std::int64_t n, std::int64_t k, const LoadOptions& options) override;
+  ops::LinearWeight linear(const std::string& module, std::int64_t n, std::int64_t k, bool bias) override;
+  ops::LinearWeight head(const std::string& module, std::int64_t n, std::int64_t k,
+                         const LoadOptions& options) override;
   bool has(const std::string& module) const override;
   TensorView embedding(const std::string& module, std::int64_t n, std::int64_t k, Tensor& holder) override;
   std::uint64_t linear_bytes() const override { return linear_bytes_; }
   std::string recipe() const override;
+  std::string where() const override { return checkpoint_.path(); }
 
  private:
+  ops::LinearWeight read(const std::string& module, const std::string& packed, std::int64_t n, std::int64_t k,
+                         bool bias);
+  std::optional<ops::PackedWeight> find_packed(const std::string& module, std::int64_t n, std::int64_t k) const;
   std::optional<TensorView> find_weight(const std::string& module, std::int64_t n, std::int64_t k) const;
   const checkpoint::QuantizedModule& checked(const checkpoint::QuantizedModule& module, std::int64_t n,
                                              std::int64_t k) const;
 
   const checkpoint::Checkpoint& checkpoint_;
   const checkpoint::Dialect* dialect_;
+  std::unique_ptr<PackedFile> packed_;
   formats::Elem compute_;
   std::map<std::string, checkpoint::QuantizedModule> modules_;
   std::set<std::string> counted_;  // tensors that are in linear_bytes_: stacked experts share them

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "lowp/base/threads.h"
-#include "lowp/models/model.h"
+#include "lowp/models/cpu_runner.h"
 #include "lowp/models/rope.h"
 
 namespace lowp::models {
@@ -59,7 +59,7 @@ struct Angles {
   }
 };
 
-struct Model::Workspace {
+struct CpuRunner::Workspace {
   std::vector<BatchRow> rows;
   std::vector<float> stream;  // residual stream [rows, hidden]
   std::vector<float> normed;  // input of a block [rows, hidden]

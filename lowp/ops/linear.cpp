@@ -94,16 +94,15 @@ Linear::Linear(const QuantizedMatrix& weight, const formats::Recipe& recipe, std
   keep_decoded(std::move(values));
 }
 
-Linear::Linear(cpu::PackedMatrix packed, std::vector<float> pre_scale,
-               const std::optional<formats::Activation>& activation, std::optional<float> activation_scale,
+Linear::Linear(PackedWeight packed, const std::optional<formats::Recipe>& recipe, std::optional<float> activation_scale,
                std::optional<TensorView> bias, Elem compute)
-    : n_(packed.n),
-      k_(packed.k),
+    : n_(packed.matrix.n),
+      k_(packed.matrix.k),
       compute_(compute),
-      activation_(activation),
+      activation_(recipe ? recipe->activation : std::nullopt),
       activation_scale_(activation_scale),
-      pre_scale_(std::move(pre_scale)),
-      packed_(std::move(packed)),
+      pre_scale_(std::move(packed.pre_scale)),
+      packed_(std::move(packed.matrix)),
       bias_(load_bias(bias, n_)) {}
 
 void Linear::keep_decoded(std::vector<float> values) {

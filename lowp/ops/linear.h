@@ -8,6 +8,7 @@
 
 #include "lowp/formats/recipe.h"
 #include "lowp/kernels/cpu/gemm/packed.h"
+#include "lowp/ops/linear_weight.h"
 #include "lowp/tensor/quantized.h"
 
 namespace lowp::ops {
@@ -56,8 +57,7 @@ class Linear {
          std::optional<TensorView> bias, formats::Elem compute);
 
   /// A weight that was packed before: packed() and pre_scale() of a Linear of the same recipe, compute and CPU level.
-  Linear(kernels::cpu::PackedMatrix packed, std::vector<float> pre_scale,
-         const std::optional<formats::Activation>& activation, std::optional<float> activation_scale,
+  Linear(PackedWeight packed, const std::optional<formats::Recipe>& recipe, std::optional<float> activation_scale,
          std::optional<TensorView> bias, formats::Elem compute);
 
   std::int64_t n() const { return n_; }

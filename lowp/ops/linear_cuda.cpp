@@ -4,6 +4,7 @@
 
 #include "lowp/base/error.h"
 #include "lowp/kernels/cuda/cast.h"
+#include "lowp/kernels/cuda/transfer.h"
 #include "lowp/ops/cast.h"
 
 namespace lowp::ops {
@@ -15,14 +16,6 @@ using formats::Elem;
 using formats::Rule;
 using formats::Scope;
 using formats::ZeroPoint;
-
-cuda::Memory uploaded(std::span<const std::byte> bytes) {
-  cuda::Memory memory(bytes.size());
-  const cuda::Stream stream;
-  cuda::copy(memory.as<>(), bytes.data(), bytes.size(), stream.handle());
-  stream.synchronize();
-  return memory;
-}
 
 // Whether codes are multiplied with codes by dense tiles.
 bool both_are_codes(const BlockFormat& w, const formats::Activation& activation) {
@@ -47,72 +40,155 @@ struct CudaLinear::Codes {
   std::size_t bytes;
 };
 
+// Some of the outputs: a weight of values or a quantized one.
+struct CudaLinear::Part {
+  const TensorView* values = nullptr;
+  const QuantizedMatrix* quantized = nullptr;
+  const std::optional<TensorView>* bias = nullptr;
+  std::int64_t n() const { return values ? values->shape[0] : quantized->m; }
+  std::int64_t k() const { return values ? values->shape[1] : quantized->k; }
+};
+
 CudaLinear::CudaLinear(const TensorView& weight, const std::optional<TensorView>& bias, const Device& device)
-    : n_(weight.shape[0]), k_(weight.shape[1]), device_(device.cuda), name_("bf16") {
-  check_shape();
-  cuda::use_device(device_);
-  upload(cuda::pack_bf16_weight(weight));
-  set_bias(bias);
+    : device_(device.cuda), name_("bf16") {
+  const Part part{.values = &weight, .bias = &bias};
+  take({&part, 1});
 }
 
 CudaLinear::CudaLinear(const QuantizedMatrix& weight, const formats::Recipe& recipe,
                        const std::optional<TensorView>& bias, const Device& device)
-    : n_(weight.m), k_(weight.k), device_(device.cuda), name_(recipe.name), activation_(recipe.activation) {
-  check_shape();
-  const auto refuse = [&](const char* what) {
-    fail(ErrorCode::unsupported, "{} on {}: {} are not supported", name_, device.name(), what);
+    : device_(device.cuda), name_(recipe.name), activation_(recipe.activation) {
+  const Part part{.quantized = &weight, .bias = &bias};
+  take({&part, 1});
+}
+
+std::optional<CudaLinear> CudaLinear::stacked(std::span<const LinearWeight> parts, const Device& device) {
+  CudaLinear made;
+  made.device_ = device.cuda;
+  made.name_ = parts[0].recipe ? parts[0].recipe->name : "bf16";
+  if (parts[0].recipe) made.activation_ = parts[0].recipe->activation;
+  std::vector<Tensor> rounded;
+  rounded.reserve(2 * parts.size());
+  const auto as_bf16 = [&](const TensorView& view) -> TensorView {
+    if (view.dtype == DType::bf16) return view;
+    std::vector<float> values(static_cast<std::size_t>(element_count(view.shape)));
+    load_f32(view, 0, element_count(view.shape), values.data());
+    store_rounded(rounded.emplace_back(DType::bf16, view.shape), 0, values);
+    return rounded.back().view();
   };
-  if (!weight.column_order.empty()) refuse("columns in activation order");
-  if (!weight.pre_scale.empty()) refuse("smoothed inputs");
-  if (activation_ && activation_->scope == Scope::calibrated) refuse("calibrated activations");
-  cuda::use_device(device_);
-  std::string why;
-  const bool folds = activation_ && activation_->format.element == Elem::e4m3 &&
-                     activation_->format.rule == Rule::float8 && activation_->format.group_cols == 0;
-  if (const auto folded = folds ? cuda::pack_folded_weight(weight, &why) : std::nullopt) {
-    upload(*folded);
-  } else if (const auto packed = cuda::pack_weight(weight, &why)) {
-    upload(*packed);
-  } else {
-    note_ = fmt::format(" (dequantized to bf16 at load: {})", why);
-    upload(cuda::pack_bf16_weight(dequantize(weight, DType::bf16).view()));
+  std::vector<TensorView> values(parts.size());
+  std::vector<std::optional<TensorView>> biases(parts.size());
+  std::vector<Part> all;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const LinearWeight& part = parts[i];
+    if ((part.recipe ? part.recipe->name : "bf16") != made.name_ || part.bias.has_value() != parts[0].bias.has_value())
+      return std::nullopt;
+    if (part.values()) values[i] = as_bf16(*part.values());
+    if (part.bias) biases[i] = as_bf16(*part.bias);
+    all.push_back({.values = part.values() ? &values[i] : nullptr, .quantized = part.quantized(), .bias = &biases[i]});
   }
-  if (activation_ && both_are_codes(weight.format, *activation_)) upload_dense(weight);
-  set_bias(bias);
+  if (!made.take(all)) return std::nullopt;
+  return made;
 }
 
-void CudaLinear::check_shape() const {
-  if (n_ % 8) fail(ErrorCode::unsupported, "{} on a GPU: {} outputs are no multiple of 8", name_, n_);
+// False where the parts cannot lie together.
+bool CudaLinear::take(std::span<const Part> parts) {
+  k_ = parts[0].k();
+  for (const Part& part : parts) {
+    n_ += part.n();
+    const auto refuse = [&](const char* what) {
+      fail(ErrorCode::unsupported, "{} on {}: {} are not supported", name_, Device{device_}.name(), what);
+    };
+    if (part.n() % 8) fail(ErrorCode::unsupported, "{} on a GPU: {} outputs are no multiple of 8", name_, part.n());
+    if (part.quantized && !part.quantized->column_order.empty()) refuse("columns in activation order");
+    if (part.quantized && !part.quantized->pre_scale.empty()) refuse("smoothed inputs");
+  }
   if (k_ % 16 || k_ == 0) fail(ErrorCode::unsupported, "{} on a GPU: {} inputs are no multiple of 16", name_, k_);
+  if (activation_ && activation_->scope == Scope::calibrated)
+    fail(ErrorCode::unsupported, "{} on {}: calibrated activations are not supported", name_, Device{device_}.name());
+  cuda::use_device(device_);
+  const bool squares = parts[0].quantized && parts[0].quantized->format.group_rows > 1;
+  for (const Part& part : parts.first(parts.size() - 1))
+    if (part.k() != k_ || part.n() % (squares ? parts[0].quantized->format.group_rows : cuda::kUnitRows)) return false;
+  if (!upload(parts)) return false;
+  upload_bias(parts);
+  if (activation_ && both_are_codes(parts[0].quantized->format, *activation_)) upload_dense(parts);
+  return true;
 }
 
-void CudaLinear::set_bias(const std::optional<TensorView>& bias) {
-  if (!bias) return;
-  LOWP_CHECK(bias->dtype == DType::bf16 && element_count(bias->shape) == n_, "a bias that is not bf16 [{}]", n_);
-  bias_ = uploaded(bias->bytes);
+void CudaLinear::upload_bias(std::span<const Part> parts) {
+  std::vector<std::span<const std::byte>> bytes;
+  for (const Part& part : parts) {
+    const std::optional<TensorView>& bias = *part.bias;
+    if (!bias) return;
+    LOWP_CHECK(bias->dtype == DType::bf16 && element_count(bias->shape) == part.n(), "a bias that is not bf16 [{}]",
+               part.n());
+    bytes.push_back(bias->bytes);
+  }
+  bias_ = cuda::uploaded(bytes);
 }
 
-void CudaLinear::upload(const cuda::PackedWeight& packed) {
-  codes_ = packed.codes;
-  scales_ = packed.scales;
-  units_ = uploaded(std::as_bytes(std::span(packed.units)));
-  row_scale_ = uploaded(std::as_bytes(std::span(packed.row_scale)));
+bool CudaLinear::upload(std::span<const Part> parts) {
+  std::vector<cuda::PackedWeight> packed;
+  for (const Part& part : parts) {
+    if (part.values) {
+      packed.push_back(cuda::pack_bf16_weight(*part.values));
+      continue;
+    }
+    std::string why;
+    const bool folds = activation_ && activation_->format.element == Elem::e4m3 &&
+                       activation_->format.rule == Rule::float8 && activation_->format.group_cols == 0;
+    if (auto folded = folds ? cuda::pack_folded_weight(*part.quantized, &why) : std::nullopt) {
+      packed.push_back(std::move(*folded));
+    } else if (auto own = cuda::pack_weight(*part.quantized, &why)) {
+      packed.push_back(std::move(*own));
+    } else {
+      note_ = fmt::format(" (dequantized to bf16 at load: {})", why);
+      packed.push_back(cuda::pack_bf16_weight(dequantize(*part.quantized, DType::bf16).view()));
+    }
+  }
+  codes_ = packed[0].codes;
+  scales_ = packed[0].scales;
+  std::vector<std::span<const std::byte>> units, scales;
+  for (const cuda::PackedWeight& part : packed) {
+    if (part.codes != codes_ || part.scales != scales_) return false;
+    units.push_back(std::as_bytes(std::span(part.units)));
+    scales.push_back(std::as_bytes(std::span(part.row_scale)));
+  }
+  units_ = cuda::uploaded(units);
+  row_scale_ = cuda::uploaded(scales);
+  return true;
 }
 
-void CudaLinear::upload_dense(const QuantizedMatrix& weight) {
-  dense_codes_ = uploaded(weight.codes.bytes());
-  dense_scale_ = uploaded(weight.scale.bytes());
-  dense_scale_each_ = weight.format.group_rows != 0;
-  if (weight.format.element == Elem::int8)
+void CudaLinear::upload_dense(std::span<const Part> parts) {
+  const BlockFormat& format = parts[0].quantized->format;
+  std::vector<std::span<const std::byte>> codes, scales;
+  std::vector<std::vector<float>> repeated(parts.size());
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const QuantizedMatrix& weight = *parts[i].quantized;
+    codes.push_back(weight.codes.bytes());
+    if (parts.size() > 1 && format.group_rows == 0) {  // one scale for the part: one for each of its rows
+      repeated[i].assign(static_cast<std::size_t>(weight.m), weight.scale.as<float>()[0]);
+      scales.push_back(std::as_bytes(std::span(repeated[i])));
+    } else {
+      scales.push_back(weight.scale.bytes());
+    }
+  }
+  dense_codes_ = cuda::uploaded(codes);
+  dense_scale_ = cuda::uploaded(scales);
+  dense_scale_each_ = format.group_rows != 0 || parts.size() > 1;
+  if (format.element == Elem::int8)
     sums_ = cuda::Sums::integer;
-  else if (weight.format.group_cols != 0)
+  else if (format.group_cols != 0)
     sums_ = cuda::Sums::scaled;
   if (activation_->format.zero_point == ZeroPoint::none) return;
-  std::vector<std::int32_t> sums(static_cast<std::size_t>(n_));
-  const auto* codes = reinterpret_cast<const std::int8_t*>(weight.codes.bytes().data());
-  for (std::int64_t row = 0; row < n_; ++row)
-    sums[static_cast<std::size_t>(row)] = std::accumulate(codes + row * k_, codes + (row + 1) * k_, std::int32_t{0});
-  dense_sum_ = uploaded(std::as_bytes(std::span(sums)));
+  std::vector<std::int32_t> sums;
+  for (const std::span<const std::byte> part : codes) {
+    const auto* code = reinterpret_cast<const std::int8_t*>(part.data());
+    for (const auto* end = code + part.size(); code < end; code += k_)
+      sums.push_back(std::accumulate(code, code + k_, std::int32_t{0}));
+  }
+  dense_sum_ = cuda::uploaded(std::as_bytes(std::span(sums)));
 }
 
 std::size_t CudaLinear::streamed() const { return units_.size() + row_scale_.size() + bias_.size(); }
@@ -249,12 +325,6 @@ void CudaLinear::run(const void* x, std::int64_t m, void* y, void* workspace, cu
 
 CudaLinear CudaLinear::copy() const {
   cuda::use_device(device_);
-  const cuda::Stream stream;
-  const auto same = [&](const cuda::Memory& from) {
-    cuda::Memory to(from.size());
-    if (from.size()) cuda::copy(to.as<>(), from.as<>(), from.size(), stream.handle());
-    return to;
-  };
   CudaLinear made;
   made.n_ = n_;
   made.k_ = k_;
@@ -266,13 +336,12 @@ CudaLinear CudaLinear::copy() const {
   made.scales_ = scales_;
   made.dense_scale_each_ = dense_scale_each_;
   made.sums_ = sums_;
-  made.bias_ = same(bias_);
-  made.units_ = same(units_);
-  made.row_scale_ = same(row_scale_);
-  made.dense_codes_ = same(dense_codes_);
-  made.dense_scale_ = same(dense_scale_);
-  made.dense_sum_ = same(dense_sum_);
-  stream.synchronize();
+  made.bias_ = cuda::copied(bias_);
+  made.units_ = cuda::copied(units_);
+  made.row_scale_ = cuda::copied(row_scale_);
+  made.dense_codes_ = cuda::copied(dense_codes_);
+  made.dense_scale_ = cuda::copied(dense_scale_);
+  made.dense_sum_ = cuda::copied(dense_sum_);
   return made;
 }
 

@@ -2,13 +2,16 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "lowp/formats/recipe.h"
 #include "lowp/kernels/cuda/gemm_dense.h"
 #include "lowp/kernels/cuda/gemm_packed.h"
 #include "lowp/kernels/cuda/gemm_packed_product.h"
 #include "lowp/ops/device.h"
+#include "lowp/ops/linear_weight.h"
 
 namespace lowp::ops {
 
@@ -30,6 +33,11 @@ class CudaLinear {
   /// activations.
   CudaLinear(const QuantizedMatrix& weight, const formats::Recipe& recipe, const std::optional<TensorView>& bias,
              const Device& device);
+
+  /// Linears that share an input as one, their outputs side by side: the same numbers as each by itself. nullopt where
+  /// they cannot lie together: of other recipes or layouts, or outputs that are no multiples of 16 (128, where weights
+  /// have a scale for 128 x 128). Values of other types than bf16 are rounded to it. Throws as the constructors.
+  static std::optional<CudaLinear> stacked(std::span<const LinearWeight> parts, const Device& device);
 
   std::int64_t n() const { return n_; }
   std::int64_t k() const { return k_; }
@@ -53,16 +61,20 @@ class CudaLinear {
   /// The product with what prepare() left.
   void multiply(const void* x, std::int64_t m, void* y, void* workspace, kernels::cuda::StreamHandle stream) const;
 
+  /// Whether the rows of a call share a scale, so that each depends on the others.
+  bool rows_depend() const { return activation_ && activation_->scope == formats::Scope::tensor; }
+
   /// The same weight in memory of its own.
   CudaLinear copy() const;
 
  private:
   struct Codes;  // of activations, in the workspace
+  struct Part;   // of the outputs
   CudaLinear() = default;
-  void check_shape() const;
-  void set_bias(const std::optional<TensorView>& bias);
-  void upload(const kernels::cuda::PackedWeight& packed);
-  void upload_dense(const QuantizedMatrix& weight);
+  bool take(std::span<const Part> parts);
+  bool upload(std::span<const Part> parts);
+  void upload_dense(std::span<const Part> parts);
+  void upload_bias(std::span<const Part> parts);
   bool dense(std::int64_t m) const { return dense_codes_.size() && m > kFew; }
   bool multiplies_codes(std::int64_t m) const {
     return dense(m) || (activation_ && kernels::cuda::operand_bytes(codes_) == 1);

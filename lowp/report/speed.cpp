@@ -19,11 +19,6 @@ using Clock = std::chrono::steady_clock;
 
 double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-std::int32_t greedy(const models::Model& model, std::span<const float> hidden) {
-  const std::vector<float> logits = model.logits(hidden.last(static_cast<std::size_t>(model.config().hidden_size)));
-  return static_cast<std::int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
-}
-
 struct Times {
   double prefill = 0, decode = 0;
 };
@@ -31,7 +26,9 @@ Times run_once(models::Model& model, std::span<const std::int32_t> ids, std::int
   models::Cache cache(model);
   const auto feed = [&](std::span<const std::int32_t> tokens) {
     const models::Chunk chunk{tokens, &cache};
-    return greedy(model, model.forward({&chunk, 1}));
+    model.forward({&chunk, 1});
+    const std::int64_t last = model.rows() - 1;
+    return model.likeliest({&last, 1}, model.config().vocab_size)[0];
   };
   const auto start = Clock::now();
   std::int32_t next = feed(ids);

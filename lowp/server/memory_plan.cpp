@@ -19,7 +19,9 @@ std::uint64_t read_number(const char* path) {
 
 }  // namespace
 
-std::uint64_t available_memory() {
+std::uint64_t available_memory(const models::Model& model) {
+  if (const std::int64_t most = model.kv_pool()->most(); most > 0)
+    return static_cast<std::uint64_t>(most) * model.kv_pool()->page_bytes();
   std::uint64_t available = kNone;
   std::ifstream info("/proc/meminfo");
   for (std::string key; info >> key;) {
@@ -37,11 +39,13 @@ std::uint64_t available_memory() {
 }
 
 MemoryPlan plan_memory(const models::Model& model, std::int64_t context, std::int64_t sequences, std::uint64_t kv_bytes,
-                       double share, std::uint64_t available) {
-  MemoryPlan plan{.weights = model.weight_bytes(), .available = available, .page_bytes = model.kv_pool()->page_bytes()};
+                       double share) {
+  MemoryPlan plan{.weights = model.weight_bytes(),
+                  .available = available_memory(model),
+                  .page_bytes = model.kv_pool()->page_bytes()};
   const std::int64_t most = model.config().max_position_embeddings;
   plan.context = context > 0 ? std::min(context, most) : most;
-  if (kv_bytes == 0) kv_bytes = static_cast<std::uint64_t>(share * static_cast<double>(available));
+  if (kv_bytes == 0) kv_bytes = static_cast<std::uint64_t>(share * static_cast<double>(plan.available));
   const auto fits =
       static_cast<std::int64_t>(std::min<std::uint64_t>(kv_bytes / plan.page_bytes, std::uint64_t{1} << 40));
   const std::int64_t wanted = ceil_div(plan.context, models::kPageTokens);

@@ -8,8 +8,9 @@
 
 namespace lowp::server {
 
-/// Bytes that this process may still take: the system's available memory, or what its control group leaves.
-std::uint64_t available_memory();
+/// Bytes that keys and values may take at most: what the model's GPU has room for; or the system's available memory, or
+/// what this process's control group leaves of it.
+std::uint64_t available_memory(const models::Model& model);
 
 struct MemoryPlan {
   std::uint64_t weights = 0, available = 0;  // bytes: of the model, and of memory beside it
@@ -24,6 +25,6 @@ struct MemoryPlan {
 /// fit. `context` 0: the model's, or less where the pages do not hold it. Throws Error(usage) with the numbers if a
 /// context that was asked for does not fit.
 MemoryPlan plan_memory(const models::Model& model, std::int64_t context, std::int64_t sequences, std::uint64_t kv_bytes,
-                       double share, std::uint64_t available = available_memory());
+                       double share);
 
 }  // namespace lowp::server

@@ -125,7 +125,7 @@ class Generate(Case):
             for value in values:
                 refused("-p", "x", f"{flag}={value}" if flag.startswith("--") else f"{flag}{value}", words=[flag.strip("-") if flag != "-n" else ""])
         refused("-p", "x", "--stop", "", words=["--stop"])
-        refused("-p", "x", "--device", "abacus", code=1, words=["abacus"])
+        refused("-p", "x", "--device", "abacus", words=["abacus"])
         self.refused("generate", self.folder / "nowhere", "-p", "x", words=["nowhere"])
 
     def test_a_broken_tokenizer_is_an_error(self):
@@ -187,7 +187,7 @@ class Chat(Case):
 
     def test_refused(self):
         self.refused("chat", MODEL, "--top-p", 3, code=2, words=["top-p"])
-        self.refused("chat", MODEL, "--device", "abacus", words=["abacus"])
+        self.refused("chat", MODEL, "--device", "abacus", code=2, words=["abacus"])
 
 
 class Terminal(Case):

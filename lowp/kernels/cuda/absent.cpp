@@ -6,6 +6,7 @@
 #include "lowp/kernels/cuda/gemm_packed_product.h"
 #include "lowp/kernels/cuda/read.h"
 #include "lowp/kernels/cuda/rope.h"
+#include "lowp/kernels/cuda/transfer.h"
 
 namespace lowp::kernels::cuda {
 namespace {
@@ -27,6 +28,13 @@ Memory::Memory(std::size_t) { absent(); }
 Memory::~Memory() = default;
 Memory::Memory(Memory&&) noexcept = default;
 Memory& Memory::operator=(Memory&&) noexcept = default;
+HostMemory::HostMemory(std::size_t) { absent(); }
+HostMemory::~HostMemory() = default;
+HostMemory::HostMemory(HostMemory&&) noexcept = default;
+HostMemory& HostMemory::operator=(HostMemory&&) noexcept = default;
+Memory uploaded(std::span<const std::span<const std::byte>>) { absent(); }
+Memory copied(const Memory&) { absent(); }
+std::size_t free_memory() { absent(); }
 Stream::Stream() { absent(); }
 Stream::~Stream() = default;
 void Stream::synchronize() const {}

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "lowp/base/error.h"
+#include "lowp/kernels/cuda/transfer.h"
 
 namespace lowp::kernels::cuda {
 namespace {
@@ -72,6 +73,46 @@ Memory& Memory::operator=(Memory&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
   return *this;
+}
+
+HostMemory::HostMemory(std::size_t bytes) : size_(bytes) {
+  if (bytes) check(cudaMallocHost(&data_, bytes), fmt::format("allocating {} bytes of pinned host memory", bytes));
+}
+HostMemory::~HostMemory() { cudaFreeHost(data_); }
+HostMemory::HostMemory(HostMemory&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+HostMemory& HostMemory::operator=(HostMemory&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+Memory uploaded(std::span<const std::span<const std::byte>> parts) {
+  std::size_t bytes = 0;
+  for (const auto& part : parts) bytes += part.size();
+  Memory memory(bytes);
+  const Stream stream;
+  std::size_t at = 0;
+  for (const auto& part : parts) {
+    if (!part.empty()) copy(memory.as<std::byte>() + at, part.data(), part.size(), stream.handle());
+    at += part.size();
+  }
+  stream.synchronize();
+  return memory;
+}
+
+Memory copied(const Memory& memory) {
+  Memory made(memory.size());
+  const Stream stream;
+  if (memory.size()) copy(made.as<>(), memory.as<>(), memory.size(), stream.handle());
+  stream.synchronize();
+  return made;
+}
+
+std::size_t free_memory() {
+  std::size_t free = 0, all = 0;
+  check(cudaMemGetInfo(&free, &all), "asking for free memory");
+  return free;
 }
 
 Stream::Stream() { check(cudaStreamCreateWithFlags(&handle_, cudaStreamNonBlocking), "creating a stream"); }

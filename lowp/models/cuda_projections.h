@@ -1,0 +1,45 @@
+// Linears that share an input, on a GPU.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "lowp/ops/linear_cuda.h"
+
+namespace lowp::models {
+
+/// One product where the weights can lie together (ops::CudaLinear::stacked), else one for each.
+class CudaProjections {
+ public:
+  /// Throws Error as ops::CudaLinear does.
+  CudaProjections(std::span<const ops::LinearWeight> weights, const ops::Device& device);
+
+  std::int64_t k() const { return linears_[0].k(); }
+  /// Outputs of all.
+  std::int64_t n() const { return n_.back(); }
+  bool rows_depend() const;
+
+  /// Bytes of workspace that run() needs for up to `rows` rows.
+  std::size_t workspace(std::int64_t rows) const;
+
+  /// Enqueues the products of x bf16 [rows, k] into y, bf16 with room for [rows, n()]. See ops::CudaLinear::run().
+  void run(const void* x, std::int64_t rows, void* y, void* workspace, kernels::cuda::StreamHandle stream) const;
+
+  /// The outputs of Linear i in y: its row r at r * stride.
+  struct Part {
+    std::uint16_t* values;  // bf16
+    std::int64_t stride;    // in values
+  };
+  Part part(std::size_t i, std::int64_t rows, void* y) const;
+
+  /// The same weights in memory of their own.
+  CudaProjections copy() const;
+
+ private:
+  CudaProjections() = default;
+  std::vector<ops::CudaLinear> linears_;
+  std::vector<std::int64_t> n_;  // n_[i]: outputs before Linear i; the last: of all
+};
+
+}  // namespace lowp::models

@@ -1,0 +1,381 @@
+// Rounding follows models/forward.cpp in bf16: what is written is rounded, sums, softmax and norms run in f32.
+#include "lowp/models/cuda_runner.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <tuple>
+#include <utility>
+
+#include "lowp/base/bits.h"
+#include "lowp/base/error.h"
+#include "lowp/base/threads.h"
+#include "lowp/formats/codec.h"
+#include "lowp/kernels/cuda/layers.h"
+#include "lowp/models/cuda_pages.h"
+#include "lowp/models/rope.h"
+
+namespace lowp::models {
+namespace {
+
+namespace cuda = kernels::cuda;
+
+constexpr std::int64_t kLogitRows = 256;     // whose logits are in device memory at a time
+constexpr std::int64_t kFetchedRows = 32;    // and in host memory
+constexpr std::int64_t kFirstRows = 256;     // of a step, before more are asked for
+constexpr std::int64_t kPlannedRows = 8192;  // of a step, in the memory that pages leave alone
+constexpr std::array<std::int64_t, 14> kGraphRows = {1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 160, 192, 224, 256};
+
+const Config& checked(const Config& config, const LoadOptions& options) {
+  const std::string device = options.device.name();
+  if (options.compute != formats::Elem::bf16)
+    fail(ErrorCode::unsupported, "{} computes in bf16: --compute {} needs --device cpu", device,
+         formats::name(options.compute));
+  if (const auto stored = options.kv_cache; stored && *stored != formats::Elem::bf16)
+    fail(ErrorCode::unsupported, "{}: keys and values are stored as bf16: --kv-cache-dtype {} needs --device cpu",
+         device, formats::name(*stored));
+  if (config.head_dim != 64 && config.head_dim != 128 && config.head_dim != 256)
+    fail(ErrorCode::unsupported, "{}: heads of {} values: there are 64, 128 and 256; use --device cpu", device,
+         config.head_dim);
+  return config;
+}
+
+cuda::KvPageLayout layout_of(const Config& config) {
+  return {.type = formats::Elem::bf16,
+          .kv_heads = static_cast<int>(config.num_key_value_heads),
+          .head_dim = static_cast<int>(config.head_dim)};
+}
+
+bool rows_depend(const CudaWeights& weights) {
+  bool depend = false;
+  weights.each([&](const CudaProjections& group) { depend |= group.rows_depend(); });
+  return depend;
+}
+
+// cos or sin [positions, head_dim / 2].
+std::pair<cuda::Memory, cuda::Memory> angles(const Rope& rope, const Config& config) {
+  const std::int64_t half = config.head_dim / 2, positions = config.max_position_embeddings;
+  const RopeTable table(rope, config.head_dim, formats::Elem::bf16);
+  std::vector<float> cos(static_cast<std::size_t>(positions * half)), sin(cos.size());
+  parallel_for(positions, 64, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t p = begin; p < end; ++p) table.angles(p, cos.data() + p * half, sin.data() + p * half);
+  });
+  return {cuda::uploaded(std::as_bytes(std::span(cos))), cuda::uploaded(std::as_bytes(std::span(sin)))};
+}
+
+float bf16_value(std::uint16_t bits) { return bits_float(static_cast<std::uint32_t>(bits) << 16); }
+
+}  // namespace
+
+CudaWorkspace::CudaWorkspace(const Config& c, const CudaWeights& weights, std::int64_t rows, std::byte* base)
+    : rows(rows) {
+  const auto take = [&](void*& part, std::int64_t size) {
+    part = base + bytes;
+    bytes += round_up<std::size_t>(static_cast<std::size_t>(size), 256);
+  };
+  std::size_t most = 0;
+  weights.each([&](const CudaProjections& group) { most = std::max(most, group.workspace(rows)); });
+  take(stream, rows * c.hidden_size * 2);
+  take(normed, rows * c.hidden_size * 2);
+  take(qkv, rows * (c.num_attention_heads + 2 * c.num_key_value_heads) * c.head_dim * 2);
+  take(mixed, rows * c.num_attention_heads * c.head_dim * 2);
+  take(out, rows * c.hidden_size * 2);
+  take(gate_up, rows * 2 * c.intermediate_size * 2);
+  take(gated, rows * c.intermediate_size * 2);
+  take(product, static_cast<std::int64_t>(most));
+  cuda::AttentionTask largest;
+  largest.kv.layout = layout_of(c);
+  largest.kv.max_pages = ceil_div(c.max_position_embeddings, kPageTokens);
+  largest.heads = c.num_attention_heads;
+  largest.sequences = largest.rows = std::min(rows, CudaBatch::kMostSequences);
+  take(attention, cuda::attend_decode_workspace(largest));
+}
+
+CudaRunner::CudaRunner(const Config& config, const LoadOptions& options, WeightSource& source)
+    : config_(checked(config, options)),
+      device_(options.device),
+      stream_((cuda::use_device(device_.cuda), std::make_shared<cuda::Stream>())),
+      free_at_first_(cuda::free_memory()),
+      weights_(config, options, source),
+      layout_(layout_of(config)),
+      pads_(!rows_depend(weights_)),
+      batch_(config.max_position_embeddings),
+      workspace_(config, weights_, 0, nullptr),
+      wanted_(kLogitRows * sizeof(std::int32_t)),
+      hidden_(static_cast<std::size_t>(kLogitRows * config.hidden_size) * 2),
+      logits_(static_cast<std::size_t>(kLogitRows * config.vocab_size) * 2),
+      likeliest_(kLogitRows * sizeof(std::int32_t)),
+      argmax_(static_cast<std::size_t>(cuda::argmax_workspace(kLogitRows, config.vocab_size))),
+      head_workspace_(weights_.head->workspace(kLogitRows)),
+      host_(static_cast<std::size_t>(kFetchedRows * config.vocab_size) * 2) {
+  cuda::fill(argmax_.as<>(), 0, argmax_.size(), stream());
+  std::tie(cos_, sin_) = angles(config.rope, config);
+  if (config.window_rope) std::tie(window_cos_, window_sin_) = angles(*config.window_rope, config);
+  reserve(kFirstRows);
+  free_ = cuda::free_memory();
+  const auto layer = static_cast<std::size_t>(layout_.bytes());
+  const std::size_t page = layer * static_cast<std::size_t>(config.num_hidden_layers), kept = kept_for_steps();
+  const auto most = static_cast<std::int64_t>((free_ - std::min(free_, kept)) / page);
+  if (most == 0)
+    fail(ErrorCode::io,
+         "{}: {} bytes of memory are free beside the weights; a step of {} tokens takes {}, and {} tokens of keys and "
+         "values {}",
+         device_.name(), free_, kPlannedRows, kept, kPageTokens, page);
+  kv_pool_ =
+      std::make_shared<KvPool>(layer, config.num_hidden_layers, std::make_unique<CudaPages>(device_, stream_, most));
+}
+
+// Of the free memory: the workspace of a large step, and some for what the driver takes.
+std::size_t CudaRunner::kept_for_steps() const {
+  return CudaWorkspace(config_, weights_, kPlannedRows, nullptr).bytes + free_ / 64;
+}
+
+std::string CudaRunner::memory_plan() const {
+  const auto gib = [](std::size_t bytes) { return static_cast<double>(bytes) / 0x1p30; };
+  const auto pages = static_cast<std::size_t>(kv_pool_->most());
+  return fmt::format("weights {:.2f} GiB, steps of up to {} tokens {:.2f} GiB, keys and values {:.2f} GiB ({} tokens)",
+                     gib(free_at_first_ - free_), kPlannedRows, gib(kept_for_steps()),
+                     gib(pages * kv_pool_->page_bytes()), pages * kPageTokens);
+}
+
+CudaRunner::~CudaRunner() = default;
+
+// Makes room for steps of so many rows.
+void CudaRunner::reserve(std::int64_t rows) {
+  if (rows <= workspace_.rows) return;
+  rows = round_up<std::int64_t>(rows, 256);
+  graphs_.clear();  // which know the old places
+  memory_ = {};
+  workspace_.rows = 0;
+  const std::size_t bytes = CudaWorkspace(config_, weights_, rows, nullptr).bytes;
+  try {
+    memory_ = cuda::Memory(bytes);
+  } catch (const Error& e) {
+    fail(e.code(), "{}: no room for a step of {} tokens: {}", device_.name(), rows, e.what());
+  }
+  cuda::fill(memory_.as<>(), 0, bytes, stream());
+  workspace_ = CudaWorkspace(config_, weights_, rows, memory_.as<std::byte>());
+}
+
+// Rows of the graph that serves a batch; 0: none does.
+std::int64_t CudaRunner::graph_rows(std::span<const Chunk> batch) const {
+  const auto count = static_cast<std::int64_t>(batch.size());
+  const bool decodes = std::all_of(batch.begin(), batch.end(), [](const Chunk& c) { return c.tokens.size() == 1; });
+  if (!decodes || count > kGraphRows.back()) return 0;
+  return pads_ ? *std::lower_bound(kGraphRows.begin(), kGraphRows.end(), count) : count;
+}
+
+void CudaRunner::forward(std::span<const Chunk> batch) {
+  cuda::use_device(device_.cuda);
+  std::int64_t rows = 0;
+  for (const Chunk& chunk : batch) rows += static_cast<std::int64_t>(chunk.tokens.size());
+  const std::int64_t recorded = graph_rows(batch);
+  rows = std::max(rows, recorded);
+  computed_ = 0;
+  stream_->synchronize();  // the step before may still read what place() writes
+  reserve(rows);
+  const CudaStep step = batch_.place(batch, rows, stream());
+  if (!recorded) return layers(step);
+  auto [graph, fresh] = graphs_.try_emplace(recorded);
+  if (fresh) try {
+      graph->second.record(*stream_, [&] {
+        layers(step);
+        weights_.head->run(workspace_.normed, recorded, logits_.as<>(), head_workspace_.as<>(), stream());
+      });
+    } catch (...) {
+      graphs_.erase(graph);
+      throw;
+    }
+  graph->second.launch(*stream_);
+  computed_ = recorded;
+}
+
+void CudaRunner::layers(const CudaStep& step) {
+  const CudaWorkspace& w = workspace_;
+  cuda::gather_rows({.table = weights_.embedding.as<>(),
+                     .vocab = config_.vocab_size,
+                     .tokens = step.tokens,
+                     .scale = formats::round_to(formats::Elem::bf16, static_cast<float>(config_.embedding_scale)),
+                     .out = w.stream,
+                     .rows = step.rows,
+                     .width = config_.hidden_size},
+                    stream());
+  const void* add = nullptr;  // to the stream: the last block's output
+  for (std::size_t i = 0; i < weights_.layers.size(); ++i) {
+    const CudaLayer& layer = weights_.layers[i];
+    norm(add, layer.attention_norm, step.rows);
+    attention(layer, static_cast<std::int64_t>(i), step);
+    norm(w.out, layer.mlp_norm, step.rows);
+    mlp(layer, step.rows);
+    add = w.out;
+  }
+  norm(add, weights_.norm, step.rows);
+}
+
+// The stream gains `add`; w.normed is what it is then, normalised.
+void CudaRunner::norm(const void* add, const cuda::Memory& weight, std::int64_t rows) {
+  cuda::add_norm({.stream = workspace_.stream,
+                  .add = add,
+                  .weight = weight.as<float>(),
+                  .eps = static_cast<float>(config_.rms_norm_eps),
+                  .round_quotient = !config_.norm_adds_one,
+                  .out = workspace_.normed,
+                  .rows = rows,
+                  .width = config_.hidden_size},
+                 stream());
+}
+
+// Of a block's output, in architectures that have one.
+void CudaRunner::output_norm(const cuda::Memory& weight, std::int64_t rows) {
+  if (weight.size() == 0) return;
+  cuda::add_norm({.stream = workspace_.out,
+                  .weight = weight.as<float>(),
+                  .eps = static_cast<float>(config_.rms_norm_eps),
+                  .round_quotient = !config_.norm_adds_one,
+                  .out = workspace_.out,
+                  .rows = rows,
+                  .width = config_.hidden_size},
+                 stream());
+}
+
+void CudaRunner::attention(const CudaLayer& layer, std::int64_t index, const CudaStep& step) {
+  const Config& c = config_;
+  const CudaWorkspace& w = workspace_;
+  layer.qkv->run(w.normed, step.rows, w.qkv, w.product, stream());
+  const auto q = layer.qkv->part(0, step.rows, w.qkv), k = layer.qkv->part(1, step.rows, w.qkv),
+             v = layer.qkv->part(2, step.rows, w.qkv);
+  const std::int64_t window = c.window[static_cast<std::size_t>(index)];
+  const bool window_angles = window > 0 && c.window_rope;
+  cuda::KvPages kv{.layout = layout_,
+                   .pages = batch_.pages(),
+                   .max_pages = batch_.max_pages(),
+                   .layer_offset = index * layout_.bytes()};
+  cuda::rotate_store({.q = q.values,
+                      .k = k.values,
+                      .v = v.values,
+                      .q_stride = q.stride,
+                      .k_stride = k.stride,
+                      .v_stride = v.stride,
+                      .rows = step.rows,
+                      .heads = c.num_attention_heads,
+                      .q_norm = layer.q_norm.as<float>(),
+                      .k_norm = layer.k_norm.as<float>(),
+                      .eps = static_cast<float>(c.rms_norm_eps),
+                      .round_quotient = !c.norm_adds_one,
+                      .cos = (window_angles ? window_cos_ : cos_).as<float>(),
+                      .sin = (window_angles ? window_sin_ : sin_).as<float>(),
+                      .positions = step.positions,
+                      .sequences = step.sequence,
+                      .kv = kv},
+                     stream());
+  cuda::AttentionTask task{
+      .q = q.values,
+      .q_stride = q.stride,
+      .out = w.mixed,
+      .out_stride = c.num_attention_heads * c.head_dim,
+      .kv = kv,
+      .heads = c.num_attention_heads,
+      .scale = c.query_scale > 0 ? static_cast<float>(c.query_scale) : 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
+      .window = window,
+      .row_begin = step.row_begin,
+      .past = step.past,
+      .sequences = step.prompts,
+      .rows = step.prompt_rows,
+      .workspace = w.attention};
+  if (step.prompts) cuda::attend_prefill(task, stream());
+  if (step.sequences > step.prompts) {
+    task.row_begin += step.prompts;
+    task.past += step.prompts;
+    task.kv.pages += step.prompts * task.kv.max_pages;
+    task.sequences = step.sequences - step.prompts;
+    task.rows = step.rows - step.prompt_rows;
+    cuda::attend_decode(task, stream());
+  }
+  layer.o->run(w.mixed, step.rows, w.out, w.product, stream());
+  output_norm(layer.attention_output_norm, step.rows);
+}
+
+void CudaRunner::mlp(const CudaLayer& layer, std::int64_t rows) {
+  const CudaWorkspace& w = workspace_;
+  layer.gate_up->run(w.normed, rows, w.gate_up, w.product, stream());
+  const auto gate = layer.gate_up->part(0, rows, w.gate_up), up = layer.gate_up->part(1, rows, w.gate_up);
+  const bool silu = config_.gate_activation == GateActivation::silu;
+  cuda::gate_mul({.gate = gate.values,
+                  .up = up.values,
+                  .gate_stride = gate.stride,
+                  .up_stride = up.stride,
+                  .activation = silu ? cuda::GateActivation::silu : cuda::GateActivation::gelu_tanh,
+                  .out = w.gated,
+                  .rows = rows,
+                  .width = config_.intermediate_size},
+                 stream());
+  layer.down->run(w.gated, rows, w.out, w.product, stream());
+  output_norm(layer.mlp_output_norm, rows);
+}
+
+// logits_ of up to kLogitRows rows of the last step, in the order asked for.
+void CudaRunner::gather_logits(std::span<const std::int64_t> rows) {
+  computed_ = 0;
+  const auto count = static_cast<std::int64_t>(rows.size());
+  auto* const numbers = host_.as<std::int32_t>();
+  for (std::int64_t i = 0; i < count; ++i)
+    numbers[i] = static_cast<std::int32_t>(batch_.row(rows[static_cast<std::size_t>(i)]));
+  cuda::copy(wanted_.as<>(), numbers, rows.size() * sizeof(std::int32_t), stream());
+  cuda::gather_rows({.table = workspace_.normed,
+                     .vocab = workspace_.rows,
+                     .tokens = wanted_.as<std::int32_t>(),
+                     .out = hidden_.as<>(),
+                     .rows = count,
+                     .width = config_.hidden_size},
+                    stream());
+  weights_.head->run(hidden_.as<>(), count, logits_.as<>(), head_workspace_.as<>(), stream());
+  stream_->synchronize();  // numbers lie where results will
+}
+
+std::vector<float> CudaRunner::logits(std::span<const std::int64_t> rows) {
+  cuda::use_device(device_.cuda);
+  const auto vocab = static_cast<std::size_t>(config_.vocab_size);
+  std::vector<float> out(rows.size() * vocab);
+  for (std::size_t begin = 0; begin < rows.size(); begin += kFetchedRows) {
+    const auto part = rows.subspan(begin, std::min<std::size_t>(kFetchedRows, rows.size() - begin));
+    const bool there = computed_ > 0;
+    if (!there) gather_logits(part);
+    for (std::size_t i = 0; i < part.size(); ++i) {
+      const std::size_t row = there ? static_cast<std::size_t>(batch_.row(part[i])) : i;
+      cuda::copy(host_.as<std::uint16_t>() + i * vocab, logits_.as<std::uint16_t>() + row * vocab, vocab * 2, stream());
+    }
+    stream_->synchronize();
+    const auto* from = host_.as<std::uint16_t>();
+    parallel_for(static_cast<std::int64_t>(part.size() * vocab), 1 << 16, [&](std::int64_t first, std::int64_t last) {
+      for (auto i = static_cast<std::size_t>(first); i < static_cast<std::size_t>(last); ++i)
+        out[begin * vocab + i] = bf16_value(from[i]);
+    });
+  }
+  return out;
+}
+
+std::vector<std::int32_t> CudaRunner::likeliest(std::span<const std::int64_t> rows, std::int64_t limit) {
+  cuda::use_device(device_.cuda);
+  std::vector<std::int32_t> ids;
+  for (std::size_t begin = 0; begin < rows.size(); begin += kLogitRows) {
+    const auto part = rows.subspan(begin, std::min<std::size_t>(kLogitRows, rows.size() - begin));
+    const bool there = computed_ > 0;
+    if (!there) gather_logits(part);
+    const std::int64_t count = there ? computed_ : static_cast<std::int64_t>(part.size());
+    cuda::argmax({.logits = logits_.as<>(),
+                  .rows = count,
+                  .vocab = config_.vocab_size,
+                  .limit = limit,
+                  .token = likeliest_.as<std::int32_t>(),
+                  .workspace = argmax_.as<>()},
+                 stream());
+    auto* const found = host_.as<std::int32_t>();
+    cuda::copy(found, likeliest_.as<>(), static_cast<std::size_t>(count) * sizeof(std::int32_t), stream());
+    stream_->synchronize();
+    for (std::size_t i = 0; i < part.size(); ++i)
+      ids.push_back(found[there ? static_cast<std::size_t>(batch_.row(part[i])) : i]);
+  }
+  return ids;
+}
+
+}  // namespace lowp::models

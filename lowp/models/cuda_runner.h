@@ -1,0 +1,61 @@
+// The forward pass on an NVIDIA GPU.
+#pragma once
+
+#include <map>
+#include <memory>
+
+#include "lowp/kernels/cuda/attention.h"
+#include "lowp/models/cuda_batch.h"
+#include "lowp/models/cuda_weights.h"
+#include "lowp/models/cuda_workspace.h"
+#include "lowp/models/runner.h"
+
+namespace lowp::models {
+
+/// Steps in which every sequence has one token are recorded as graphs for some numbers of sequences and replayed; their
+/// logits are computed along. See docs/kernels/gpu-model.md.
+class CudaRunner final : public Runner {
+ public:
+  /// Throws Error: unsupported for what the device does not compute, io where it has no room.
+  CudaRunner(const Config& config, const LoadOptions& options, WeightSource& source);
+  ~CudaRunner() override;
+
+  void forward(std::span<const Chunk> batch) override;
+  std::vector<float> logits(std::span<const std::int64_t> rows) override;
+  std::vector<std::int32_t> likeliest(std::span<const std::int64_t> rows, std::int64_t limit) override;
+  const std::shared_ptr<KvPool>& kv_pool() const override { return kv_pool_; }
+  std::string memory_plan() const override;
+
+ private:
+  void reserve(std::int64_t rows);
+  std::size_t kept_for_steps() const;
+  std::int64_t graph_rows(std::span<const Chunk> batch) const;
+  void layers(const CudaStep& step);
+  void attention(const CudaLayer& layer, std::int64_t index, const CudaStep& step);
+  void mlp(const CudaLayer& layer, std::int64_t rows);
+  void norm(const void* add, const kernels::cuda::Memory& weight, std::int64_t rows);
+  void output_norm(const kernels::cuda::Memory& weight, std::int64_t rows);
+  void gather_logits(std::span<const std::int64_t> rows);
+  kernels::cuda::StreamHandle stream() const { return stream_->handle(); }
+
+  const Config config_;
+  const ops::Device device_;
+  const std::shared_ptr<kernels::cuda::Stream> stream_;
+  const std::size_t free_at_first_;
+  const CudaWeights weights_;
+  const kernels::cuda::KvPageLayout layout_;
+  const bool pads_;  // a step may have rows of nobody
+  CudaBatch batch_;
+  kernels::cuda::Memory cos_, sin_, window_cos_, window_sin_;  // f32 [positions, head_dim / 2]
+  kernels::cuda::Memory memory_;                               // of the workspace
+  CudaWorkspace workspace_;
+  std::shared_ptr<KvPool> kv_pool_;
+  // Of rows whose logits are wanted: their numbers, hidden states, logits and likeliest ids.
+  kernels::cuda::Memory wanted_, hidden_, logits_, likeliest_, argmax_, head_workspace_;
+  kernels::cuda::HostMemory host_;
+  std::size_t free_ = 0;       // bytes of the device once all but steps and pages was there
+  std::int64_t computed_ = 0;  // rows whose logits the last step left in logits_, in their order
+  std::map<std::int64_t, kernels::cuda::Graph> graphs_;
+};
+
+}  // namespace lowp::models

@@ -1,0 +1,185 @@
+// Models on the GPU against the CPU: the same text, the same numbers.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "lowp/base/error.h"
+#include "lowp/base/file.h"
+#include "lowp/base/json.h"
+#include "lowp/base/temporary_folder.h"
+#include "lowp/eval/perplexity.h"
+#include "lowp/formats/recipes.h"
+#include "lowp/kernels/cuda/runtime.h"
+#include "lowp/models/shapes.h"
+#include "lowp/quant/quantize_checkpoint.h"
+
+namespace lowp {
+namespace {
+
+const std::string kRoot = LOWP_SOURCE_DIR;
+
+models::LoadOptions on_gpu() {
+  models::LoadOptions options;
+  options.device.cuda = 0;
+  return options;
+}
+
+class CudaModel : public testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    if (kernels::cuda::devices().empty()) GTEST_SKIP() << "skipped: no device (" << kernels::cuda::why_none() << ")";
+  }
+  std::string path() const { return kRoot + "/models/" + GetParam(); }
+  text::Tokenizer tokenizer() const { return text::Tokenizer::from_file(path() + "/tokenizer.json"); }
+  static std::string text() { return read_text(kRoot + "/tests/golden/demo.txt"); }
+};
+
+// Of the nats that a recipe's products may differ by: sums in another order, and activations that fall on the other
+// side of a rounding.
+double bound(const std::string& recipe, double nll) {
+  const auto activation = formats::recipe(recipe).activation;
+  const bool few_bits = activation && formats::info(activation->format.element).bits <= 6;
+  return (few_bits ? 0.01 : 0.003) * std::max(1.0, nll / 5);
+}
+
+TEST_P(CudaModel, EveryRecipeHasTheNllOfTheCpu) {
+  const Json golden = read_json(kRoot + "/tests/golden/nll-" + GetParam() + ".json");
+  std::set<std::string> recipes;
+  for (const Json& row : golden["results"]) recipes.insert(row["recipe"].get<std::string>());
+  eval::PerplexityOptions options;
+  options.tokens = 1536;
+  for (const std::string& recipe : recipes) {
+    const TemporaryFolder folder;
+    quant::QuantizeRequest request;
+    request.model = path();
+    request.output = folder.path() + "/out";
+    request.rules = quant::Rules::single(formats::recipe(recipe));
+    quant::quantize_checkpoint(std::move(request));
+    models::Model cpu(folder.path() + "/out", {}), gpu(folder.path() + "/out", on_gpu());
+    const auto result = eval::perplexity(gpu, &cpu, false, tokenizer(), text(), options);
+    const double expected = eval::perplexity(cpu, nullptr, false, tokenizer(), text(), options).nll;
+    EXPECT_NEAR(result.nll, expected, bound(recipe, expected)) << recipe;
+    if (recipe == "bf16") EXPECT_LE(result.kl->mean, 1e-4);
+    RecordProperty(recipe, std::to_string(result.nll - expected));
+    std::printf("%-28s nll %.4f, on the CPU %.4f, KL %.1e\n", recipe.c_str(), result.nll, expected, result.kl->mean);
+  }
+}
+
+// Tokens identical, or at the first difference the CPU's two likeliest are within 0.05 and both chose one of them.
+TEST_P(CudaModel, GreedyAgreesWithTheCpu) {
+  models::Model cpu(path(), {}), gpu(path(), on_gpu());
+  std::vector<std::int32_t> next = tokenizer().encode(text().substr(0, 400), true);
+  models::Cache one(cpu), other(gpu);
+  for (int step = 0; step < 512; ++step) {
+    const models::Chunk on_cpu{next, &one}, on_device{next, &other};
+    cpu.forward({&on_cpu, 1});
+    gpu.forward({&on_device, 1});
+    const std::int64_t last = cpu.rows() - 1;
+    const std::vector<float> logits = cpu.logits({&last, 1});
+    std::vector<std::size_t> order(logits.size());
+    for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+    std::partial_sort(order.begin(), order.begin() + 2, order.end(),
+                      [&](std::size_t a, std::size_t b) { return logits[a] > logits[b]; });
+    const auto expected = static_cast<std::int32_t>(order[0]);
+    const std::int32_t found = gpu.likeliest({&last, 1}, gpu.config().vocab_size)[0];
+    if (found != expected) {
+      EXPECT_LT(logits[order[0]] - logits[order[1]], 0.05f) << step;
+      EXPECT_EQ(found, static_cast<std::int32_t>(order[1])) << step;
+      break;
+    }
+    next = {found};
+  }
+}
+
+// The logits of the last row, and its likeliest id, whether they come from a recorded step or not.
+TEST_P(CudaModel, LikeliestIsTheLargestLogit) {
+  models::Model gpu(path(), on_gpu());
+  models::Cache first(gpu), second(gpu), third(gpu);
+  const std::vector<std::int32_t> ids = tokenizer().encode(text().substr(0, 900), true);
+  const std::vector<models::Chunk> prompts = {
+      {std::span(ids).first(70), &first}, {std::span(ids).first(1), &second}, {std::span(ids).subspan(5, 20), &third}};
+  const std::vector<models::Chunk> singles = {{std::span(ids).subspan(70, 1), &first},
+                                              {std::span(ids).subspan(1, 1), &second},
+                                              {std::span(ids).subspan(25, 1), &third}};
+  for (const auto& batch : {prompts, singles, singles}) {
+    gpu.forward(batch);
+    std::vector<std::int64_t> rows;
+    for (std::int64_t r = gpu.rows(); r-- > 0;) rows.push_back(r);
+    const std::int64_t limit = 5000, vocab = gpu.config().vocab_size;
+    const std::vector<std::int32_t> ids_of = gpu.likeliest(rows, limit);
+    const std::vector<float> logits = gpu.logits(rows);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      const auto* row = logits.data() + i * static_cast<std::size_t>(vocab);
+      EXPECT_EQ(ids_of[i], std::max_element(row, row + limit) - row) << rows[i];
+    }
+  }
+}
+
+// A chunk's rows do not depend on what else runs, nor on how its prompt was cut at pages; a sequence that generates
+// does not depend on others while they are as many as one recorded step holds.
+TEST_P(CudaModel, BatchAndChunksChangeNothing) {
+  models::Model gpu(path(), on_gpu());
+  const std::vector<std::int32_t> ids = tokenizer().encode(text().substr(0, 3000), true);
+  const std::span<const std::int32_t> all = std::span(ids).first(400);
+  const auto last_logits = [&](std::span<const models::Chunk> batch, std::int64_t row) {
+    gpu.forward(batch);
+    return gpu.logits({&row, 1});
+  };
+  models::Cache alone(gpu);
+  const models::Chunk whole{all, &alone};
+  const std::vector<float> expected = last_logits({&whole, 1}, 399);
+
+  models::Cache again(gpu), other(gpu);
+  const std::vector<models::Chunk> batch = {{all.subspan(7, 30), &other}, {all, &again}};
+  EXPECT_EQ(last_logits(batch, 429), expected);
+
+  models::Cache pieces(gpu);
+  const models::Chunk head{all.first(192), &pieces}, tail{all.subspan(192), &pieces};
+  gpu.forward({&head, 1});
+  EXPECT_EQ(last_logits({&tail, 1}, 207), expected);
+
+  // Decoding: twice the same step, then beside others.
+  const std::int32_t token = 17;
+  std::vector<std::vector<float>> seen;
+  std::vector<models::Cache> others;
+  for (int i = 0; i < 7; ++i) others.emplace_back(gpu);
+  for (const std::size_t beside : {std::size_t{7}, std::size_t{7}, std::size_t{5}}) {
+    std::vector<models::Chunk> step;
+    for (std::size_t i = 0; i < beside; ++i) step.push_back({std::span(&ids[i * 3], 1), &others[i]});
+    step.push_back({std::span(&token, 1), &again});
+    seen.push_back(last_logits(step, static_cast<std::int64_t>(beside)));
+    again.truncate(400);
+  }
+  EXPECT_EQ(seen[0], seen[1]);
+  EXPECT_EQ(seen[0], seen[2]);
+}
+
+TEST_P(CudaModel, RefusesWhatOnlyTheCpuDoes) {
+  const auto refused = [&](models::LoadOptions options) {
+    try {
+      models::Model model(path(), options);
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::unsupported);
+      EXPECT_NE(std::string(e.what()).find("--device cpu"), std::string::npos) << e.what();
+      return true;
+    }
+    return false;
+  };
+  models::LoadOptions options = on_gpu();
+  options.compute = formats::Elem::f32;
+  EXPECT_TRUE(refused(options));
+  options = on_gpu();
+  options.kv_cache = formats::Elem::int8;
+  EXPECT_TRUE(refused(options));
+  models::Model gpu(path(), on_gpu());
+  EXPECT_THROW(gpu.set_tap(nullptr), Error);
+  EXPECT_THROW(gpu.find_linear("model.layers.0.self_attn.q_proj"), Error);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, CudaModel, testing::Values("bookworm-8m", "bookworm-moe-9m"),
+                         [](const auto& instance) { return instance.param == "bookworm-8m" ? "dense" : "moe"; });
+
+}  // namespace
+}  // namespace lowp
