@@ -1,11 +1,13 @@
 // The backend's interface in a build without CUDA: no devices, and nothing that could be called without one.
 #include "lowp/base/error.h"
 #include "lowp/kernels/cuda/cast.h"
+#include "lowp/kernels/cuda/experts.h"
 #include "lowp/kernels/cuda/gemm_cublas.h"
 #include "lowp/kernels/cuda/gemm_dense.h"
 #include "lowp/kernels/cuda/gemm_packed_product.h"
 #include "lowp/kernels/cuda/read.h"
 #include "lowp/kernels/cuda/rope.h"
+#include "lowp/kernels/cuda/sample.h"
 #include "lowp/kernels/cuda/transfer.h"
 
 namespace lowp::kernels::cuda {
@@ -76,6 +78,8 @@ void grouped_product(const GroupedProduct&, StreamHandle) { absent(); }
 const char* dense_variant_name(const DenseProduct&) { absent(); }
 void packed_product(const PackedProduct&, StreamHandle) { absent(); }
 std::string packed_kernel_name(const PackedProduct&) { absent(); }
+void sample(const SampleTask&, StreamHandle) { absent(); }
+void combine(const CombineTask&, StreamHandle) { absent(); }
 const std::string& why_no_cublas() { return why_none(); }
 struct CublasProduct::Plan {};
 CublasProduct::CublasProduct(const What&) { absent(); }
