@@ -153,6 +153,23 @@ double sustained(const std::function<void()>& run) {
   return timed(calls(0.15));
 }
 
+std::vector<double> graph_samples(const CudaCall& call, int calls, int replays) {
+  cuda::Graph graph;
+  graph.record(cuda_stream(), [&] {
+    for (int i = 0; i < calls; ++i) call(static_cast<std::size_t>(i));
+  });
+  std::vector<double> samples;
+  for (int i = 0; i < replays + 2; ++i) {
+    cuda::Event start, end;
+    start.record(cuda_stream());
+    graph.launch(cuda_stream());
+    end.record(cuda_stream());
+    const double seconds = end.seconds_since(start) / calls;
+    if (i >= 2) samples.push_back(seconds);
+  }
+  return samples;
+}
+
 const kernels::cuda::Stream& cuda_stream() {
   static const kernels::cuda::Stream stream;
   return stream;

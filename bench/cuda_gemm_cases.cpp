@@ -31,7 +31,6 @@ using formats::Recipe;
 constexpr std::int64_t kRows[] = {1, 8, 16, 64, 512, 4096, 16384};
 constexpr LayerShape kLayers[] = {{0, 4096, 6144}, {0, 4096, 4096},  {0, 4096, 28672}, {0, 14336, 4096},
                                   {0, 8192, 8192}, {0, 8192, 28672}, {0, 28672, 8192}};
-constexpr std::size_t kBeyondCache = 300'000'000;  // six times what the second-level cache holds
 constexpr int kLeastGraphCalls = 24;
 
 // Normal values of a type [rows, columns], 2^16 + 61 of them again and again.
@@ -126,31 +125,10 @@ class Peer {
   std::vector<cuda::Memory> b_;
 };
 
-using Call = std::function<void(std::size_t)>;
-
-// Seconds of a call inside a graph of many, each over another weight.
-std::vector<double> graph_samples(const Call& call, std::size_t weights, int replays) {
-  const int calls = std::max<int>(kLeastGraphCalls, static_cast<int>(weights));
-  cuda::Graph graph;
-  graph.record(cuda_stream(), [&] {
-    for (int i = 0; i < calls; ++i) call(static_cast<std::size_t>(i));
-  });
-  std::vector<double> samples;
-  for (int i = 0; i < replays + 2; ++i) {
-    cuda::Event start, end;
-    start.record(cuda_stream());
-    graph.launch(cuda_stream());
-    end.record(cuda_stream());
-    const double seconds = end.seconds_since(start) / calls;
-    if (i >= 2) samples.push_back(seconds);
-  }
-  return samples;
-}
-
 // Two rounds in opposite order.
-std::pair<std::vector<double>, std::vector<double>> sustained_samples(const Call& ours, const Call* peer) {
+std::pair<std::vector<double>, std::vector<double>> sustained_samples(const CudaCall& ours, const CudaCall* peer) {
   std::pair<std::vector<double>, std::vector<double>> found;
-  const auto of = [](const Call& call) { return sustained([&, i = std::size_t{0}]() mutable { call(i++); }); };
+  const auto of = [](const CudaCall& call) { return sustained([&, i = std::size_t{0}]() mutable { call(i++); }); };
   found.first.push_back(of(ours));
   if (peer) {
     found.second.push_back(of(*peer));
@@ -172,7 +150,7 @@ void measure_gemm(const Recipe& recipe, std::int64_t n, std::int64_t k, bool fas
   const cuda::Memory in = cuda::uploaded(x.bytes()), out(static_cast<std::size_t>(row.m * n) * 2),
                      workspace(weights[0].workspace(row.m));
   weights[0].prepare(in.as<>(), row.m, workspace.as<>(), cuda_stream().handle());
-  const Call ours = [&](std::size_t call) {
+  const CudaCall ours = [&](std::size_t call) {
     weights[call % weights.size()].multiply(in.as<>(), row.m, out.as<>(), workspace.as<>(), cuda_stream().handle());
   };
   std::optional<Peer> peer;
@@ -180,11 +158,12 @@ void measure_gemm(const Recipe& recipe, std::int64_t n, std::int64_t k, bool fas
   if (cuda::why_no_cublas().empty() && !(integer && row.m <= 16))
     peer.emplace(peer_type(recipe), row.m, n, k, few, fast || peer_type(recipe) != Elem::e4m3);
   std::vector<double> peers;
+  const auto calls = [](std::size_t copies) { return std::max(kLeastGraphCalls, static_cast<int>(copies)); };
   if (few) {
-    row.samples = graph_samples(ours, weights.size(), std::min(9, effort.most));
+    row.samples = graph_samples(ours, calls(weights.size()), std::min(9, effort.most));
     if (peer) peers = graph_samples(std::cref(*peer), kLeastGraphCalls, std::min(9, effort.most));
   } else {
-    const Call call = peer ? Call(std::cref(*peer)) : Call();
+    const CudaCall call = peer ? CudaCall(std::cref(*peer)) : CudaCall();
     std::tie(row.samples, peers) = sustained_samples(ours, peer ? &call : nullptr);
   }
   row.seconds = median(row.samples);

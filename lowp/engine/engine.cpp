@@ -41,10 +41,10 @@ struct Engine::Sequence {
 // A sequence's part in one step.
 struct Engine::Work {
   Sequence* sequence = nullptr;
-  std::int64_t first = 0, tokens = 0;          // the tokens [first, first + tokens) of the sequence
-  std::optional<std::int32_t> likeliest = {};  // id after its last token, if that is the last one known,
-  std::vector<float> logits = {};              // or where more is wanted the logits
-  std::vector<Score> scores = {};              // of the prompt tokens that follow those of this step
+  std::int64_t first = 0, tokens = 0;      // the tokens [first, first + tokens) of the sequence
+  std::optional<std::int32_t> token = {};  // id after its last token, if that is the last one known,
+  std::vector<float> logits = {};          // or where more is wanted the logits
+  std::vector<Score> scores = {};          // of the prompt tokens that follow those of this step
   std::string error = {};
 
   bool complete() const { return first + tokens == sequence->known(); }
@@ -292,11 +292,10 @@ void Engine::forward(std::vector<Work>& works) {
     }
 }
 
-// Whether the model alone says what comes next.
-bool Engine::takes_likeliest(const Sequence& sequence) const {
+// No logits, and all tokens may come.
+bool Engine::wants_only_a_token(const Sequence& sequence) const {
   const Request& r = sequence.request;
-  return takes_largest(r.sampling) && !r.mask && !r.logprobs &&
-         static_cast<std::int64_t>(sequence.output().size()) >= r.min_tokens;
+  return !r.mask && !r.logprobs && static_cast<std::int64_t>(sequence.output().size()) >= r.min_tokens;
 }
 
 void Engine::run(std::span<Work> works) {
@@ -310,28 +309,42 @@ void Engine::run(std::span<Work> works) {
   }
   model_.forward(batch);
 
-  std::vector<Work*> greedy, others;
+  // The model chooses where it can; the rest, and where it finds nothing to choose, the sampler does, which says why.
+  std::vector<Work*> greedy, drawn, others;
   std::vector<std::int64_t> greedy_rows, other_rows;
+  std::vector<models::TokenDraw> draws;
   std::int64_t row = 0;
   for (Work& work : works) {
     work.scores = prompt_scores(work, row);
     row += work.tokens;
     if (!work.samples()) continue;
-    const bool likeliest = takes_likeliest(*work.sequence);
-    (likeliest ? greedy : others).push_back(&work);
-    (likeliest ? greedy_rows : other_rows).push_back(row - 1);
-  }
-  if (!greedy.empty()) {
-    const std::vector<std::int32_t> ids = model_.likeliest(greedy_rows, options_.vocab_limit);
-    for (std::size_t i = 0; i < ids.size(); ++i) {
-      if (ids[i] >= 0) {
-        greedy[i]->likeliest = ids[i];
-      } else {  // the sampler says why
-        others.push_back(greedy[i]);
-        other_rows.push_back(greedy_rows[i]);
-      }
+    const Sampling& s = work.sequence->request.sampling;
+    const bool simple = wants_only_a_token(*work.sequence);
+    if (simple && takes_largest(s)) {
+      greedy.push_back(&work);
+      greedy_rows.push_back(row - 1);
+    } else if (simple && model_.draws() && draws_from_all(s)) {
+      drawn.push_back(&work);
+      draws.push_back({row - 1, s.temperature, s.min_p, uniform(s.seed, work.sequence->output().size())});
+    } else {
+      others.push_back(&work);
+      other_rows.push_back(row - 1);
     }
   }
+  const auto take = [&](const std::vector<Work*>& chosen, const std::vector<std::int32_t>& ids, const auto& row_of) {
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      if (ids[i] >= 0) {
+        chosen[i]->token = ids[i];
+        continue;
+      }
+      others.push_back(chosen[i]);
+      other_rows.push_back(row_of(i));
+    }
+  };
+  if (!greedy.empty())
+    take(greedy, model_.likeliest(greedy_rows, options_.vocab_limit), [&](std::size_t i) { return greedy_rows[i]; });
+  if (!drawn.empty())
+    take(drawn, model_.draw(draws, options_.vocab_limit), [&](std::size_t i) { return draws[i].row; });
   if (others.empty()) return;
   const std::vector<float> logits = model_.logits(other_rows);
   auto at = logits.begin();
@@ -397,8 +410,7 @@ void Engine::choose(Work& work, std::vector<Event>& events) {
     request.mask->allowed(allowed);
     history.allowed = allowed;
   }
-  const Sample chosen =
-      work.likeliest ? Sample{.token = *work.likeliest} : sample(work.logits, request.sampling, history);
+  const Sample chosen = work.token ? Sample{.token = *work.token} : sample(work.logits, request.sampling, history);
   if (chosen.error) return finish(sequence, {.reason = FinishReason::error, .message = chosen.error}, events);
   if (request.mask) request.mask->accept(chosen.token);
   const auto& stops = sequence.stop_ids;

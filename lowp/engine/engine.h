@@ -109,7 +109,7 @@ class Engine {
   Admit admit(const Request& request) const;
   void forward(std::vector<Work>& works);
   void run(std::span<Work> works);
-  bool takes_likeliest(const Sequence& sequence) const;
+  bool wants_only_a_token(const Sequence& sequence) const;
   std::vector<Score> prompt_scores(const Work& work, std::int64_t row) const;
   void advance(Work& work, std::vector<Event>& events);
   void choose(Work& work, std::vector<Event>& events);

@@ -178,6 +178,10 @@ bool changes_logits(const Sampling& s) {
 
 bool takes_largest(const Sampling& s) { return s.temperature == 0 && !changes_logits(s); }
 
+bool draws_from_all(const Sampling& s) {
+  return s.temperature > 0 && s.top_k <= 0 && s.top_p == 1 && !changes_logits(s);
+}
+
 Sample sample(std::span<const float> raw, const Sampling& s, const History& history) {
   std::span<const float> logits = raw.first(limited(raw.size(), history.vocab_limit));
   Largest top = largest(logits);

@@ -24,6 +24,9 @@ std::optional<BadParameter> check(const Sampling& sampling);
 /// Whether the sample is the largest logit as the model gave it.
 bool takes_largest(const Sampling& sampling);
 
+/// Whether it is a draw from all ids (but those that min_p leaves out) by the logits as the model gave them.
+bool draws_from_all(const Sampling& sampling);
+
 /// What decides a sample beside logits and parameters.
 struct History {
   std::span<const std::int32_t> prompt = {}, output = {};

@@ -30,6 +30,11 @@ LOWP_HD constexpr float exp_f32(float x) {
 /// x / (1 + e^-x).
 LOWP_HD constexpr float silu(float x) { return formats::divide(x, 1.0f + exp_f32(-x)); }
 
+/// GELU in its tanh form, x / (1 + e^-2z), z = sqrt(2 / pi) (x + 0.044715 x^3).
+LOWP_HD constexpr float gelu(float x) {
+  return formats::divide(x, 1.0f + exp_f32(-(1.5957691216057308f * (x + 0.044715f * x * x * x))));
+}
+
 /// How many summands a row of `k` values is dealt to when its squares are added: chunk c of eight values goes to
 /// summand c % norm_lanes(k), each adds its own in order, and they are folded in halves, first within 32 neighbours,
 /// then the sums of those. A GPU's block of so many threads does that by itself.

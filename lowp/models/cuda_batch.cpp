@@ -16,6 +16,12 @@ CudaBatch::CudaBatch(std::int64_t context)
       host_pages_(pages_.size()),
       shown_(kMostSequences) {}
 
+void CudaBatch::reserve(std::int64_t rows) {
+  const auto bytes = static_cast<std::size_t>(5 * (round_up<std::int64_t>(rows, 4) + 4)) * sizeof(std::int32_t);
+  numbers_ = cuda::Memory(bytes);
+  host_numbers_ = cuda::HostMemory(bytes);
+}
+
 CudaStep CudaBatch::place(std::span<const Chunk> batch, std::int64_t rows, cuda::StreamHandle stream) {
   std::vector<const Chunk*> order;
   for (const Chunk& chunk : batch)
@@ -31,10 +37,7 @@ CudaStep CudaBatch::place(std::span<const Chunk> batch, std::int64_t rows, cuda:
   // One block of numbers, each array at a multiple of 16 bytes.
   const std::int64_t each = round_up<std::int64_t>(rows, 4), ends = round_up<std::int64_t>(step.sequences + 1, 4);
   const auto bytes = static_cast<std::size_t>(3 * each + 2 * ends) * sizeof(std::int32_t);
-  if (numbers_.size() < bytes) {
-    numbers_ = cuda::Memory(2 * bytes);
-    host_numbers_ = cuda::HostMemory(2 * bytes);
-  }
+  LOWP_CHECK(bytes <= numbers_.size(), "a step of {} rows", rows);
   const auto arrays = [&](std::int32_t* base) {
     return std::array{base, base + each, base + 2 * each, base + 3 * each, base + 3 * each + ends};
   };

@@ -29,6 +29,9 @@ class CudaBatch {
   /// For steps of any size with sequences of up to `context` tokens, on the thread's device.
   explicit CudaBatch(std::int64_t context);
 
+  /// Makes room for steps of up to `rows` rows. Arrays of earlier steps are void.
+  void reserve(std::int64_t rows);
+
   /// Brings a batch to the device: the rows of `batch`, then nobody's up to `rows` of them, each a sequence of its own.
   /// The step before must have ended. Pages are copied only where they have changed. Throws Error(unsupported) for more
   /// than kMostSequences.
@@ -38,9 +41,6 @@ class CudaBatch {
 
   void* const* pages() const { return pages_.as<void* const>(); }  // [kMostSequences, max_pages()]
   std::int64_t max_pages() const { return max_pages_; }
-
-  /// Bytes on the device, without what grows with the rows.
-  std::size_t memory() const { return pages_.size(); }
 
  private:
   void place_pages(std::span<const Chunk* const> order, kernels::cuda::StreamHandle stream);

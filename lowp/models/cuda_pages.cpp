@@ -27,9 +27,13 @@ std::vector<std::byte*> CudaPages::allocate(std::size_t bytes) {
   return pages;
 }
 
-void CudaPages::clear(std::byte* page, std::size_t bytes) { kernels::cuda::fill(page, 0, bytes, stream_->handle()); }
+void CudaPages::clear(std::byte* page, std::size_t bytes) {
+  kernels::cuda::use_device(device_.cuda);
+  kernels::cuda::fill(page, 0, bytes, stream_->handle());
+}
 
 void CudaPages::copy(std::byte* to, const std::byte* from, std::size_t bytes) {
+  kernels::cuda::use_device(device_.cuda);
   kernels::cuda::copy(to, from, bytes, stream_->handle());
 }
 

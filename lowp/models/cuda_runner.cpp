@@ -12,6 +12,7 @@
 #include "lowp/base/threads.h"
 #include "lowp/formats/codec.h"
 #include "lowp/kernels/cuda/layers.h"
+#include "lowp/kernels/cuda/sample.h"
 #include "lowp/models/cuda_pages.h"
 #include "lowp/models/rope.h"
 
@@ -99,15 +100,19 @@ CudaRunner::CudaRunner(const Config& config, const LoadOptions& options, WeightS
       weights_(config, options, source),
       layout_(layout_of(config)),
       pads_(!rows_depend(weights_)),
+      records_(std::all_of(weights_.layers.begin(), weights_.layers.end(),
+                           [](const CudaLayer& layer) { return layer.experts.empty(); })),
       batch_(config.max_position_embeddings),
+      experts_(config),
       workspace_(config, weights_, 0, nullptr),
       wanted_(kLogitRows * sizeof(std::int32_t)),
       hidden_(static_cast<std::size_t>(kLogitRows * config.hidden_size) * 2),
       logits_(static_cast<std::size_t>(kLogitRows * config.vocab_size) * 2),
-      likeliest_(kLogitRows * sizeof(std::int32_t)),
+      tokens_(kLogitRows * sizeof(std::int32_t)),
+      draws_(kLogitRows * sizeof(cuda::Draw)),
       argmax_(static_cast<std::size_t>(cuda::argmax_workspace(kLogitRows, config.vocab_size))),
       head_workspace_(weights_.head->workspace(kLogitRows)),
-      host_(static_cast<std::size_t>(kFetchedRows * config.vocab_size) * 2) {
+      host_(std::max(static_cast<std::size_t>(kFetchedRows * config.vocab_size) * 2, kLogitRows * sizeof(cuda::Draw))) {
   cuda::fill(argmax_.as<>(), 0, argmax_.size(), stream());
   std::tie(cos_, sin_) = angles(config.rope, config);
   if (config.window_rope) std::tie(window_cos_, window_sin_) = angles(*config.window_rope, config);
@@ -127,7 +132,8 @@ CudaRunner::CudaRunner(const Config& config, const LoadOptions& options, WeightS
 
 // Of the free memory: the workspace of a large step, and some for what the driver takes.
 std::size_t CudaRunner::kept_for_steps() const {
-  return CudaWorkspace(config_, weights_, kPlannedRows, nullptr).bytes + free_ / 64;
+  return CudaWorkspace(config_, weights_, kPlannedRows, nullptr).bytes + (records_ ? 0 : experts_.bytes(kPlannedRows)) +
+         free_ / 64;
 }
 
 std::string CudaRunner::memory_plan() const {
@@ -154,6 +160,7 @@ void CudaRunner::reserve(std::int64_t rows) {
     fail(e.code(), "{}: no room for a step of {} tokens: {}", device_.name(), rows, e.what());
   }
   cuda::fill(memory_.as<>(), 0, bytes, stream());
+  batch_.reserve(rows);
   workspace_ = CudaWorkspace(config_, weights_, rows, memory_.as<std::byte>());
 }
 
@@ -161,7 +168,7 @@ void CudaRunner::reserve(std::int64_t rows) {
 std::int64_t CudaRunner::graph_rows(std::span<const Chunk> batch) const {
   const auto count = static_cast<std::int64_t>(batch.size());
   const bool decodes = std::all_of(batch.begin(), batch.end(), [](const Chunk& c) { return c.tokens.size() == 1; });
-  if (!decodes || count > kGraphRows.back()) return 0;
+  if (!records_ || !decodes || count > kGraphRows.back()) return 0;
   return pads_ ? *std::lower_bound(kGraphRows.begin(), kGraphRows.end(), count) : count;
 }
 
@@ -297,6 +304,10 @@ void CudaRunner::attention(const CudaLayer& layer, std::int64_t index, const Cud
 
 void CudaRunner::mlp(const CudaLayer& layer, std::int64_t rows) {
   const CudaWorkspace& w = workspace_;
+  if (!layer.experts.empty()) {
+    experts_.run(layer, w.normed, rows, w.out, w.product, *stream_);
+    return output_norm(layer.mlp_output_norm, rows);
+  }
   layer.gate_up->run(w.normed, rows, w.gate_up, w.product, stream());
   const auto gate = layer.gate_up->part(0, rows, w.gate_up), up = layer.gate_up->part(1, rows, w.gate_up);
   const bool silu = config_.gate_activation == GateActivation::silu;
@@ -313,9 +324,10 @@ void CudaRunner::mlp(const CudaLayer& layer, std::int64_t rows) {
   output_norm(layer.mlp_output_norm, rows);
 }
 
-// logits_ of up to kLogitRows rows of the last step, in the order asked for.
-void CudaRunner::gather_logits(std::span<const std::int64_t> rows) {
-  computed_ = 0;
+// Sees to logits_ of up to kLogitRows rows of the last step: in their order, or if it returns true as the step computed
+// them.
+bool CudaRunner::gather_logits(std::span<const std::int64_t> rows) {
+  if (computed_ > 0) return true;
   const auto count = static_cast<std::int64_t>(rows.size());
   auto* const numbers = host_.as<std::int32_t>();
   for (std::int64_t i = 0; i < count; ++i)
@@ -330,6 +342,7 @@ void CudaRunner::gather_logits(std::span<const std::int64_t> rows) {
                     stream());
   weights_.head->run(hidden_.as<>(), count, logits_.as<>(), head_workspace_.as<>(), stream());
   stream_->synchronize();  // numbers lie where results will
+  return false;
 }
 
 std::vector<float> CudaRunner::logits(std::span<const std::int64_t> rows) {
@@ -338,8 +351,7 @@ std::vector<float> CudaRunner::logits(std::span<const std::int64_t> rows) {
   std::vector<float> out(rows.size() * vocab);
   for (std::size_t begin = 0; begin < rows.size(); begin += kFetchedRows) {
     const auto part = rows.subspan(begin, std::min<std::size_t>(kFetchedRows, rows.size() - begin));
-    const bool there = computed_ > 0;
-    if (!there) gather_logits(part);
+    const bool there = gather_logits(part);
     for (std::size_t i = 0; i < part.size(); ++i) {
       const std::size_t row = there ? static_cast<std::size_t>(batch_.row(part[i])) : i;
       cuda::copy(host_.as<std::uint16_t>() + i * vocab, logits_.as<std::uint16_t>() + row * vocab, vocab * 2, stream());
@@ -354,26 +366,60 @@ std::vector<float> CudaRunner::logits(std::span<const std::int64_t> rows) {
   return out;
 }
 
+// The first of tokens_, until the next call of anything.
+std::span<const std::int32_t> CudaRunner::fetch_tokens(std::int64_t count) {
+  const auto size = static_cast<std::size_t>(count);
+  cuda::copy(host_.as<void>(), tokens_.as<>(), size * sizeof(std::int32_t), stream());
+  stream_->synchronize();
+  return {host_.as<const std::int32_t>(), size};
+}
+
 std::vector<std::int32_t> CudaRunner::likeliest(std::span<const std::int64_t> rows, std::int64_t limit) {
   cuda::use_device(device_.cuda);
   std::vector<std::int32_t> ids;
   for (std::size_t begin = 0; begin < rows.size(); begin += kLogitRows) {
     const auto part = rows.subspan(begin, std::min<std::size_t>(kLogitRows, rows.size() - begin));
-    const bool there = computed_ > 0;
-    if (!there) gather_logits(part);
+    const bool there = gather_logits(part);
     const std::int64_t count = there ? computed_ : static_cast<std::int64_t>(part.size());
     cuda::argmax({.logits = logits_.as<>(),
                   .rows = count,
                   .vocab = config_.vocab_size,
                   .limit = limit,
-                  .token = likeliest_.as<std::int32_t>(),
+                  .token = tokens_.as<std::int32_t>(),
                   .workspace = argmax_.as<>()},
                  stream());
-    auto* const found = host_.as<std::int32_t>();
-    cuda::copy(found, likeliest_.as<>(), static_cast<std::size_t>(count) * sizeof(std::int32_t), stream());
-    stream_->synchronize();
+    const auto found = fetch_tokens(count);
     for (std::size_t i = 0; i < part.size(); ++i)
       ids.push_back(found[there ? static_cast<std::size_t>(batch_.row(part[i])) : i]);
+  }
+  return ids;
+}
+
+std::vector<std::int32_t> CudaRunner::draw(std::span<const TokenDraw> draws, std::int64_t limit) {
+  cuda::use_device(device_.cuda);
+  std::vector<std::int32_t> ids;
+  for (std::size_t begin = 0; begin < draws.size(); begin += kLogitRows) {
+    const auto part = draws.subspan(begin, std::min<std::size_t>(kLogitRows, draws.size() - begin));
+    std::vector<std::int64_t> rows;
+    for (const TokenDraw& d : part) rows.push_back(d.row);
+    const bool there = gather_logits(rows);
+    auto* const how = host_.as<cuda::Draw>();
+    for (std::size_t i = 0; i < part.size(); ++i)
+      how[i] = {.row = static_cast<std::int32_t>(there ? batch_.row(rows[i]) : static_cast<std::int64_t>(i)),
+                .temperature = static_cast<float>(part[i].temperature),
+                .min_p = static_cast<float>(part[i].min_p),
+                .uniform = part[i].uniform};
+    cuda::copy(draws_.as<>(), how, part.size() * sizeof(cuda::Draw), stream());
+    const auto count = static_cast<std::int64_t>(part.size());
+    cuda::sample({.logits = logits_.as<>(),
+                  .vocab = config_.vocab_size,
+                  .limit = limit,
+                  .draws = draws_.as<cuda::Draw>(),
+                  .count = count,
+                  .token = tokens_.as<std::int32_t>()},
+                 stream());
+    const auto found = fetch_tokens(count);
+    ids.insert(ids.end(), found.begin(), found.end());
   }
   return ids;
 }

@@ -6,6 +6,7 @@
 
 #include "lowp/kernels/cuda/attention.h"
 #include "lowp/models/cuda_batch.h"
+#include "lowp/models/cuda_experts.h"
 #include "lowp/models/cuda_weights.h"
 #include "lowp/models/cuda_workspace.h"
 #include "lowp/models/runner.h"
@@ -23,6 +24,7 @@ class CudaRunner final : public Runner {
   void forward(std::span<const Chunk> batch) override;
   std::vector<float> logits(std::span<const std::int64_t> rows) override;
   std::vector<std::int32_t> likeliest(std::span<const std::int64_t> rows, std::int64_t limit) override;
+  std::vector<std::int32_t> draw(std::span<const TokenDraw> draws, std::int64_t limit);
   const std::shared_ptr<KvPool>& kv_pool() const override { return kv_pool_; }
   std::string memory_plan() const override;
 
@@ -35,7 +37,8 @@ class CudaRunner final : public Runner {
   void mlp(const CudaLayer& layer, std::int64_t rows);
   void norm(const void* add, const kernels::cuda::Memory& weight, std::int64_t rows);
   void output_norm(const kernels::cuda::Memory& weight, std::int64_t rows);
-  void gather_logits(std::span<const std::int64_t> rows);
+  bool gather_logits(std::span<const std::int64_t> rows);
+  std::span<const std::int32_t> fetch_tokens(std::int64_t count);
   kernels::cuda::StreamHandle stream() const { return stream_->handle(); }
 
   const Config config_;
@@ -44,14 +47,16 @@ class CudaRunner final : public Runner {
   const std::size_t free_at_first_;
   const CudaWeights weights_;
   const kernels::cuda::KvPageLayout layout_;
-  const bool pads_;  // a step may have rows of nobody
+  const bool pads_;     // a step may have rows of nobody
+  const bool records_;  // steps as graphs: nothing in them waits for the host
   CudaBatch batch_;
+  CudaExperts experts_;
   kernels::cuda::Memory cos_, sin_, window_cos_, window_sin_;  // f32 [positions, head_dim / 2]
   kernels::cuda::Memory memory_;                               // of the workspace
   CudaWorkspace workspace_;
   std::shared_ptr<KvPool> kv_pool_;
-  // Of rows whose logits are wanted: their numbers, hidden states, logits and likeliest ids.
-  kernels::cuda::Memory wanted_, hidden_, logits_, likeliest_, argmax_, head_workspace_;
+  // Of rows whose logits are wanted: their numbers, hidden states and logits; the ids that follow.
+  kernels::cuda::Memory wanted_, hidden_, logits_, tokens_, draws_, argmax_, head_workspace_;
   kernels::cuda::HostMemory host_;
   std::size_t free_ = 0;       // bytes of the device once all but steps and pages was there
   std::int64_t computed_ = 0;  // rows whose logits the last step left in logits_, in their order

@@ -33,14 +33,16 @@ class Loader {
     if (!weights[0].equal_to.empty()) seen_.emplace(key, made.copy());
     return made;
   }
-  template <typename... W>
-  CudaProjections together(W&... weights) {
+  CudaProjections together(auto&... weights) {
     std::vector<ops::LinearWeight> all;
-    (all.push_back(std::move(*weights)), ...);
+    (all.push_back(std::move(value(weights))), ...);
     return (*this)(std::move(all));
   }
 
  private:
+  static ops::LinearWeight& value(ops::LinearWeight& weight) { return weight; }
+  static ops::LinearWeight& value(std::optional<ops::LinearWeight>& weight) { return *weight; }
+
   const ops::Device device_;
   std::map<std::string, CudaProjections> seen_;
 };
@@ -56,9 +58,6 @@ CudaWeights::CudaWeights(const Config& config, const LoadOptions& options, Weigh
   }
   norm = uploaded(read_norm(config, source, "model.norm", config.hidden_size));
   for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) {
-    if (is_sparse(config, i))
-      fail(ErrorCode::unsupported, "{}: layer {} has experts, which {} does not run yet: use --device cpu",
-           source.where(), i, options.device.name());
     auto from = read_layer<ops::LinearWeight>(config, source, i, [](ops::LinearWeight&& w) { return std::move(w); });
     CudaLayer& layer = layers.emplace_back();
     layer.attention_norm = uploaded(from.attention_norm);
@@ -69,8 +68,14 @@ CudaWeights::CudaWeights(const Config& config, const LoadOptions& options, Weigh
     layer.k_norm = uploaded(from.k_norm);
     layer.qkv.emplace(load.together(from.q, from.k, from.v));
     layer.o.emplace(load.together(from.o));
-    layer.gate_up.emplace(load.together(from.gate, from.up));
-    layer.down.emplace(load.together(from.down));
+    if (from.experts.empty()) {
+      layer.gate_up.emplace(load.together(from.gate, from.up));
+      layer.down.emplace(load.together(from.down));
+      continue;
+    }
+    layer.router.emplace(load.together(from.router));
+    for (auto& expert : from.experts)
+      layer.experts.push_back({load.together(expert.gate, expert.up), load.together(expert.down)});
   }
   std::vector<ops::LinearWeight> last;
   last.push_back(read_head(config, source, options));

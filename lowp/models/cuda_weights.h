@@ -16,7 +16,13 @@ struct CudaLayer {
   kernels::cuda::Memory attention_norm, mlp_norm;                // f32 [hidden], before
   kernels::cuda::Memory attention_output_norm, mlp_output_norm;  // after, in architectures with output norms
   kernels::cuda::Memory q_norm, k_norm;                          // f32 [head_dim]
-  std::optional<CudaProjections> qkv, o, gate_up, down;
+  std::optional<CudaProjections> qkv, o;
+  std::optional<CudaProjections> gate_up, down;  // dense layers
+  std::optional<CudaProjections> router;         // sparse layers
+  struct Expert {
+    CudaProjections gate_up, down;
+  };
+  std::vector<Expert> experts;
 };
 
 struct CudaWeights {
@@ -31,8 +37,14 @@ struct CudaWeights {
   /// Calls `see` with every group of Linears.
   template <typename See>
   void each(const See& see) const {
-    for (const CudaLayer& layer : layers)
-      for (const auto* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) see(**group);
+    for (const CudaLayer& layer : layers) {
+      for (const auto* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down, &layer.router})
+        if (*group) see(**group);
+      for (const CudaLayer::Expert& expert : layer.experts) {
+        see(expert.gate_up);
+        see(expert.down);
+      }
+    }
     see(*head);
   }
 };

@@ -67,6 +67,11 @@ std::vector<std::int32_t> Model::likeliest(std::span<const std::int64_t> rows, s
   return runner_->likeliest(rows, limit);
 }
 
+std::vector<std::int32_t> Model::draw(std::span<const TokenDraw> draws, std::int64_t limit) {
+  LOWP_CHECK(this->draws(), "draws on {}", options_.device.name());
+  return static_cast<CudaRunner&>(*runner_).draw(draws, limit);
+}
+
 const std::shared_ptr<KvPool>& Model::kv_pool() const { return runner_->kv_pool(); }
 
 std::string Model::memory_plan() const { return runner_->memory_plan(); }

@@ -37,6 +37,13 @@ struct LoadOptions {
   bool use_packed = true;  // what `lowp pack` left beside the model, if it is of the same weights and options
 };
 
+/// How a token is drawn after a row of the last forward(): with probabilities of e^(logit / temperature), of ids with
+/// at least `min_p` times the likeliest one's, the first at which their running sum exceeds the share `uniform`.
+struct TokenDraw {
+  std::int64_t row = 0;
+  double temperature = 1, min_p = 0, uniform = 0;
+};
+
 /// Sees the input [rows, k] and output [rows, n] of every Linear by its module name, in execution order.
 using Tap = std::function<void(const std::string& module, std::span<const float> input, std::int64_t k,
                                std::span<const float> output, std::int64_t n)>;
@@ -78,6 +85,10 @@ class Model {
   /// The likeliest id of each of these rows among the first `limit` (the lowest on a tie); -1 where a logit of them is
   /// no finite number. On a GPU only this leaves the device.
   std::vector<std::int32_t> likeliest(std::span<const std::int64_t> rows, std::int64_t limit);
+  /// Whether draw() works: the CPU leaves that to the sampler.
+  bool draws() const { return options_.device.is_cuda(); }
+  /// Ids drawn on the device among the first `limit`; -1 as above.
+  std::vector<std::int32_t> draw(std::span<const TokenDraw> draws, std::int64_t limit);
 
   /// Where caches of this model take their pages from.
   const std::shared_ptr<KvPool>& kv_pool() const;

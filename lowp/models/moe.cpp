@@ -1,8 +1,6 @@
 // Mixture of experts: which rows go where, and the experts' products. Rounding as in forward.cpp.
 #include <algorithm>
 #include <array>
-#include <cmath>
-#include <numeric>
 
 #include "lowp/base/error.h"
 #include "lowp/base/threads.h"
@@ -15,39 +13,19 @@ namespace lowp::models {
 using formats::round_to;
 using ops::OutputTile;
 
-// The experts_per_token likeliest experts of each row and their weights, and for each expert its rows.
+// Where the rows go: for each expert its rows.
 void CpuRunner::route(std::span<const float> scores) {
   Workspace& w = *workspace_;
-  const std::int64_t experts = config_.num_experts, top = config_.experts_per_token;
-  const auto rows = static_cast<std::int64_t>(w.rows.size());
-  if (w.choices.size() < w.rows.size()) w.choices.resize(w.rows.size());
-  parallel_for(rows, row_grain(16 * experts), [&](std::int64_t begin, std::int64_t end) {
-    std::vector<float> p(static_cast<std::size_t>(experts));
-    std::vector<std::int64_t> order(static_cast<std::size_t>(experts));
-    for (std::int64_t r = begin; r < end; ++r) {
-      const float* s = scores.data() + r * experts;
-      const float largest = *std::max_element(s, s + experts);
-      float sum = 0;
-      for (std::int64_t e = 0; e < experts; ++e) sum += p[e] = std::exp(s[e] - largest);
-      for (float& value : p) value /= sum;
-      std::iota(order.begin(), order.end(), std::int64_t{0});
-      std::partial_sort(order.begin(), order.begin() + top, order.end(),
-                        [&](std::int64_t a, std::int64_t b) { return p[a] != p[b] ? p[a] > p[b] : a < b; });
-      float kept = 0;
-      for (std::int64_t i = 0; i < top; ++i) kept += p[order[i]];
-      std::vector<Choice>& chosen = w.choices[static_cast<std::size_t>(r)];
-      chosen.clear();
-      for (std::int64_t i = 0; i < top; ++i) {
-        const float weight = p[order[i]];
-        chosen.push_back({order[i], round_to(options_.compute, config_.norm_topk_prob ? weight / kept : weight)});
-      }
-    }
-  });
-  w.visits.resize(static_cast<std::size_t>(experts));
+  const auto rows = static_cast<std::int64_t>(w.rows.size()), top = config_.experts_per_token;
+  models::route(config_, options_.compute, scores.first(static_cast<std::size_t>(rows * config_.num_experts)),
+                w.choices);
+  w.visits.resize(static_cast<std::size_t>(config_.num_experts));
   for (std::vector<Visit>& visits : w.visits) visits.clear();
   for (std::int64_t r = 0; r < rows; ++r)
-    for (const Choice& choice : w.choices[static_cast<std::size_t>(r)])
+    for (std::int64_t i = 0; i < top; ++i) {
+      const Choice& choice = w.choices[static_cast<std::size_t>(r * top + i)];
       w.visits[static_cast<std::size_t>(choice.expert)].push_back({r, choice.weight});
+    }
 }
 
 // `to` gains weight times an expert's output.

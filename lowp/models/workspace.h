@@ -8,6 +8,7 @@
 #include "lowp/base/threads.h"
 #include "lowp/models/cpu_runner.h"
 #include "lowp/models/rope.h"
+#include "lowp/models/routing.h"
 
 namespace lowp::models {
 
@@ -28,13 +29,9 @@ struct BatchRow {
   std::int64_t position;
 };
 
-/// A row that goes to an expert, and an expert that a row goes to, with the weight of its output.
+/// A row that goes to an expert, with the weight of its output.
 struct Visit {
   std::int64_t row;
-  float weight;
-};
-struct Choice {
-  std::int64_t expert;
   float weight;
 };
 
@@ -71,12 +68,12 @@ struct CpuRunner::Workspace {
   ops::AttendScratch attend;
   std::vector<const std::byte*> pages;
   std::vector<ops::AttendSequence> sequences;
-  std::vector<float> scores;                 // of the router [rows, experts]
-  std::vector<float> visitors, expert_out;   // experts' input and output [visits, hidden]
-  std::vector<ops::Input> expert_inputs;     // of those that are visited
-  std::vector<std::vector<Gain>> gains;      // [rows], in the order of the experts' numbers
-  std::vector<std::vector<Visit>> visits;    // [experts]
-  std::vector<std::vector<Choice>> choices;  // [rows]
+  std::vector<float> scores;                // of the router [rows, experts]
+  std::vector<float> visitors, expert_out;  // experts' input and output [visits, hidden]
+  std::vector<ops::Input> expert_inputs;    // of those that are visited
+  std::vector<std::vector<Gain>> gains;     // [rows], in the order of the experts' numbers
+  std::vector<std::vector<Visit>> visits;   // [experts]
+  std::vector<Choice> choices;              // [rows, experts_per_token]
 };
 
 }  // namespace lowp::models

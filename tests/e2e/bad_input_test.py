@@ -294,8 +294,8 @@ class Run(Case):
             self.assertLess(len(self.refused("eval", BOOK, "--text", self.text, "--context", value, code=2, words=["context", word])), 200)
         message = self.refused("generate", BOOK, "-p", "word " * 3000, words=["1024"])
         self.assertTrue([n for n in re.findall(r"\d+", message) if int(n) > 2900], message)  # the prompt's length beside the context's
-        self.refused("generate", BOOK, "-p", "He", "--device", "cuda:0", words=["cuda:0"])
-        self.refused("eval", BOOK, "--text", self.text, "--device", "cuda", words=["cuda"])
+        self.refused("generate", BOOK, "-p", "He", "--device", "cuda:9", code=2, words=["cuda:9"])
+        self.refused("eval", BOOK, "--text", self.text, "--device", "cuda:9", code=2, words=["cuda"])
 
     def test_tasks(self):
         for line in ("{", "[]", '{"context": "a"}', '{"context": "a", "choices": ["b"], "answer": 0}', '{"context": "a", "choices": ["b", "c"], "answer": 2}',

@@ -1,11 +1,15 @@
 // The backend's interface in a build without CUDA: no devices, and nothing that could be called without one.
 #include "lowp/base/error.h"
+#include "lowp/kernels/cuda/attention.h"
 #include "lowp/kernels/cuda/cast.h"
+#include "lowp/kernels/cuda/experts.h"
 #include "lowp/kernels/cuda/gemm_cublas.h"
 #include "lowp/kernels/cuda/gemm_dense.h"
 #include "lowp/kernels/cuda/gemm_packed_product.h"
+#include "lowp/kernels/cuda/layers.h"
 #include "lowp/kernels/cuda/read.h"
 #include "lowp/kernels/cuda/rope.h"
+#include "lowp/kernels/cuda/sample.h"
 #include "lowp/kernels/cuda/transfer.h"
 
 namespace lowp::kernels::cuda {
@@ -70,12 +74,24 @@ void from_layout(const std::uint8_t*, std::int64_t, const formats::ScaleGrid&, s
   absent();
 }
 
+void gather_rows(const GatherTask&, StreamHandle) { absent(); }
+void add_norm(const AddNormTask&, StreamHandle) { absent(); }
+void gate_mul(const GateTask&, StreamHandle) { absent(); }
+void rotate_store(const RotateStoreTask&, StreamHandle) { absent(); }
+std::int64_t argmax_workspace(std::int64_t, std::int64_t) { absent(); }
+void argmax(const ArgmaxTask&, StreamHandle) { absent(); }
+void attend_decode(const AttentionTask&, StreamHandle) { absent(); }
+std::int64_t attend_decode_workspace(const AttentionTask&) { absent(); }
+void attend_prefill(const AttentionTask&, StreamHandle) { absent(); }
+
 void read_all(const void*, std::size_t, std::uint32_t*, StreamHandle) { absent(); }
 void dense_product(const DenseProduct&, StreamHandle) { absent(); }
 void grouped_product(const GroupedProduct&, StreamHandle) { absent(); }
 const char* dense_variant_name(const DenseProduct&) { absent(); }
 void packed_product(const PackedProduct&, StreamHandle) { absent(); }
 std::string packed_kernel_name(const PackedProduct&) { absent(); }
+void sample(const SampleTask&, StreamHandle) { absent(); }
+void combine(const CombineTask&, StreamHandle) { absent(); }
 const std::string& why_no_cublas() { return why_none(); }
 struct CublasProduct::Plan {};
 CublasProduct::CublasProduct(const What&) { absent(); }

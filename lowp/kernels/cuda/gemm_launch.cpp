@@ -99,7 +99,7 @@ int resident_clusters(const void* kernel, const LaunchShape& shape) {
 
 void launch(const void* kernel, const LaunchShape& shape, void** arguments, StreamHandle stream) {
   const Configuration made(shape, stream);
-  check(cudaLaunchKernelExC(&made.config, kernel, arguments), "launching a product");
+  check(cudaLaunchKernelExC(&made.config, kernel, arguments), "launching a kernel");
 }
 
 }  // namespace lowp::kernels::cuda

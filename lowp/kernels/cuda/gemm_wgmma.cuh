@@ -84,6 +84,19 @@ LOWP_WGMMA_REGISTERS(WgmmaBf16Registers, 256, "m64n256k16.f32.bf16.bf16", 128, "
                      ", 1, 1, 0")
 
 template <int N>
+struct WgmmaBf16;  // both operands in shared memory
+LOWP_WGMMA_SHARED(WgmmaBf16, 64, float, "+f", "m64n64k16.f32.bf16.bf16", 32, "%32", "%33", "%34", ", 1, 1, 0, 0")
+
+template <int N>
+struct WgmmaBf16Transposed;  // A in registers, B as K rows of N
+LOWP_WGMMA_REGISTERS(WgmmaBf16Transposed, 64, "m64n64k16.f32.bf16.bf16", 32, "%32, %33, %34, %35", "%36", "%37",
+                     ", 1, 1, 1")
+LOWP_WGMMA_REGISTERS(WgmmaBf16Transposed, 128, "m64n128k16.f32.bf16.bf16", 64, "%64, %65, %66, %67", "%68", "%69",
+                     ", 1, 1, 1")
+LOWP_WGMMA_REGISTERS(WgmmaBf16Transposed, 256, "m64n256k16.f32.bf16.bf16", 128, "%128, %129, %130, %131", "%132",
+                     "%133", ", 1, 1, 1")
+
+template <int N>
 struct WgmmaE4m3Registers;
 LOWP_WGMMA_REGISTERS(WgmmaE4m3Registers, 16, "m64n16k32.f32.e4m3.e4m3", 8, "%8, %9, %10, %11", "%12", "%13", ", 1, 1")
 LOWP_WGMMA_REGISTERS(WgmmaE4m3Registers, 64, "m64n64k32.f32.e4m3.e4m3", 32, "%32, %33, %34, %35", "%36", "%37",

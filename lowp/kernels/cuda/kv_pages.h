@@ -51,6 +51,9 @@ struct KvPageLayout {
   }
 };
 
+/// Aborts unless kernels exist for such pages.
+void check_layout(const KvPageLayout& layout);
+
 /// One layer of a cache: where the pages of each sequence are.
 struct KvPages {
   KvPageLayout layout;

@@ -29,7 +29,7 @@ struct GatherTask {
 void gather_rows(const GatherTask& task, StreamHandle stream);
 
 /// stream = bf16(stream + add), then out = bf16(weight * q), q = stream / sqrt(mean(stream^2) + eps), rounded to bf16
-/// first if `round_quotient`. Squares are added in the order of kernels::norm_lanes.
+/// first if `round_quotient`. Squares are added in a fixed order.
 struct AddNormTask {
   void* stream = nullptr;         // bf16 [rows, width], in and out; only read where add is null
   const void* add = nullptr;      // bf16 [rows, width]; null: nothing is added
@@ -84,7 +84,8 @@ struct ArgmaxTask {
   std::int64_t limit = 0;         // 0: vocab
   std::int32_t* token = nullptr;  // [rows]
   float* logprob = nullptr;       // [rows]; null: not wanted
-  void* workspace = nullptr;      // argmax_workspace(rows, vocab) bytes, zero before the first call
+  /// argmax_workspace() bytes for as many rows as any call has, and the same vocab; zero before the first call.
+  void* workspace = nullptr;
 };
 std::int64_t argmax_workspace(std::int64_t rows, std::int64_t vocab);
 void argmax(const ArgmaxTask& task, StreamHandle stream);

@@ -1,0 +1,73 @@
+// The softmax of a warp's 16 query rows while tokens come in pieces. Scores are counted in powers of two.
+#pragma once
+
+#include <cmath>
+
+#include "lowp/base/bits.h"
+#include "lowp/kernels/cuda/attention_ptx.cuh"
+
+namespace lowp::kernels::cuda {
+
+/// 2^(a - b); 0 where a is -infinity, whatever b is.
+__device__ __forceinline__ float decay(float a, float b) { return ptx::ex2_or_zero(a - (b == -INFINITY ? 0.0f : b)); }
+
+/// Of rows g and g + 8.
+struct SoftmaxRows {
+  float most[2] = {-INFINITY, -INFINITY};  // largest score so far, the same in the four lanes of a row
+  float sum[2] = {0, 0};                   // of this lane's weights
+
+  /// Turns scores of kTiles times 8 tokens (-infinity: not seen) into weights 2^(score * factor - most); factor > 0.
+  /// What was summed before has to be multiplied by `decays`.
+  template <int kTiles>
+  __device__ __forceinline__ void weigh(float (&s)[kTiles][4], const float (&factor)[2], float (&decays)[2]) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      float top = s[0][2 * h];
+#pragma unroll
+      for (int j = 0; j < kTiles; ++j) top = fmaxf(top, fmaxf(s[j][2 * h], s[j][2 * h + 1]));
+      top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
+      top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
+      top = fmaxf(most[h], top * factor[h]);
+      decays[h] = decay(most[h], top);
+      most[h] = top;
+      sum[h] *= decays[h];
+      const float reference = top == -INFINITY ? 0.0f : top;
+#pragma unroll
+      for (int j = 0; j < kTiles; ++j)
+#pragma unroll
+        for (int i = 2 * h; i < 2 * h + 2; ++i) {
+          s[j][i] = ptx::ex2_or_zero(__fmaf_rn(s[j][i], factor[h], -reference));
+          sum[h] += s[j][i];
+        }
+    }
+  }
+
+  /// The sum of all of a row's weights.
+  __device__ __forceinline__ float whole_sum(int h) const {
+    const float two = sum[h] + __shfl_xor_sync(~0u, sum[h], 1);
+    return two + __shfl_xor_sync(~0u, two, 2);
+  }
+};
+
+/// The power of two over which the scales of values seen so far are taken, so that weights times scales fit f16: it
+/// grows with the largest scale.
+struct ValuePower {
+  std::uint32_t exponent = 1;  // as the field of an f32
+
+  __device__ __forceinline__ float power() const { return bits_float(exponent << 23); }
+  __device__ __forceinline__ float inverse() const { return bits_float((254 - exponent) << 23); }
+  /// Takes notice of this lane's scales; the four lanes of a row hold all. Returns what earlier sums lose by it.
+  template <int kCount>
+  __device__ __forceinline__ float grow(const float (&scales)[kCount]) {
+    std::uint32_t largest = exponent;
+#pragma unroll
+    for (const float s : scales) largest = max(largest, min(float_bits(s) >> 23, 253u));
+    largest = max(largest, __shfl_xor_sync(~0u, largest, 1));
+    largest = max(largest, __shfl_xor_sync(~0u, largest, 2));
+    const std::uint32_t grown = largest - exponent;
+    exponent = largest;
+    return grown < 127 ? bits_float((127 - grown) << 23) : 0.0f;
+  }
+};
+
+}  // namespace lowp::kernels::cuda

@@ -1,0 +1,40 @@
+#include "lowp/models/routing.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "lowp/base/threads.h"
+#include "lowp/formats/codec.h"
+
+namespace lowp::models {
+
+void route(const Config& config, formats::Elem compute, std::span<const float> scores, std::vector<Choice>& choices) {
+  const std::int64_t experts = config.num_experts, top = config.experts_per_token,
+                     rows = static_cast<std::int64_t>(scores.size()) / experts;
+  choices.resize(static_cast<std::size_t>(rows * top));
+  constexpr std::int64_t kGrain = 1 << 10;  // scores worth a chunk of the loop
+  parallel_for(rows, std::max<std::int64_t>(1, kGrain / experts), [&](std::int64_t begin, std::int64_t end) {
+    std::vector<float> p(static_cast<std::size_t>(experts));
+    std::vector<std::int64_t> order(static_cast<std::size_t>(experts));
+    for (std::int64_t r = begin; r < end; ++r) {
+      const float* s = scores.data() + r * experts;
+      const float largest = *std::max_element(s, s + experts);
+      float sum = 0;
+      for (std::int64_t e = 0; e < experts; ++e) sum += p[e] = std::exp(s[e] - largest);
+      for (float& value : p) value /= sum;
+      std::iota(order.begin(), order.end(), std::int64_t{0});
+      std::partial_sort(order.begin(), order.begin() + top, order.end(),
+                        [&](std::int64_t a, std::int64_t b) { return p[a] != p[b] ? p[a] > p[b] : a < b; });
+      float kept = 0;
+      for (std::int64_t i = 0; i < top; ++i) kept += p[order[i]];
+      for (std::int64_t i = 0; i < top; ++i) {
+        const float weight = p[order[i]];
+        choices[static_cast<std::size_t>(r * top + i)] = {
+            order[i], formats::round_to(compute, config.norm_topk_prob ? weight / kept : weight)};
+      }
+    }
+  });
+}
+
+}  // namespace lowp::models
