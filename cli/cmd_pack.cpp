@@ -54,7 +54,7 @@ void add_pack(CLI::App& app) {
   command->add_flag("--remove", options->remove, "remove the file again");
   command->add_flag("--json", options->json, "one JSON object on standard output");
   command->footer(
-      "Writes lowp-packed.bin into MODEL (MODEL.lowp-packed.bin beside a file). Commands that run the model on the CPU "
+      "Writes packed.lowp into MODEL (MODEL.packed.lowp beside a file). Commands that run the model on the CPU "
       "with the\n"
       "same --compute and --head map it in place of packing the weights, and give the same results. One file a model; "
       "it is\n"

@@ -104,7 +104,7 @@ std::vector<Part> small_parts(const std::string& module, const ops::Linear& line
 }  // namespace
 
 std::string packed_path(const checkpoint::Checkpoint& checkpoint) {
-  constexpr const char* kName = "lowp-packed.bin";
+  constexpr const char* kName = "packed.lowp";
   return checkpoint.is_folder() ? (fs::path(checkpoint.path()) / kName).string() : checkpoint.path() + "." + kName;
 }
 

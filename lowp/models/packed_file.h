@@ -20,7 +20,7 @@ namespace lowp::models {
 
 inline constexpr const char* kPackedHead = "head";
 
-/// Where the packed weights of a model stand: MODEL/lowp-packed.bin, or MODEL.lowp-packed.bin of a single file.
+/// Where the packed weights of a model stand: MODEL/packed.lowp, or MODEL.packed.lowp of a single file.
 std::string packed_path(const checkpoint::Checkpoint& checkpoint);
 
 /// What packed weights depend on: config.json, names, shapes and samples of the bytes of all tensors; compute, head,

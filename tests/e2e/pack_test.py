@@ -10,7 +10,7 @@ class Pack(Case):
         super().setUp()
         self.model = self.folder / "model"
         self.lowp("quantize", MODELS / "bookworm-8m", "--recipe", "int4_g32-int8", "-o", self.model)
-        self.file = self.model / "lowp-packed.bin"
+        self.file = self.model / "packed.lowp"
 
     def text(self, *args):
         return self.json("generate", self.model, "-p", "It was a dark", "-n", 24, "--temperature", 0, "--ignore-eos", *args)["text"]
@@ -58,12 +58,12 @@ class Pack(Case):
         self.pack()
         self.lowp("pack", self.model, "--remove")
         self.assertFalse(self.file.exists())
-        self.refused("pack", self.model, "--remove", words=["lowp-packed.bin"])
+        self.refused("pack", self.model, "--remove", words=["packed.lowp"])
 
     def test_a_broken_file_is_named(self):
         self.pack()
         self.file.write_bytes(self.file.read_bytes()[:5000])
-        self.refused("generate", self.model, "-p", "x", words=["lowp-packed.bin"])
+        self.refused("generate", self.model, "-p", "x", words=["packed.lowp"])
         self.lowp("pack", self.model, "--remove")
         self.text()
 
