@@ -22,6 +22,8 @@ const AttentionKernels& checked(const AttentionTask& task) {
   LOWP_CHECK(task.sequences <= kMostSequences, "{} sequences", task.sequences);
   LOWP_CHECK(task.q_stride % 8 == 0 && task.out_stride % 8 == 0, "rows {} and {} apart", task.q_stride,
              task.out_stride);
+  LOWP_CHECK(task.heads * task.rows * task.kv.max_pages < std::int64_t{1} << 31, "{} rows over {} pages", task.rows,
+             task.kv.max_pages);
   LOWP_CHECK(task.scale > 0, "scores times {}", task.scale);
   LOWP_CHECK(task.kv.layer_offset % 128 == 0, "a layer at byte {} of a page", task.kv.layer_offset);
   return kernels;

@@ -257,8 +257,10 @@ struct PrefillKernel {
     ptx::pin(state.mixed);
     release(values_empty(state.values.stage));
     state.values = next;
+    if (__any_sync(~0u, decays[0] != 1 || decays[1] != 1)) {
 #pragma unroll
-    for (int i = 0; i < kDim / 2; ++i) state.mixed[i] *= decays[i / 2 % 2];
+      for (int i = 0; i < kDim / 2; ++i) state.mixed[i] *= decays[i / 2 % 2];
+    }
     pack(state);
   }
 
