@@ -29,8 +29,10 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
       ->capture_default_str();
   command
       .add_option("--kv-cache-dtype", options.kv_cache,
-                  "what keys and values are stored as; auto: the dtype of --compute, which loses nothing")
-      ->check(CLI::IsMember({"auto", "f32", "bf16", "int8"}))
+                  "what keys and values are stored as; auto: the dtype of --compute, which loses nothing; f32 on the "
+                  "CPU, fp8 on "
+                  "GPUs")
+      ->check(CLI::IsMember({"auto", "f32", "bf16", "fp8", "int8"}))
       ->capture_default_str();
   command
       .add_option("--head", options.head,
@@ -46,7 +48,8 @@ models::LoadOptions load_options(const ModelOptions& options) {
   models::LoadOptions load;
   load.device = ops::choose_device(options.device);
   if (options.compute == "f32") load.compute = formats::Elem::f32;
-  if (options.kv_cache != "auto") load.kv_cache = formats::find_element(options.kv_cache);
+  if (options.kv_cache != "auto")
+    load.kv_cache = formats::find_element(options.kv_cache == "fp8" ? "e4m3" : options.kv_cache);
   if (options.head == "same")
     load.head_as_others = true;
   else if (options.head != "bf16")

@@ -32,17 +32,16 @@ const Config& checked(const Config& config, const LoadOptions& options) {
   if (options.compute != formats::Elem::bf16)
     fail(ErrorCode::unsupported, "{} computes in bf16: --compute {} needs --device cpu", device,
          formats::name(options.compute));
-  if (const auto stored = options.kv_cache; stored && *stored != formats::Elem::bf16)
-    fail(ErrorCode::unsupported, "{}: keys and values are stored as bf16: --kv-cache-dtype {} needs --device cpu",
-         device, formats::name(*stored));
+  if (options.kv_cache == formats::Elem::f32)
+    fail(ErrorCode::unsupported, "{}: keys and values are stored as bf16, fp8 or int8: f32 needs --device cpu", device);
   if (config.head_dim != 64 && config.head_dim != 128 && config.head_dim != 256)
     fail(ErrorCode::unsupported, "{}: heads of {} values: there are 64, 128 and 256; use --device cpu", device,
          config.head_dim);
   return config;
 }
 
-cuda::KvPageLayout layout_of(const Config& config) {
-  return {.type = formats::Elem::bf16,
+cuda::KvPageLayout layout_of(const Config& config, const LoadOptions& options) {
+  return {.type = options.kv_cache.value_or(formats::Elem::bf16),
           .kv_heads = static_cast<int>(config.num_key_value_heads),
           .head_dim = static_cast<int>(config.head_dim)};
 }
@@ -68,7 +67,8 @@ float bf16_value(std::uint16_t bits) { return bits_float(static_cast<std::uint32
 
 }  // namespace
 
-CudaWorkspace::CudaWorkspace(const Config& c, const CudaWeights& weights, std::int64_t rows, std::byte* base)
+CudaWorkspace::CudaWorkspace(const Config& c, const CudaWeights& weights, const cuda::KvPageLayout& pages,
+                             std::int64_t rows, std::byte* base)
     : rows(rows) {
   const auto take = [&](void*& part, std::int64_t size) {
     part = base + bytes;
@@ -85,7 +85,7 @@ CudaWorkspace::CudaWorkspace(const Config& c, const CudaWeights& weights, std::i
   take(gated, rows * c.intermediate_size * 2);
   take(product, static_cast<std::int64_t>(most));
   cuda::AttentionTask largest;
-  largest.kv.layout = layout_of(c);
+  largest.kv.layout = pages;
   largest.kv.max_pages = ceil_div(c.max_position_embeddings, kPageTokens);
   largest.heads = c.num_attention_heads;
   largest.sequences = largest.rows = std::min(rows, CudaBatch::kMostSequences);
@@ -98,13 +98,13 @@ CudaRunner::CudaRunner(const Config& config, const LoadOptions& options, WeightS
       stream_((cuda::use_device(device_.cuda), std::make_shared<cuda::Stream>())),
       free_at_first_(cuda::free_memory()),
       weights_(config, options, source),
-      layout_(layout_of(config)),
+      layout_(layout_of(config, options)),
       pads_(!rows_depend(weights_)),
       records_(std::all_of(weights_.layers.begin(), weights_.layers.end(),
                            [](const CudaLayer& layer) { return layer.experts.empty(); })),
       batch_(config.max_position_embeddings),
       experts_(config),
-      workspace_(config, weights_, 0, nullptr),
+      workspace_(config, weights_, layout_, 0, nullptr),
       wanted_(kLogitRows * sizeof(std::int32_t)),
       hidden_(static_cast<std::size_t>(kLogitRows * config.hidden_size) * 2),
       logits_(static_cast<std::size_t>(kLogitRows * config.vocab_size) * 2),
@@ -132,8 +132,8 @@ CudaRunner::CudaRunner(const Config& config, const LoadOptions& options, WeightS
 
 // Of the free memory: the workspace of a large step, and some for what the driver takes.
 std::size_t CudaRunner::kept_for_steps() const {
-  return CudaWorkspace(config_, weights_, kPlannedRows, nullptr).bytes + (records_ ? 0 : experts_.bytes(kPlannedRows)) +
-         free_ / 64;
+  return CudaWorkspace(config_, weights_, layout_, kPlannedRows, nullptr).bytes +
+         (records_ ? 0 : experts_.bytes(kPlannedRows)) + free_ / 64;
 }
 
 std::string CudaRunner::memory_plan() const {
@@ -153,7 +153,7 @@ void CudaRunner::reserve(std::int64_t rows) {
   graphs_.clear();  // which know the old places
   memory_ = {};
   workspace_.rows = 0;
-  const std::size_t bytes = CudaWorkspace(config_, weights_, rows, nullptr).bytes;
+  const std::size_t bytes = CudaWorkspace(config_, weights_, layout_, rows, nullptr).bytes;
   try {
     memory_ = cuda::Memory(bytes);
   } catch (const Error& e) {
@@ -161,7 +161,7 @@ void CudaRunner::reserve(std::int64_t rows) {
   }
   cuda::fill(memory_.as<>(), 0, bytes, stream());
   batch_.reserve(rows);
-  workspace_ = CudaWorkspace(config_, weights_, rows, memory_.as<std::byte>());
+  workspace_ = CudaWorkspace(config_, weights_, layout_, rows, memory_.as<std::byte>());
 }
 
 // Rows of the graph that serves a batch; 0: none does.

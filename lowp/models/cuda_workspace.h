@@ -23,7 +23,8 @@ struct CudaWorkspace {
   std::size_t bytes = 0;
 
   /// The parts for so many rows from `base` on, which may be null to know the bytes.
-  CudaWorkspace(const Config& config, const CudaWeights& weights, std::int64_t rows, std::byte* base);
+  CudaWorkspace(const Config& config, const CudaWeights& weights, const kernels::cuda::KvPageLayout& pages,
+                std::int64_t rows, std::byte* base);
 };
 
 }  // namespace lowp::models

@@ -29,7 +29,8 @@ struct Chunk {
 struct LoadOptions {
   formats::Elem compute =
       formats::Elem::bf16;  // dtype of the residual stream and of what activation quantizers see: bf16, f32
-  std::optional<formats::Elem> kv_cache = {};  // what keys and values are stored as: f32, bf16, int8; unset: `compute`
+  std::optional<formats::Elem> kv_cache =
+      {};  // what keys and values are stored as: bf16, int8, on the CPU f32, on GPUs e4m3; unset: `compute`
   // The head, where the checkpoint does not quantize it: kept, or by this recipe, or by that of the other layers.
   std::optional<formats::Recipe> head = {};
   bool head_as_others = false;

@@ -7,6 +7,7 @@
 
 #include "lowp/base/error.h"
 #include "lowp/engine/engine.h"
+#include "lowp/formats/recipes.h"
 #include "lowp/kernels/cuda/runtime.h"
 #include "lowp/models/shapes.h"
 
@@ -142,7 +143,7 @@ TEST_F(CudaEngine, WhatDoesNotFitIsNamed) {
   config.num_hidden_layers = 1000;  // 436 GB
   config.window.resize(1000);
   try {
-    models::Model model(config, formats::Recipe{.name = "bf16"}, options());
+    models::Model model(config, formats::recipe("bf16"), options());
     FAIL();
   } catch (const Error& e) {
     EXPECT_EQ(e.code(), ErrorCode::io);

@@ -67,6 +67,20 @@ TEST_P(CudaModel, EveryRecipeHasTheNllOfTheCpu) {
   }
 }
 
+TEST_P(CudaModel, EightBitKeysAndValuesLoseLittle) {
+  eval::PerplexityOptions options;
+  options.tokens = 1536;
+  const auto nll = [&](std::optional<formats::Elem> stored) {
+    models::LoadOptions load = on_gpu();
+    load.kv_cache = stored;
+    models::Model model(path(), load);
+    return eval::perplexity(model, nullptr, false, tokenizer(), text(), options).nll;
+  };
+  const double exact = nll(std::nullopt);
+  EXPECT_NEAR(nll(formats::Elem::int8), exact, 0.003);
+  EXPECT_NEAR(nll(formats::Elem::e4m3), exact, 0.01);
+}
+
 // Tokens identical, or at the first difference the CPU's two likeliest are within 0.05 and both chose one of them.
 TEST_P(CudaModel, GreedyAgreesWithTheCpu) {
   models::Model cpu(path(), {}), gpu(path(), on_gpu());
@@ -171,7 +185,7 @@ TEST_P(CudaModel, RefusesWhatOnlyTheCpuDoes) {
   options.compute = formats::Elem::f32;
   EXPECT_TRUE(refused(options));
   options = on_gpu();
-  options.kv_cache = formats::Elem::int8;
+  options.kv_cache = formats::Elem::f32;
   EXPECT_TRUE(refused(options));
   models::Model gpu(path(), on_gpu());
   EXPECT_THROW(gpu.set_tap(nullptr), Error);
