@@ -8,6 +8,7 @@
 #include "bench/cuda_front_cases.h"
 #include "bench/cuda_gemm_cases.h"
 #include "bench/gemm_cases.h"
+#include "bench/sample_cases.h"
 #include "lowp/base/error.h"
 #include "lowp/base/nearest.h"
 #include "lowp/base/quantile.h"
@@ -24,10 +25,15 @@ struct Family {
 };
 
 constexpr Family kFamilies[] = {
-    {"cast", "cpu", cast_cases},         {"gemm", "cpu", gemm_cases},
-    {"cast", "cuda", cuda_cast_cases},   {"experts", "cuda", cuda_expert_cases},
-    {"front", "cuda", cuda_front_cases}, {"dequantize", "cuda", cuda_dequantize_cases},
-    {"small", "cuda", cuda_small_cases}, {"gemm", "cuda", cuda_gemm_cases},
+    {"cast", "cpu", cast_cases},
+    {"gemm", "cpu", gemm_cases},
+    {"sample", "cpu", sample_cases},
+    {"cast", "cuda", cuda_cast_cases},
+    {"experts", "cuda", cuda_expert_cases},
+    {"front", "cuda", cuda_front_cases},
+    {"dequantize", "cuda", cuda_dequantize_cases},
+    {"small", "cuda", cuda_small_cases},
+    {"gemm", "cuda", cuda_gemm_cases},
 };
 
 const Limit& find_limit(const Device& device, std::string_view name) {
