@@ -34,6 +34,9 @@ Model::Model(const Config& config, const formats::Recipe& recipe, LoadOptions op
 void Model::take(WeightSource& load) {
   const Config& c = config_;
   Weights& w = *weights_;
+  const auto loaded = [&](std::int64_t parts) {
+    if (options_.progress) options_.progress(static_cast<double>(parts) / static_cast<double>(c.num_hidden_layers + 2));
+  };
   w.embedding = load.embedding("model.embed_tokens", c.vocab_size, c.hidden_size, w.decoded_embedding);
   const auto norm = [&](const std::string& name, std::int64_t size) {
     std::vector<float> weight = load.vector(name + ".weight", size);
@@ -44,6 +47,7 @@ void Model::take(WeightSource& load) {
   w.norm = norm("model.norm", c.hidden_size);
   const std::int64_t query = c.num_attention_heads * c.head_dim, key = c.num_key_value_heads * c.head_dim;
   for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {
+    loaded(1 + i);
     Layer& layer = w.layers.emplace_back();
     layer.prefix = fmt::format("model.layers.{}.", i);
     const std::string attention = layer.prefix + "self_attn.";
@@ -80,6 +84,7 @@ void Model::take(WeightSource& load) {
                                load.linear(expert + "down_proj", c.hidden_size, c.moe_intermediate_size, false)});
     }
   }
+  loaded(1 + c.num_hidden_layers);
   const bool own_head = load.has("lm_head");
   if (!own_head && !c.tie_word_embeddings)
     fail(ErrorCode::bad_input,
@@ -91,6 +96,7 @@ void Model::take(WeightSource& load) {
   const formats::Elem stored = options_.kv_cache.value_or(options_.compute);
   kv_pool_ = std::make_shared<KvPool>(ops::KvLayout(options_.compute, stored, c.num_key_value_heads, c.head_dim),
                                       c.num_hidden_layers);
+  loaded(2 + c.num_hidden_layers);
 }
 
 Model::~Model() = default;

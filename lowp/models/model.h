@@ -31,6 +31,8 @@ struct LoadOptions {
   // The head, where the checkpoint does not quantize it: kept, or by this recipe, or by that of the other layers.
   std::optional<formats::Recipe> head = {};
   bool head_as_others = false;
+  // Called as loading goes on, with the share of the embedding, the layers and the head that are loaded; 1 at the end.
+  std::function<void(double share)> progress = nullptr;
 };
 
 /// Sees the input [rows, k] and output [rows, n] of every Linear by its module name, in execution order.
