@@ -128,10 +128,14 @@ ops::Linear Model::exchange_linear(const std::string& module, ops::Linear linear
   return std::exchange(*place, std::move(linear));
 }
 
+void Model::logits(std::span<const float> hidden, std::span<float> out) const {
+  weights_->head->run(hidden, static_cast<std::int64_t>(hidden.size()) / config_.hidden_size, out);
+}
+
 std::vector<float> Model::logits(std::span<const float> hidden) const {
   const auto rows = static_cast<std::int64_t>(hidden.size()) / config_.hidden_size;
   std::vector<float> out(static_cast<std::size_t>(rows * config_.vocab_size));
-  weights_->head->run(hidden, rows, out);
+  logits(hidden, out);
   return out;
 }
 

@@ -64,6 +64,7 @@ class Model {
 
   /// Logits [rows, vocab_size] of hidden states [rows, hidden_size].
   std::vector<float> logits(std::span<const float> hidden) const;
+  void logits(std::span<const float> hidden, std::span<float> out) const;
 
   /// Where caches of this model take their pages from.
   const std::shared_ptr<KvPool>& kv_pool() const { return kv_pool_; }
