@@ -10,6 +10,7 @@
 #include "bench/cuda_gemm_cases.h"
 #include "bench/cuda_layer_cases.h"
 #include "bench/gemm_cases.h"
+#include "bench/sample_cases.h"
 #include "lowp/base/error.h"
 #include "lowp/base/nearest.h"
 #include "lowp/base/quantile.h"
@@ -28,6 +29,7 @@ struct Family {
 constexpr Family kFamilies[] = {
     {"cast", "cpu", cast_cases},
     {"gemm", "cpu", gemm_cases},
+    {"sample", "cpu", sample_cases},
     {"cast", "cuda", cuda_cast_cases},
     {"experts", "cuda", cuda_expert_cases},
     {"front", "cuda", cuda_front_cases},

@@ -115,18 +115,20 @@ void add_kernels(CLI::App& bench) {
   command
       ->add_option(
           "--op", options->ops,
-          "families of kernels: cast, gemm; on a GPU cast, experts, front, dequantize, small, gemm, attention, "
+          "families of kernels: cast, gemm, sample; on a GPU cast, experts, front, dequantize, small, gemm, attention, "
           "layers (all that the device has)")
       ->delimiter(',');
   command
       ->add_option("--recipe,--format", options->selection.recipes,
-                   "formats (of casts), recipes (of products) or cache types (of attention), separated by commas")
+                   "formats (of casts), recipes (of products), cache types (of attention) or ways to sample, separated "
+                   "by commas")
       ->delimiter(',');
   command->add_option("--dtype", options->dtype, "type of high-precision operands")
       ->check(CLI::IsMember({"bf16", "f16", "f32"}))
       ->capture_default_str();
   command->add_option("-m", options->selection.m, "rows")->check(kAtLeastOne);
-  command->add_option("-n", options->selection.n, "output columns of products")->check(kAtLeastOne);
+  command->add_option("-n", options->selection.n, "output columns of products; the vocabulary of samples")
+      ->check(kAtLeastOne);
   command->add_option("-k", options->selection.k, "columns; the inner dimension of products")->check(kAtLeastOne);
   command->add_option("--samples", options->effort.most, "most runs of a kernel")
       ->check(kAtLeastOne)

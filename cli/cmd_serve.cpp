@@ -16,6 +16,7 @@
 #include "lowp/checkpoint/checkpoint.h"
 #include "lowp/engine/generation_config.h"
 #include "lowp/server/api.h"
+#include "lowp/server/load_line.h"
 #include "lowp/server/memory_plan.h"
 
 namespace lowp::cli {
@@ -34,8 +35,13 @@ struct Options {
   std::uint64_t kv_memory = 0;
   double memory_share = 0.8;
   bool no_prefix_cache = false;
-  std::int64_t shutdown_timeout = 30, request_timeout = 600;
+  std::int64_t shutdown_timeout = 30, request_timeout = 600, log_interval = 10;
 };
+
+models::LoadOptions reporting(models::LoadOptions load, server::Api& api) {
+  load.progress = [&api](double share) { api.loading(share); };
+  return load;
+}
 
 constexpr int kInterrupted = 128;  // plus the signal: the shell's convention
 
@@ -59,7 +65,7 @@ class Loaded {
         defaults_(generation_config(options.model)),
         tokenizer_(load_tokenizer(options.model)),
         chat_template_(load_chat_template(options.model, options.chat_template)),
-        model_(options.model, load_options(options.load)),
+        model_(options.model, reporting(load_options(options.load), api)),
         plan_(server::plan_memory(model_, options.context, options.sequences, options.kv_memory, options.memory_share)),
         constraints_(std::make_shared<server::TokenBytes>(
             tokenizer_, engine::merged_ids(defaults_.eos_ids, model_.config().eos_ids))),
@@ -175,6 +181,15 @@ void serve(const Options& options) {
       });
     }
   });
+  engine::Metrics before;
+  const auto log = [&] {
+    if (!loaded) return;
+    const engine::Metrics now = loaded->thread().metrics();
+    const std::string line =
+        server::load_line(std::exchange(before, now), now, static_cast<double>(options.log_interval));
+    if (!line.empty()) fmt::print(stderr, "{}\n", line);
+  };
+  if (options.log_interval > 0) http.every(std::chrono::seconds(options.log_interval), log);
   http.on_signal([&](int signal) {
     if (!loaded || api->draining()) ::_exit(kInterrupted + signal);  // nothing to lose, or asked twice
     fmt::print(stderr, "finishing {} sequences; once more to stop at once\n", api->active());
@@ -217,6 +232,11 @@ void add_serve(CLI::App& app) {
   network
       ->add_option("--shutdown-timeout", options->shutdown_timeout,
                    "seconds that running requests have after SIGTERM or Ctrl-C")
+      ->capture_default_str();
+  network
+      ->add_option("--log-interval", options->log_interval,
+                   "seconds between lines about tokens and memory, while something runs; 0: none")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   network->add_option("--metrics-compat", options->metrics_compat, "vllm: metrics are called vllm:...")
       ->check(CLI::IsMember({"vllm"}));

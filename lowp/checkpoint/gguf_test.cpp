@@ -306,6 +306,13 @@ TEST(Gguf, TokenizerFromScores) {
   EXPECT_EQ(tokenizer["model"]["merges"].dump(), R"([["a","b"],["ab","a"]])");
   EXPECT_EQ(tokenizer["added_tokens"].size(), 2u);
   EXPECT_EQ(tokenizer["post_processor"]["single"][0]["SpecialToken"]["id"], "<s>");
+  std::map<std::string, GgufValue, std::less<>> back;
+  tokenizer_to_gguf(tokenizer, tokenizer_config_from_gguf(metadata), {{"vocab_size", 7}}, "m", back);
+  EXPECT_EQ(back.at("tokenizer.ggml.tokens").value.dump(), R"(["<unk>","<s>","a","b","ab","aba","[PAD6]"])");
+  EXPECT_EQ(back.at("tokenizer.ggml.add_bos_token").value, true);
+  EXPECT_EQ(back.at("tokenizer.ggml.add_eos_token").value, false);
+  EXPECT_EQ(back.at("tokenizer.ggml.bos_token_id").value, 1);
+
   GgufMetadata wrong("m");
   wrong.add("tokenizer.ggml.model", {GgufType::string, u32, "llama"});
   EXPECT_THROW(tokenizer_from_gguf(wrong), Error);

@@ -433,7 +433,8 @@ void tokenizer_to_gguf(const Json& tokenizer, const Json& tokenizer_config, cons
   id("tokenizer.ggml.padding_token_id", id_of(special_text(tokenizer_config, "pad_token")));
 
   bool adds_bos = false, adds_eos = false, after = false;
-  for (const Json* part : components(tokenizer.value("post_processor", Json()), "processors"))
+  const Json processor = tokenizer.value("post_processor", Json());
+  for (const Json* part : components(processor, "processors"))
     for (const Json& piece : part->value("single", Json::array())) {
       if (piece.contains("SpecialToken")) (after ? adds_eos : adds_bos) = true;
       after = after || piece.contains("Sequence");

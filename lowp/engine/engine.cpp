@@ -8,6 +8,7 @@
 
 #include "lowp/base/bits.h"
 #include "lowp/base/error.h"
+#include "lowp/base/threads.h"
 
 namespace lowp::engine {
 
@@ -41,10 +42,13 @@ struct Engine::Sequence {
 // A sequence's part in one step.
 struct Engine::Work {
   Sequence* sequence = nullptr;
-  std::int64_t first = 0, tokens = 0;      // the tokens [first, first + tokens) of the sequence
-  std::optional<std::int32_t> token = {};  // id after its last token, if that is the last one known,
-  std::vector<float> logits = {};          // or where more is wanted the logits
-  std::vector<Score> scores = {};          // of the prompt tokens that follow those of this step
+  std::int64_t first = 0, tokens = 0;  // the tokens [first, first + tokens) of the sequence
+  std::optional<std::int32_t> token =
+      {};                          // id after its last token, if that is the last one known and the model chose,
+  std::size_t row = 0;             // else its row of the step's logits
+  std::vector<Score> scores = {};  // of the prompt tokens that follow those of this step
+  Sample chosen = {};              // the next token, and if it is wanted its score
+  std::optional<Score> score = {};
   std::string error = {};
 
   bool complete() const { return first + tokens == sequence->known(); }
@@ -190,6 +194,7 @@ std::vector<Event> Engine::step(const Budget& budget) {
   std::vector<Work> works = plan(budget, events);
   make_room(works);
   forward(works);
+  sample(works);
   for (Work& work : works) advance(work, events);
   std::erase_if(sequences_, [](const auto& s) { return s->finished; });
   return events;
@@ -280,6 +285,7 @@ void Engine::make_room(std::span<const Work> works) {
 
 // Together; if that fails, each alone, to find whose fault it is.
 void Engine::forward(std::vector<Work>& works) {
+  rows_ = 0;
   if (works.empty()) return;
   if (works.size() > 1) try {
       return run(works);
@@ -315,15 +321,16 @@ void Engine::run(std::span<Work> works) {
   std::vector<models::TokenDraw> draws;
   std::int64_t row = 0;
   for (Work& work : works) {
+    work.token.reset();  // of a failed attempt
     work.scores = prompt_scores(work, row);
     row += work.tokens;
     if (!work.samples()) continue;
     const Sampling& s = work.sequence->request.sampling;
     const bool simple = wants_only_a_token(*work.sequence);
-    if (simple && takes_largest(s)) {
+    if (simple && model_.chooses() && takes_largest(s)) {
       greedy.push_back(&work);
       greedy_rows.push_back(row - 1);
-    } else if (simple && model_.draws() && draws_from_all(s)) {
+    } else if (simple && model_.chooses() && draws_from_all(s)) {
       drawn.push_back(&work);
       draws.push_back({row - 1, s.temperature, s.min_p, uniform(s.seed, work.sequence->output().size())});
     } else {
@@ -346,12 +353,51 @@ void Engine::run(std::span<Work> works) {
   if (!drawn.empty())
     take(drawn, model_.draw(draws, options_.vocab_limit), [&](std::size_t i) { return draws[i].row; });
   if (others.empty()) return;
-  const std::vector<float> logits = model_.logits(other_rows);
-  auto at = logits.begin();
-  for (Work* work : others) {
-    work->logits.assign(at, at + static_cast<std::ptrdiff_t>(model_.config().vocab_size));
-    at += static_cast<std::ptrdiff_t>(model_.config().vocab_size);
+  const auto vocab = static_cast<std::size_t>(model_.config().vocab_size);
+  const std::size_t begin = rows_;
+  for (Work* work : others) work->row = rows_++;
+  if (logits_.size() < rows_ * vocab) logits_.resize(rows_ * vocab);
+  model_.logits(other_rows, std::span(logits_).subspan(begin * vocab, others.size() * vocab));
+}
+
+// All at once, but for masks, which are not made for that.
+void Engine::sample(std::span<Work> works) {
+  std::vector<Work*> chosen;
+  std::vector<std::vector<std::uint32_t>> allowed;
+  for (Work& work : works) {
+    if (!work.error.empty() || !work.samples()) continue;
+    if (work.token) {
+      work.chosen.token = *work.token;
+      continue;
+    }
+    std::vector<std::uint32_t> words;
+    if (const auto& mask = work.sequence->request.mask) try {
+        words.resize((static_cast<std::size_t>(options_.vocab_limit) + 31) / 32);
+        mask->allowed(words);
+      } catch (const std::exception& e) {
+        work.error = e.what();
+        continue;
+      }
+    chosen.push_back(&work);
+    allowed.push_back(std::move(words));
   }
+  const auto vocab = static_cast<std::size_t>(model_.config().vocab_size);
+  parallel_for(static_cast<std::int64_t>(chosen.size()), 1, [&](std::int64_t begin, std::int64_t end) {
+    for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
+      Work& work = *chosen[i];
+      const Sequence& sequence = *work.sequence;
+      const Request& request = sequence.request;
+      History history{.prompt = std::span(sequence.tokens).first(sequence.prompt),
+                      .output = sequence.output(),
+                      .allowed = allowed[i],
+                      .vocab_limit = options_.vocab_limit};
+      if (static_cast<std::int64_t>(history.output.size()) < request.min_tokens) history.forbidden = sequence.stop_ids;
+      const std::span<const float> logits = std::span(logits_).subspan(work.row * vocab, vocab);
+      work.chosen = engine::sample(logits, request.sampling, history);
+      if (request.logprobs && !work.chosen.error)
+        work.score = score(logits, work.chosen.token, *request.logprobs, options_.vocab_limit);
+    }
+  });
 }
 
 // Of the rows of the model's last step from `row` on.
@@ -400,26 +446,14 @@ void Engine::advance(Work& work, std::vector<Event>& events) {
 void Engine::choose(Work& work, std::vector<Event>& events) {
   Sequence& sequence = *work.sequence;
   const Request& request = sequence.request;
-  History history{.prompt = std::span(sequence.tokens).first(sequence.prompt),
-                  .output = sequence.output(),
-                  .vocab_limit = options_.vocab_limit};
-  if (static_cast<std::int64_t>(history.output.size()) < request.min_tokens) history.forbidden = sequence.stop_ids;
-  std::vector<std::uint32_t> allowed;
-  if (request.mask) {
-    allowed.resize((static_cast<std::size_t>(options_.vocab_limit) + 31) / 32);
-    request.mask->allowed(allowed);
-    history.allowed = allowed;
-  }
-  const Sample chosen = work.token ? Sample{.token = *work.token} : sample(work.logits, request.sampling, history);
+  const Sample& chosen = work.chosen;
   if (chosen.error) return finish(sequence, {.reason = FinishReason::error, .message = chosen.error}, events);
   if (request.mask) request.mask->accept(chosen.token);
   const auto& stops = sequence.stop_ids;
   if (std::find(stops.begin(), stops.end(), chosen.token) != stops.end())
     return finish(sequence, {.reason = FinishReason::stop, .stop_id = chosen.token}, events);
 
-  NewToken token{.token = chosen.token};
-  if (request.logprobs) token.score = score(work.logits, chosen.token, *request.logprobs, options_.vocab_limit);
-  tell(events, request.id, std::move(token));
+  tell(events, request.id, NewToken{.token = chosen.token, .score = std::move(work.score)});
   sequence.tokens.push_back(chosen.token);
   ++counts_.generated_tokens;
   if (static_cast<std::int64_t>(sequence.output().size()) == sequence.max_new)

@@ -110,6 +110,7 @@ class Engine {
   void forward(std::vector<Work>& works);
   void run(std::span<Work> works);
   bool wants_only_a_token(const Sequence& sequence) const;
+  void sample(std::span<Work> works);
   std::vector<Score> prompt_scores(const Work& work, std::int64_t row) const;
   void advance(Work& work, std::vector<Event>& events);
   void choose(Work& work, std::vector<Event>& events);
@@ -120,6 +121,9 @@ class Engine {
   PrefixCache prefixes_;
   std::vector<std::unique_ptr<Sequence>> sequences_;  // in order of arrival
   std::vector<Event> told_;                           // by the next step
+  // Of the step: the logits of each sequence that samples, one after the other. Kept, since clearing them takes time.
+  std::vector<float> logits_;
+  std::size_t rows_ = 0;
   Metrics counts_;
 };
 

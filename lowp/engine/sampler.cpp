@@ -7,7 +7,8 @@
 #include <cmath>
 #include <limits>
 #include <map>
-#include <numeric>
+
+#include "lowp/engine/candidates.h"
 
 namespace lowp::engine {
 namespace {
@@ -16,37 +17,6 @@ constexpr float kNever = -std::numeric_limits<float>::infinity();
 
 std::size_t limited(std::size_t count, std::int64_t vocab_limit) {
   return vocab_limit > 0 ? std::min(count, static_cast<std::size_t>(vocab_limit)) : count;
-}
-
-// The largest value and where it stands first; NaN if any is. In lanes, so that the compiler uses vectors, and in
-// blocks, so that only the block that has it is searched.
-struct Largest {
-  float value = kNever;
-  std::size_t at = 0;
-};
-
-Largest largest(std::span<const float> values) {
-  constexpr std::size_t kLanes = 16, kBlock = 1024;
-  Largest best;
-  for (std::size_t begin = 0; begin < values.size(); begin += kBlock) {
-    const std::span<const float> block = values.subspan(begin, std::min(kBlock, values.size() - begin));
-    float most[kLanes];
-    int nan[kLanes] = {};
-    std::fill(std::begin(most), std::end(most), kNever);
-    const auto take = [&](std::size_t lane, float x) {
-      most[lane] = x > most[lane] ? x : most[lane];
-      nan[lane] |= x != x;
-    };
-    std::size_t i = 0;
-    for (; i + kLanes <= block.size(); i += kLanes)
-      for (std::size_t lane = 0; lane < kLanes; ++lane) take(lane, block[i + lane]);
-    for (; i < block.size(); ++i) take(i % kLanes, block[i]);
-    if (std::any_of(std::begin(nan), std::end(nan), [](int n) { return n != 0; })) return {std::nanf(""), begin};
-    const float top = *std::max_element(std::begin(most), std::end(most));
-    if (top > best.value)
-      best = {top, begin + static_cast<std::size_t>(std::find(block.begin(), block.end(), top) - block.begin())};
-  }
-  return best;
 }
 
 // Ids of text that is not the model's (a prompt with a higher id than the logits have) are skipped.
@@ -80,55 +50,6 @@ void mask(std::span<float> logits, const History& history) {
   if (history.allowed.empty()) return;
   for (std::size_t id = 0; id < logits.size(); ++id)
     if (id / 32 >= history.allowed.size() || !(history.allowed[id / 32] >> (id % 32) & 1)) logits[id] = kNever;
-}
-
-struct Candidate {
-  std::int32_t id;
-  double weight;  // proportional to its probability
-};
-
-bool less_likely(const Candidate& a, const Candidate& b) {
-  return a.weight < b.weight || (a.weight == b.weight && a.id > b.id);
-}
-
-// Keeps the likeliest `k` that together reach `share` of the weight of those `k`, likeliest first.
-void keep_likeliest(std::vector<Candidate>& all, std::size_t k, double share) {
-  if (k < all.size()) {
-    std::nth_element(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(k), all.end(),
-                     [](const auto& a, const auto& b) { return less_likely(b, a); });
-    all.resize(k);
-  }
-  if (share >= 1) return;
-  double total = 0, sum = 0;
-  for (const Candidate& c : all) total += c.weight;
-  std::make_heap(all.begin(), all.end(), less_likely);
-  auto end = all.end();
-  while (end != all.begin() && sum < share * total) {
-    std::pop_heap(all.begin(), end, less_likely);
-    sum += (--end)->weight;
-  }
-  all.erase(all.begin(), end);
-}
-
-std::vector<Candidate> candidates(std::span<const float> logits, float largest, const Sampling& s) {
-  std::vector<Candidate> all;
-  for (std::size_t id = 0; id < logits.size(); ++id) {
-    const double weight = std::exp((static_cast<double>(logits[id]) - static_cast<double>(largest)) / s.temperature);
-    if (weight > 0) all.push_back({static_cast<std::int32_t>(id), weight});
-  }
-  keep_likeliest(all, s.top_k > 0 ? static_cast<std::size_t>(s.top_k) : all.size(), s.top_p);
-  if (s.min_p > 0)
-    std::erase_if(all, [&](const Candidate& c) { return c.weight < s.min_p; });  // the likeliest weighs 1
-  std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
-  return all;
-}
-
-std::int32_t draw(const std::vector<Candidate>& from, double u) {
-  double total = 0, sum = 0;
-  for (const Candidate& c : from) total += c.weight;
-  for (const Candidate& c : from)
-    if ((sum += c.weight) > u * total) return c.id;
-  return from.back().id;
 }
 
 }  // namespace
@@ -183,9 +104,9 @@ bool draws_from_all(const Sampling& s) {
 }
 
 Sample sample(std::span<const float> raw, const Sampling& s, const History& history) {
-  std::span<const float> logits = raw.first(limited(raw.size(), history.vocab_limit));
-  Largest top = largest(logits);
-  if (std::isnan(top.value)) return {.error = "the model's logits are NaN"};
+  const std::span<const float> logits = raw.first(limited(raw.size(), history.vocab_limit));
+  LogitRow row(logits);
+  if (std::isnan(row.largest())) return {.error = "the model's logits are NaN"};
   std::vector<float> changed;
   if (changes_logits(s) || !history.forbidden.empty() || !history.allowed.empty()) {
     changed.assign(logits.begin(), logits.end());
@@ -194,13 +115,12 @@ Sample sample(std::span<const float> raw, const Sampling& s, const History& hist
       if (id >= 0 && static_cast<std::size_t>(id) < changed.size())
         changed[static_cast<std::size_t>(id)] += static_cast<float>(bias);
     mask(changed, history);
-    logits = changed;
-    top = largest(logits);
+    row = LogitRow(changed);
   }
-  if (logits.empty() || top.value == kNever) return {.error = "no token may come next"};
-  if (top.value == -kNever) return {.error = "a logit is infinite"};
-  if (s.temperature == 0) return {.token = static_cast<std::int32_t>(top.at)};
-  return {.token = draw(candidates(logits, top.value, s), uniform(s.seed, history.output.size()))};
+  if (row.largest() == kNever) return {.error = "no token may come next"};
+  if (row.largest() == -kNever) return {.error = "a logit is infinite"};
+  if (s.temperature == 0) return {.token = row.likeliest()};
+  return {.token = row.draw(s, uniform(s.seed, history.output.size()))};
 }
 
 Score score(std::span<const float> logits, std::int32_t token, int top, std::int64_t vocab_limit) {
@@ -217,14 +137,8 @@ Score score(std::span<const float> logits, std::int32_t token, int top, std::int
   result.rank +=
       std::count_if(real.begin(), real.end(), [&](float x) { return x > logits[static_cast<std::size_t>(token)]; });
   if (top <= 0) return result;
-  std::vector<std::int32_t> order(real.size());
-  std::iota(order.begin(), order.end(), 0);
-  const auto end = order.begin() + static_cast<std::ptrdiff_t>(std::min(order.size(), static_cast<std::size_t>(top)));
-  std::partial_sort(order.begin(), end, order.end(), [&](std::int32_t a, std::int32_t b) {
-    const float x = real[static_cast<std::size_t>(a)], y = real[static_cast<std::size_t>(b)];
-    return x > y || (x == y && a < b);
-  });
-  for (auto id = order.begin(); id != end; ++id) result.top.emplace_back(*id, logprob(*id));
+  for (const std::int32_t id : LogitRow(real).likeliest(static_cast<std::size_t>(top)))
+    result.top.emplace_back(id, logprob(id));
   return result;
 }
 

@@ -2,9 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <map>
+#include <optional>
+#include <random>
 
 namespace lowp::engine {
 namespace {
@@ -89,6 +92,63 @@ TEST(Sample, TopKThenTopPThenMinP) {
   EXPECT_EQ(kept({.top_k = 3, .top_p = 0.75}), (std::vector{1, 3}));
   EXPECT_EQ(kept({.min_p = 0.6}), (std::vector{1, 3}));
   EXPECT_EQ(kept({.min_p = 1}), (std::vector{1}));
+}
+
+// Where the chosen id's share of [0, 1) lies, by sorting everything; nothing if it should not come at all.
+std::optional<std::pair<double, double>> plain_interval(const std::vector<float>& logits, const Sampling& s,
+                                                        std::int32_t token) {
+  std::vector<std::pair<double, std::int32_t>> all;  // minus the weight, id: likeliest first
+  const auto largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
+  for (std::size_t id = 0; id < logits.size(); ++id)
+    all.emplace_back(-std::exp((static_cast<double>(logits[id]) - largest) / s.temperature), id);
+  std::sort(all.begin(), all.end());
+  if (s.top_k > 0) all.resize(std::min(all.size(), static_cast<std::size_t>(s.top_k)));
+  double total = 0, sum = 0;
+  for (const auto& [weight, id] : all) total -= weight;
+  std::size_t count = 0;
+  while (count < all.size() && sum < s.top_p * total) sum -= all[count++].first;
+  all.resize(count);
+  std::erase_if(all, [&](const auto& c) { return -c.first < s.min_p; });
+  std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  total = sum = 0;
+  for (const auto& [weight, id] : all) total -= weight;
+  for (const auto& [weight, id] : all) {
+    if (id == token) return std::pair{sum / total, (sum - weight) / total};
+    sum -= weight;
+  }
+  return std::nullopt;
+}
+
+TEST(Sample, DrawsAreThoseOfASortedVocabulary) {
+  std::mt19937 random(4);
+  for (const std::size_t vocab : {3, 256, 5000}) {
+    for (const float deviation : {0.1f, 2.0f, 20.0f}) {
+      std::normal_distribution<float> normal(0, deviation);
+      std::vector<float> logits(vocab);
+      for (float& x : logits) x = std::round(normal(random) * 64) / 64;  // with ties
+      logits[vocab / 2] = -kInf;
+      for (const Sampling& way : std::vector<Sampling>{{},
+                                                       {.temperature = 0.3},
+                                                       {.temperature = 4, .top_p = 0.5},
+                                                       {.top_p = 0.95},
+                                                       {.top_p = 0.999999},
+                                                       {.top_k = 2},
+                                                       {.top_k = 40, .top_p = 0.8},
+                                                       {.top_k = 3000, .top_p = 0.9, .min_p = 0.01},
+                                                       {.min_p = 0.05},
+                                                       {.top_p = 0.9, .min_p = 0.2}})
+        for (std::uint64_t seed = 0; seed < 30; ++seed) {
+          Sampling s = way;
+          s.seed = seed;
+          const Sample chosen = sample(logits, s, {});
+          const auto interval = plain_interval(logits, s, chosen.token);
+          ASSERT_TRUE(interval) << vocab << " " << deviation << " id " << chosen.token << " top_p " << s.top_p;
+          constexpr double kRounding = 1e-5;
+          EXPECT_GE(uniform(seed, 0), interval->first - kRounding) << vocab << " " << deviation;
+          EXPECT_LE(uniform(seed, 0), interval->second + kRounding) << vocab << " " << deviation;
+        }
+    }
+  }
 }
 
 TEST(Sample, ExtremeTemperaturesAreLimits) {

@@ -31,9 +31,13 @@ CpuRunner::CpuRunner(const Config& config, const LoadOptions& options, WeightSou
   weights_.embedding =
       source.embedding("model.embed_tokens", config.vocab_size, config.hidden_size, weights_.decoded_embedding);
   weights_.norm = read_norm(config, source, "model.norm", config.hidden_size);
-  for (std::int64_t i = 0; i < config.num_hidden_layers; ++i)
+  for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) {
+    tell_progress(config, options, 1 + i);
     weights_.layers.push_back(read_layer<ops::Linear>(config, source, i, make));
+  }
+  tell_progress(config, options, 1 + config.num_hidden_layers);
   weights_.head.emplace(make(read_head(config, source, options)));
+  tell_progress(config, options, 2 + config.num_hidden_layers);
 }
 
 CpuRunner::~CpuRunner() = default;

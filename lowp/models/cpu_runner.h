@@ -21,7 +21,7 @@ class CpuRunner final : public Runner {
   ~CpuRunner() override;
 
   void forward(std::span<const Chunk> batch) override;
-  std::vector<float> logits(std::span<const std::int64_t> rows) override;
+  void logits(std::span<const std::int64_t> rows, std::span<float> out) override;
   std::vector<std::int32_t> likeliest(std::span<const std::int64_t> rows, std::int64_t limit) override;
   const std::shared_ptr<KvPool>& kv_pool() const override { return kv_pool_; }
 

@@ -345,10 +345,9 @@ bool CudaRunner::gather_logits(std::span<const std::int64_t> rows) {
   return false;
 }
 
-std::vector<float> CudaRunner::logits(std::span<const std::int64_t> rows) {
+void CudaRunner::logits(std::span<const std::int64_t> rows, std::span<float> out) {
   cuda::use_device(device_.cuda);
   const auto vocab = static_cast<std::size_t>(config_.vocab_size);
-  std::vector<float> out(rows.size() * vocab);
   for (std::size_t begin = 0; begin < rows.size(); begin += kFetchedRows) {
     const auto part = rows.subspan(begin, std::min<std::size_t>(kFetchedRows, rows.size() - begin));
     const bool there = gather_logits(part);
@@ -363,7 +362,6 @@ std::vector<float> CudaRunner::logits(std::span<const std::int64_t> rows) {
         out[begin * vocab + i] = bf16_value(from[i]);
     });
   }
-  return out;
 }
 
 // The first of tokens_, until the next call of anything.

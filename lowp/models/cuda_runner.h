@@ -22,7 +22,7 @@ class CudaRunner final : public Runner {
   ~CudaRunner() override;
 
   void forward(std::span<const Chunk> batch) override;
-  std::vector<float> logits(std::span<const std::int64_t> rows) override;
+  void logits(std::span<const std::int64_t> rows, std::span<float> out) override;
   std::vector<std::int32_t> likeliest(std::span<const std::int64_t> rows, std::int64_t limit) override;
   std::vector<std::int32_t> draw(std::span<const TokenDraw> draws, std::int64_t limit);
   const std::shared_ptr<KvPool>& kv_pool() const override { return kv_pool_; }

@@ -58,6 +58,7 @@ CudaWeights::CudaWeights(const Config& config, const LoadOptions& options, Weigh
   }
   norm = uploaded(read_norm(config, source, "model.norm", config.hidden_size));
   for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) {
+    tell_progress(config, options, 1 + i);
     auto from = read_layer<ops::LinearWeight>(config, source, i, [](ops::LinearWeight&& w) { return std::move(w); });
     CudaLayer& layer = layers.emplace_back();
     layer.attention_norm = uploaded(from.attention_norm);
@@ -77,9 +78,11 @@ CudaWeights::CudaWeights(const Config& config, const LoadOptions& options, Weigh
     for (auto& expert : from.experts)
       layer.experts.push_back({load.together(expert.gate, expert.up), load.together(expert.down)});
   }
+  tell_progress(config, options, 1 + config.num_hidden_layers);
   std::vector<ops::LinearWeight> last;
   last.push_back(read_head(config, source, options));
   head.emplace(load(std::move(last)));
+  tell_progress(config, options, 2 + config.num_hidden_layers);
 }
 
 }  // namespace lowp::models

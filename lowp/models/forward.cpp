@@ -244,20 +244,19 @@ void CpuRunner::forward(std::span<const Chunk> batch) {
   }
 }
 
-std::vector<float> CpuRunner::logits(std::span<const std::int64_t> rows) {
+void CpuRunner::logits(std::span<const std::int64_t> rows, std::span<float> out) {
   Workspace& w = *workspace_;
   const std::int64_t width = config_.hidden_size, count = static_cast<std::int64_t>(rows.size());
   const std::span<float> hidden = room(w.normed, count * width);
   for (std::int64_t i = 0; i < count; ++i)
     std::copy_n(w.stream.data() + rows[static_cast<std::size_t>(i)] * width, width, hidden.data() + i * width);
   norm(hidden, weights_.norm, hidden);
-  std::vector<float> out(static_cast<std::size_t>(count * config_.vocab_size));
   weights_.head->run(hidden, count, out);
-  return out;
 }
 
 std::vector<std::int32_t> CpuRunner::likeliest(std::span<const std::int64_t> rows, std::int64_t limit) {
-  const std::vector<float> all = logits(rows);
+  std::vector<float> all(rows.size() * static_cast<std::size_t>(config_.vocab_size));
+  logits(rows, all);
   std::vector<std::int32_t> ids;
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const auto row =

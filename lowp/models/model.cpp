@@ -55,7 +55,13 @@ void Model::forward(std::span<const Chunk> batch) {
   }
 }
 
-std::vector<float> Model::logits(std::span<const std::int64_t> rows) { return runner_->logits(rows); }
+void Model::logits(std::span<const std::int64_t> rows, std::span<float> out) { runner_->logits(rows, out); }
+
+std::vector<float> Model::logits(std::span<const std::int64_t> rows) {
+  std::vector<float> out(rows.size() * static_cast<std::size_t>(config_.vocab_size));
+  logits(rows, out);
+  return out;
+}
 
 std::vector<float> Model::logits() {
   std::vector<std::int64_t> all(static_cast<std::size_t>(rows_));
@@ -68,7 +74,7 @@ std::vector<std::int32_t> Model::likeliest(std::span<const std::int64_t> rows, s
 }
 
 std::vector<std::int32_t> Model::draw(std::span<const TokenDraw> draws, std::int64_t limit) {
-  LOWP_CHECK(this->draws(), "draws on {}", options_.device.name());
+  LOWP_CHECK(chooses(), "draws on {}", options_.device.name());
   return static_cast<CudaRunner&>(*runner_).draw(draws, limit);
 }
 

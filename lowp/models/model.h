@@ -35,6 +35,8 @@ struct LoadOptions {
   std::optional<formats::Recipe> head = {};
   bool head_as_others = false;
   ops::Device device = {};
+  // Called as loading goes on, with the share of the embedding, the layers and the head that are loaded; 1 at the end.
+  std::function<void(double share)> progress = nullptr;
   bool use_packed = true;  // what `lowp pack` left beside the model, if it is of the same weights and options
 };
 
@@ -80,14 +82,15 @@ class Model {
   std::int64_t rows() const { return rows_; }
 
   /// Logits [rows, vocab_size] of rows of the last forward().
+  void logits(std::span<const std::int64_t> rows, std::span<float> out);
   std::vector<float> logits(std::span<const std::int64_t> rows);
   /// Of all its rows.
   std::vector<float> logits();
   /// The likeliest id of each of these rows among the first `limit` (the lowest on a tie); -1 where a logit of them is
   /// no finite number. On a GPU only this leaves the device.
   std::vector<std::int32_t> likeliest(std::span<const std::int64_t> rows, std::int64_t limit);
-  /// Whether draw() works: the CPU leaves that to the sampler.
-  bool draws() const { return options_.device.is_cuda(); }
+  /// Whether the device chooses faster than the sampler, and draw() works.
+  bool chooses() const { return options_.device.is_cuda(); }
   /// Ids drawn on the device among the first `limit`; -1 as above.
   std::vector<std::int32_t> draw(std::span<const TokenDraw> draws, std::int64_t limit);
 

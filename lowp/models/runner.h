@@ -19,7 +19,7 @@ class Runner {
   virtual ~Runner() = default;
   /// Leaves the caches' lengths to Model.
   virtual void forward(std::span<const Chunk> batch) = 0;
-  virtual std::vector<float> logits(std::span<const std::int64_t> rows) = 0;
+  virtual void logits(std::span<const std::int64_t> rows, std::span<float> out) = 0;
   virtual std::vector<std::int32_t> likeliest(std::span<const std::int64_t> rows, std::int64_t limit) = 0;
   virtual const std::shared_ptr<KvPool>& kv_pool() const = 0;
   virtual std::string memory_plan() const { return ""; }

@@ -167,6 +167,11 @@ ops::LinearWeight read_head(const Config& config, WeightSource& source, const Lo
   return source.head(own ? "lm_head" : "model.embed_tokens", config.vocab_size, config.hidden_size, options);
 }
 
+void tell_progress(const Config& config, const LoadOptions& options, std::int64_t parts) {
+  if (options.progress)
+    options.progress(static_cast<double>(parts) / static_cast<double>(config.num_hidden_layers + 2));
+}
+
 bool is_sparse(const Config& config, std::int64_t layer) {
   const auto& dense = config.mlp_only_layers;
   return config.num_experts > 0 && std::find(dense.begin(), dense.end(), layer) == dense.end() &&

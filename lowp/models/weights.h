@@ -80,6 +80,9 @@ std::vector<float> read_norm(const Config& config, WeightSource& source, const s
 /// The head, which may be the embedding. Throws Error(bad_input) for one that is neither there nor tied.
 ops::LinearWeight read_head(const Config& config, WeightSource& source, const LoadOptions& options);
 
+/// Tells the options that so many of the embedding, the layers and the head are loaded.
+void tell_progress(const Config& config, const LoadOptions& options, std::int64_t parts);
+
 /// Whether a layer has experts in place of an MLP.
 bool is_sparse(const Config& config, std::int64_t layer);
 

@@ -174,7 +174,7 @@ void Api::health(const Shared& exchange) {
 
 void Api::ready(const Shared& exchange) {
   const char* status = broken_ ? "failed" : drained_ ? "draining" : model_ ? "ready" : "loading";
-  const Json body = {{"status", status}, {"progress", model_ ? 1.0 : 0.0}};
+  const Json body = {{"status", status}, {"progress", model_ ? 1.0 : loaded_.load()}};
   answer(exchange, "/ready", model_ && !broken_ && !drained_ ? 200 : 503, body.dump());
 }
 

@@ -1,6 +1,7 @@
 // The routes of the OpenAI API and of the server's own: who may call what, and what comes back.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -34,6 +35,8 @@ class Api {
   /// Answers a request, at once or later.
   void handle(std::shared_ptr<Exchange> exchange);
 
+  /// The share of the model that is loaded, for /ready. From any thread.
+  void loading(double share) { loaded_ = share; }
   /// From now on requests are served. Everything given must outlive this.
   void serve(const ServedModel& model, EngineThread& engine, double load_seconds);
   /// What the engine tells of a step that began at `step`. From any thread.
@@ -85,6 +88,7 @@ class Api {
   const ServedModel* model_ = nullptr;
   EngineThread* engine_ = nullptr;
   std::unique_ptr<Metrics> metrics_;
+  std::atomic<double> loaded_ = 0;  // share of the model
   bool broken_ = false;
   std::uint64_t next_id_ = 1;
   std::uint64_t ticks_ = 0;

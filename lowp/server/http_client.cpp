@@ -43,7 +43,6 @@ class ClientRequest : public std::enable_shared_from_this<ClientRequest> {
     endpoints_ = endpoints;
     parser_.emplace();
     parser_->body_limit(std::numeric_limits<std::uint64_t>::max());
-    parser_->eager(true);
     if (!idle_.empty() && !fresh_) {
       stream_ = std::move(idle_.back());
       idle_.pop_back();

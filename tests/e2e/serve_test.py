@@ -291,6 +291,26 @@ class Lifecycle(unittest.TestCase):
         self.assertEqual(got[-1]["choices"][0]["finish_reason"], "length")
         self.assertEqual(own.process.wait(30), 0)
 
+    def test_progress_of_loading_and_lines_about_the_load(self):
+        own = Server(MODEL, "--log-interval", 1, wait=False)
+        shares = []
+        while not shares or own.get("/ready").status != 200:
+            try:
+                shares.append(own.get("/ready").json["progress"])
+            except OSError:
+                time.sleep(0.01)
+        self.assertEqual(shares, sorted(shares))
+        self.assertTrue(all(0 <= share <= 1 for share in shares), shares)
+        self.assertEqual(own.get("/ready").json, {"status": "ready", "progress": 1})
+        own.post("/v1/completions", {"prompt": "a", "max_tokens": 20, **GREEDY})
+        time.sleep(2.5)
+        own.process.send_signal(signal.SIGTERM)
+        said = own.process.stderr.read()
+        self.assertRegex(said, r"prompts \d+ tok/s, answers \d+\.\d tok/s, running \d, waiting 0, keys and values \d+ %")
+        self.assertEqual(said.count("prompts "), 1, said)  # nothing ran in the seconds after it
+        own.process.stderr.close()
+        self.assertEqual(own.process.wait(30), 0)
+
     def test_bad_starts(self):
         taken = lowp_cli.run("serve", MODEL, "--port", server.port)
         self.assertEqual(taken.code, 1)

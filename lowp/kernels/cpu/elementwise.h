@@ -1,11 +1,14 @@
-// What a decoder does between its matrix products, row by row: one variant for each instruction set, all with the same
-// result. `bf16`: results, and the intermediates that transformers' eager code writes to tensors, are rounded to bf16;
-// otherwise all is f32. Only plain multiplications and additions, in a fixed order.
+// What a decoder does between and after its matrix products, row by row: one variant for each instruction set, all with
+// the same result. `bf16`: results, and the intermediates that transformers' eager code writes to tensors, are rounded
+// to bf16; otherwise all is f32. Only plain multiplications and additions, in a fixed order.
 #pragma once
 
 #include <cstdint>
 
 namespace lowp::kernels::cpu {
+
+/// Rows of logits are summed up in blocks of so many.
+constexpr std::int64_t kLogitBlock = 256;
 
 struct ElementwiseKernels {
   const char* name;
@@ -21,6 +24,10 @@ struct ElementwiseKernels {
   void (*gelu_mul)(float* gate, const float* up, std::int64_t count, bool bf16);
   /// x[i] += y[i].
   void (*add)(float* x, const float* y, std::int64_t count, bool bf16);
+  /// maxima[b] = the largest of the b-th kLogitBlock of x [count], NaN if any of them is; the last block may be short.
+  void (*block_maxima)(const float* x, std::int64_t count, float* maxima);
+  /// sums[b] = the sum of e^((x[i] - top) * scale) over the same blocks, x <= top; summands below e^-87.3 are 0.
+  void (*block_exp_sums)(const float* x, std::int64_t count, float top, float scale, float* sums);
 };
 
 extern const ElementwiseKernels kElementwisePortable, kElementwiseAvx2, kElementwiseAvx512;

@@ -77,4 +77,47 @@ inline void add(float* x, const float* y, std::int64_t count, bool bf16) {
   (bf16 ? add_rounded<true> : add_rounded<false>)(x, y, count);
 }
 
+inline std::int64_t block_length(std::int64_t left) { return left < kLogitBlock ? left : kLogitBlock; }
+
+// body(values, valid) for each 16 of a block: `valid` has the bits of those lanes that are there.
+template <typename Body>
+inline void each16_of(const float* x, std::int64_t count, Body body) {
+  std::int64_t i = 0;
+  for (; i + 16 <= count; i += 16) body(load16(x + i), Int16{} - 1);
+  if (i == count) return;
+  const Int16 lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  body(load_part(x + i, count - i), lane < static_cast<std::int32_t>(count - i));
+}
+
+inline void block_maxima(const float* x, std::int64_t count, float* maxima) {
+  for (std::int64_t begin = 0; begin < count; begin += kLogitBlock) {
+    Float16 largest = Float16{} - INFINITY;
+    Int16 nan = {};
+    each16_of(x + begin, block_length(count - begin), [&](Float16 v, Int16 valid) {
+      v = valid ? v : Float16{} - INFINITY;
+      largest = v > largest ? v : largest;
+      nan |= v != v;
+    });
+    float top = -INFINITY;
+    std::int32_t any_nan = 0;
+    for (int i = 0; i < 16; ++i) {
+      top = largest[i] > top ? largest[i] : top;
+      any_nan |= nan[i];
+    }
+    *maxima++ = any_nan ? NAN : top;
+  }
+}
+
+inline void block_exp_sums(const float* x, std::int64_t count, float top, float scale, float* sums) {
+  const Float16 least = exp16(Float16{} - INFINITY);
+  for (std::int64_t begin = 0; begin < count; begin += kLogitBlock) {
+    Float16 sum = {};
+    each16_of(x + begin, block_length(count - begin), [&](Float16 v, Int16 valid) {
+      const Float16 e = exp16((v - top) * scale) - least;
+      sum += valid ? e : Float16{};
+    });
+    *sums++ = sum16(sum);
+  }
+}
+
 }  // namespace lowp::kernels::cpu::LOWP_ISA

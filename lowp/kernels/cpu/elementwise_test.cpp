@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -146,6 +147,45 @@ TEST_P(Elementwise, Add) {
     kernels->add(found.data(), y.data(), static_cast<std::int64_t>(count), bf16);
     for (std::size_t i = 0; i < count; ++i)
       EXPECT_EQ(found[i], formats::round_to(compute, x[i] + y[i])) << kernels->name;
+  }
+}
+
+TEST(Logits, BlocksHaveTheirMaximaAndSums) {
+  const auto at = [](std::int64_t i) { return static_cast<std::size_t>(i); };
+  for (const std::int64_t count : {1, 15, 16, 255, 256, 257, 1000}) {
+    std::vector<float> x = normal(at(count), 10, 5, false);
+    if (count > 1) x[at(count / 2)] = -INFINITY;
+    const float top = *std::max_element(x.begin(), x.end()), scale = 1.5f;
+    const std::int64_t blocks = (count + kLogitBlock - 1) / kLogitBlock;
+    for (const ElementwiseKernels* kernels : variants()) {
+      std::vector<float> maxima(at(blocks)), sums(at(blocks)), first(at(blocks));
+      kernels->block_maxima(x.data(), count, maxima.data());
+      kernels->block_exp_sums(x.data(), count, top, scale, sums.data());
+      kElementwisePortable.block_exp_sums(x.data(), count, top, scale, first.data());
+      expect_same(sums, first, kernels->name);
+      for (std::int64_t b = 0; b < blocks; ++b) {
+        const auto begin = x.begin() + b * kLogitBlock, end = x.begin() + std::min(count, (b + 1) * kLogitBlock);
+        EXPECT_EQ(maxima[at(b)], *std::max_element(begin, end)) << kernels->name << " " << count;
+        double sum = 0;
+        for (auto v = begin; v != end; ++v) sum += std::exp((static_cast<double>(*v) - static_cast<double>(top)) * 1.5);
+        EXPECT_NEAR(sums[at(b)], sum, sum * 1e-5) << kernels->name << " " << count;
+      }
+      std::vector<float> spoilt = x;
+      spoilt.back() = NAN;
+      kernels->block_maxima(spoilt.data(), count, maxima.data());
+      for (std::int64_t b = 0; b < blocks; ++b) EXPECT_EQ(std::isnan(maxima[at(b)]), b == blocks - 1) << kernels->name;
+    }
+  }
+}
+
+// What must never be chosen weighs nothing, however many there are.
+TEST(Logits, ImpossibleOnesWeighNothing) {
+  std::vector<float> x(1000, -INFINITY);
+  x[7] = 3;
+  std::vector<float> sums(4);
+  for (const ElementwiseKernels* kernels : variants()) {
+    kernels->block_exp_sums(x.data(), 1000, 3, 1, sums.data());
+    EXPECT_EQ(sums, (std::vector<float>{1, 0, 0, 0})) << kernels->name;
   }
 }
 
