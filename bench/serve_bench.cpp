@@ -104,8 +104,11 @@ struct Run {
         result.chunks.push_back(at);
         result.last = at;
       }
-      if (json.contains("usage") && json["usage"].is_object())
-        result.output_tokens = json["usage"].value("completion_tokens", std::int64_t{0});
+      if (json.contains("usage") && json["usage"].is_object()) {
+        const Json& usage = json["usage"];
+        result.output_tokens = usage.value("completion_tokens", std::int64_t{0});
+        result.prompt_tokens = usage.value("prompt_tokens", result.prompt_tokens);
+      }
     } catch (const std::exception& e) {
       result.error = e.what();
     }

@@ -31,9 +31,9 @@ struct ServeBench {
 struct ServedRequest {
   bool ok = false;
   std::string error = {};
-  double begin = 0, first = 0, last = 0;  // since the beginning of the run: sent, first chunk, last chunk
-  std::vector<double> chunks = {};        // when each came
-  std::int64_t prompt_tokens = 0, output_tokens = 0;
+  double begin = 0, first = 0, last = 0;              // since the beginning of the run: sent, first chunk, last chunk
+  std::vector<double> chunks = {};                    // when each came
+  std::int64_t prompt_tokens = 0, output_tokens = 0;  // as the server counts them, if it says
 
   double ttft() const { return first - begin; }
   double latency() const { return last - begin; }

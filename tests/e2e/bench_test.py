@@ -2,13 +2,11 @@
 
     python3 tests/e2e/bench_test.py build/lowp
 """
-import http.server
 import json
-import threading
-import time
 
 import lowp_cli
 from lowp_cli import MODELS, Case, run
+from timed_server import TimedServer
 
 KEYS = {"op", "recipe", "m", "n", "k", "device", "seconds", "bytes", "flop", "limit_name", "limit", "share", "peer",
         "peer_seconds", "ratio", "samples"}
@@ -108,52 +106,18 @@ class Roofline(Case):
         self.refused("roofline", "--peaks", "h100", "--recipe", "int9", code=2, words=["int9"])
 
 
-class SlowAnswers(http.server.BaseHTTPRequestHandler):
-    """A server whose every answer is five tokens: the first after FIRST seconds, the others GAP seconds apart."""
-    FIRST, GAP, TOKENS = 0.2, 0.1, 5
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        body = json.dumps({"data": [{"id": "model"}]}).encode()
-        self.send_response(200 if self.path == "/v1/models" else 404)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(200)
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        events = [{"choices": [{"text": "a"}]}] * self.TOKENS + [{"choices": [], "usage": {"completion_tokens": self.TOKENS}}]
-        for i, event in enumerate(events):
-            time.sleep(self.FIRST if i == 0 else self.GAP if i < self.TOKENS else 0)
-            self.chunk(b"data: " + json.dumps(event).encode() + b"\n\n")
-        self.chunk(b"data: [DONE]\n\n")
-        self.chunk(b"")
-
-    def chunk(self, data):
-        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
-        self.wfile.flush()
-
-    def log_message(self, *args):
-        pass
-
-
 class ServeClient(Case):
     """Times of `lowp bench serve`, against a server that takes known ones."""
 
     def test_tokens_count_when_they_come(self):
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), SlowAnswers)
-        self.addCleanup(server.server_close)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        self.addCleanup(server.shutdown)
-        done = run("bench", "serve", f"http://127.0.0.1:{server.server_port}", "--num-prompts", 3, "--random-input-len", 4,
+        server = TimedServer(first=0.2, gap=0.1)
+        self.addCleanup(server.stop)
+        done = run("bench", "serve", server.url, "--num-prompts", 3, "--random-input-len", 4,
                    "--random-output-len", 5, "--percentile-metrics", "ttft,tpot,itl,e2el", "--json", "--disable-tqdm")
         self.assertEqual(done.code, 0, done.err)
         result = json.loads(done.out)
-        self.assertEqual((result["completed"], result["total_output_tokens"]), (3, 15))
-        first, gap = 1e3 * SlowAnswers.FIRST, 1e3 * SlowAnswers.GAP
+        self.assertEqual((result["completed"], result["total_input_tokens"], result["total_output_tokens"]), (3, 21, 15))
+        first, gap = 200, 100
         for key, expected in (("ttft", first), ("tpot", gap), ("itl", gap), ("e2el", first + 4 * gap)):
             self.assertGreater(result[f"median_{key}_ms"], 0.9 * expected, key)
             self.assertLess(result[f"median_{key}_ms"], expected + 90, key)

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import socket
+import subprocess
 import threading
 import time
 import unittest
@@ -85,6 +86,18 @@ class Soak(unittest.TestCase):
         self.assertEqual(before["lowp:kv_cache_usage_perc"], 0)
         self.assertEqual(after["lowp:kv_cache_usage_perc"], 0)
         self.assertLess(resident(self.server.process), baseline * 1.15 + (16 << 20))
+
+    def test_killed_clients_leave_nothing(self):
+        chance = random.Random(3)
+        for _ in range(10):
+            client = subprocess.Popen([lowp_cli.lowp_path, "bench", "serve", f"http://127.0.0.1:{self.server.port}", "--num-prompts", "48", "--random-input-len", "100",
+                                       "--random-output-len", "800", "--ignore-eos", "--disable-tqdm"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            while self.server.metrics()["lowp:num_requests_running"] < 2:  # the first one is alone
+                time.sleep(0.01)
+            time.sleep(chance.random())
+            client.kill()
+            client.wait()
+            self.assertEqual(self.wait_idle()["lowp:kv_cache_usage_perc"], 0)
 
     def test_malformed_requests_for_a_while(self):
         chance = random.Random(2)
