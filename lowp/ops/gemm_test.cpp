@@ -62,7 +62,7 @@ Product multiply(const cpu::GemmKernels& kernels, const QuantizedMatrix& weight,
   for (std::int64_t p = 0; p < packed.panels(); ++p)
     for (std::int64_t r = 0; r < m; r += rows_at_a_time) {
       const std::int64_t count = std::min(rows_at_a_time, m - r);
-      kernels.panel(packed, p, rows, r, count, nullptr, false, scratch.data(), tile.data());
+      kernels.panels(packed, p, 1, rows, r, count, nullptr, false, scratch.data(), tile.data());
       for (std::int64_t i = 0; i < count; ++i)
         for (std::int64_t j = 0; j < std::min(cpu::kPanel, weight.m - p * cpu::kPanel); ++j)
           result.y[static_cast<std::size_t>((r + i) * weight.m + p * cpu::kPanel + j)] = tile[i * cpu::kPanel + j];
@@ -178,7 +178,7 @@ TEST(PackedBf16, MatchesDoubleSumsOnEveryLevel) {
       cpu::AlignedBytes scratch(static_cast<std::size_t>(cpu::kScratchBytes));
       std::vector<float> tile(static_cast<std::size_t>(m * cpu::kPanel));
       for (std::int64_t p = 0; p < packed.panels(); ++p) {
-        kernels.panel(packed, p, rows, 0, m, nullptr, false, scratch.data(), tile.data());
+        kernels.panels(packed, p, 1, rows, 0, m, nullptr, false, scratch.data(), tile.data());
         for (std::int64_t i = 0; i < m; ++i)
           for (std::int64_t j = p * cpu::kPanel; j < std::min(n, (p + 1) * cpu::kPanel); ++j) {
             double sum = 0, size = 0;

@@ -8,6 +8,6 @@
 
 namespace lowp::kernels::cpu {
 
-const GemmKernels kGemmAmx = {"amx", Arithmetic::bf16, amx::panel, amx::quantize_rows};
+const GemmKernels kGemmAmx = {"amx", Arithmetic::bf16, amx::panels, amx::quantize_rows};
 
 }  // namespace lowp::kernels::cpu

@@ -168,11 +168,13 @@ struct RowsTask {
 struct GemmKernels {
   const char* name;
   Arithmetic wide;  // the arithmetic of bf16 operands: bf16 where the level has it, otherwise f32
-  /// values [rows, 32] = rows row .. row + rows of x times the outputs of a panel, all scales applied, plus bias [32]
-  /// (or nullptr), rounded to bf16 if `round`. `scratch` has kScratchBytes aligned to 64. The order of summation
-  /// depends on the weight alone, not on rows.
-  void (*panel)(const PackedMatrix& weight, std::int64_t panel, const PackedRows& x, std::int64_t row,
-                std::int64_t rows, const float* bias, bool round, std::uint8_t* scratch, float* values);
+  /// values [count, rows, 32] = rows row .. row + rows of x times the outputs of `count` panels from `panel` on, all
+  /// scales applied, plus bias [count, 32] (or nullptr), rounded to bf16 if `round`. All panels meet a stretch of x
+  /// before the next one, which many rows of would not stay in the cache for one panel after the other. `scratch` has
+  /// kScratchBytes aligned to 64. The order of summation depends on the weight alone, not on rows or count.
+  void (*panels)(const PackedMatrix& weight, std::int64_t panel, std::int64_t count, const PackedRows& x,
+                 std::int64_t row, std::int64_t rows, const float* bias, bool round, std::uint8_t* scratch,
+                 float* values);
   /// Quantizes x [rows, k] into rows row .. row + rows, bit for bit as formats/quantize.h does. `scratch` has k floats.
   void (*quantize_rows)(const RowsTask& task, const float* x, std::int64_t row, std::int64_t rows, float* scratch);
 };
