@@ -49,7 +49,7 @@ Product multiply(const cpu::GemmKernels& kernels, const QuantizedMatrix& weight,
   const cpu::PackedMatrix packed = cpu::pack(weight, *packing);
   cpu::PackedRows rows;
   const formats::Activation* const activation = recipe.activation ? &*recipe.activation : nullptr;
-  rows.fit(packed, activation, m);
+  rows.fit(packed, activation, m, kernels.tiles);
   formats::GroupStats call;
   for (const float v : x) call.add(v);
   const cpu::RowsTask task(activation, compute, calibrated, call, &rows);
@@ -173,7 +173,7 @@ TEST(PackedBf16, MatchesDoubleSumsOnEveryLevel) {
       const cpu::GemmKernels& kernels = cpu::gemm_kernels(level);
       const cpu::PackedMatrix packed = cpu::pack(w.view(), kernels.wide);
       cpu::PackedRows rows;
-      rows.fit(packed, nullptr, m);
+      rows.fit(packed, nullptr, m, kernels.tiles);
       kernels.quantize_rows(cpu::RowsTask(nullptr, Elem::bf16, {}, {}, &rows), x.data(), 0, m, nullptr);
       cpu::AlignedBytes scratch(static_cast<std::size_t>(cpu::kScratchBytes));
       std::vector<float> tile(static_cast<std::size_t>(m * cpu::kPanel));

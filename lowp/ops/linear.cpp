@@ -180,7 +180,7 @@ template <typename RowAt>
 void Linear::quantize_rows(std::int64_t rows, const formats::GroupStats& call, const RowAt& row_at,
                            Input& input) const {
   const formats::Activation* const activation = activation_ ? &*activation_ : nullptr;
-  input.packed_.fit(*packed_, activation, rows);
+  input.packed_.fit(*packed_, activation, rows, gemm().tiles);
   const cpu::RowsTask task(activation, compute_, activation_scale_, call, &input.packed_);
   parallel_for(rows, row_grain(k_), [&](std::int64_t begin, std::int64_t end) {
     std::vector<float>& room = scratch().row;

@@ -202,6 +202,8 @@ struct Span {
   std::int64_t scale_stride;
   const std::uint8_t* x;  // row r at r * x_stride
   std::int64_t x_stride;
+  const std::uint8_t* x_tiles;  // PackedRows::tiles from these rows on, or nullptr
+  std::int64_t x_at;            // byte of a row where the span begins
   // [blocks, x_rows] as in PackedRows; nullptr: none
   const float* x_scale;
   const std::int32_t* starts;
@@ -476,6 +478,8 @@ inline void panels(const PackedMatrix& w, std::int64_t first_panel, std::int64_t
     const std::int64_t at = k / w.block * x.rows + row;
     s.x = x.data.data() + row * x.stride + k * k_bytes;
     s.x_stride = x.stride;
+    s.x_tiles = x.tiles.empty() || row % kTileRows != 0 ? nullptr : x.tiles.data() + row * x.stride;
+    s.x_at = k * k_bytes;
     s.x_scale = x.block_scale.empty() ? nullptr : x.block_scale.data() + at;
     s.starts = x.starts.empty() ? nullptr : x.starts.data() + at;
     s.float_starts = x.float_starts.empty() ? nullptr : x.float_starts.data() + at;
@@ -511,6 +515,7 @@ inline void panels(const PackedMatrix& w, std::int64_t first_panel, std::int64_t
       s.first = k == 0 && whole == 0;
       s.weight += whole * s.weight_stride;
       s.x += whole * w.block * k_bytes;
+      s.x_at += whole * w.block * k_bytes;
       if (s.starts) s.starts += whole * s.x_rows;
       if (s.float_starts) s.float_starts += whole * s.x_rows;
       run(1, rest);
