@@ -141,29 +141,34 @@ template <bool kInt8, bool kRowScales, int R>
 inline void scaled_tiles(const Span& s, std::int64_t row, std::int64_t count, std::int64_t tile_k, float* values) {
   const RowTiles tiles(s);
   const std::int64_t stride = tiles.stride();
-  alignas(64) std::int32_t sums[2][R * kLanes] = {};  // rows that are not real stay 0
+  // What a tile has stored is not forwarded to loads: it is added two blocks later.
+  constexpr std::int64_t kLag = 2;
+  alignas(64) std::int32_t sums[4][R * kLanes] = {};  // rows that are not real stay 0
+  const std::int64_t x_bytes = tile_k * (kInt8 ? 1 : 2);
   for (int column = 0; column < kPanel; column += kLanes) {
     float* const to = values + row * kPanel + column;
     Floats total[R];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) total[r] = s.first || r >= count ? zero() : load(to + r * kPanel);
-    for (std::int64_t b = 0; b < s.blocks; ++b) {
-      const std::uint8_t* w = s.weight + b * s.weight_stride + column * 4;
-      const std::int64_t x_bytes = tile_k * (kInt8 ? 1 : 2);
-      std::int64_t at = b * s.k * (kInt8 ? 1 : 2);
-      _tile_zero(0);
-      for (std::int64_t k = 0; k < s.k; k += tile_k, w += x_bytes / 4 * kStepBytes, at += x_bytes) {
-        _tile_loadd(4, tiles.at(row, at), stride);
-        _tile_loadd(6, w, kStepBytes);
-        if constexpr (kInt8)
-          _tile_dpbssd(0, 4, 6);
-        else
-          _tile_dpbf16ps(0, 4, 6);
+    for (std::int64_t next = 0; next < s.blocks + kLag; ++next) {
+      if (next < s.blocks) {
+        const std::uint8_t* w = s.weight + next * s.weight_stride + column * 4;
+        std::int64_t at = next * s.k * (kInt8 ? 1 : 2);
+        _tile_zero(0);
+        for (std::int64_t k = 0; k < s.k; k += tile_k, w += x_bytes / 4 * kStepBytes, at += x_bytes) {
+          _tile_loadd(4, tiles.at(row, at), stride);
+          _tile_loadd(6, w, kStepBytes);
+          if constexpr (kInt8)
+            _tile_dpbssd(0, 4, 6);
+          else
+            _tile_dpbf16ps(0, 4, 6);
+        }
+        _tile_stored(0, sums[next % 4], kLanes * 4);
       }
-      std::int32_t* const block = sums[b % 2];  // the next one's tile need not wait
-      _tile_stored(0, block, kLanes * 4);
+      if (next < kLag) continue;
+      const std::int64_t b = next - kLag, of = b * s.x_rows + row;
+      const std::int32_t* const block = sums[b % 4];
       const Floats scale = load(s.scale + b * s.scale_stride + column);
-      const std::int64_t of = b * s.x_rows + row;
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
         const __m512i raw = _mm512_load_si512(block + r * kLanes);
