@@ -49,7 +49,7 @@ Product multiply(const cpu::GemmKernels& kernels, const QuantizedMatrix& weight,
   const cpu::PackedMatrix packed = cpu::pack(weight, *packing);
   cpu::PackedRows rows;
   const formats::Activation* const activation = recipe.activation ? &*recipe.activation : nullptr;
-  rows.fit(packed, activation, m);
+  rows.fit(packed, activation, m, kernels.tiles);
   formats::GroupStats call;
   for (const float v : x) call.add(v);
   const cpu::RowsTask task(activation, compute, calibrated, call, &rows);
@@ -62,7 +62,7 @@ Product multiply(const cpu::GemmKernels& kernels, const QuantizedMatrix& weight,
   for (std::int64_t p = 0; p < packed.panels(); ++p)
     for (std::int64_t r = 0; r < m; r += rows_at_a_time) {
       const std::int64_t count = std::min(rows_at_a_time, m - r);
-      kernels.panel(packed, p, rows, r, count, nullptr, false, scratch.data(), tile.data());
+      kernels.panels(packed, p, 1, rows, r, count, nullptr, false, scratch.data(), tile.data());
       for (std::int64_t i = 0; i < count; ++i)
         for (std::int64_t j = 0; j < std::min(cpu::kPanel, weight.m - p * cpu::kPanel); ++j)
           result.y[static_cast<std::size_t>((r + i) * weight.m + p * cpu::kPanel + j)] = tile[i * cpu::kPanel + j];
@@ -173,12 +173,12 @@ TEST(PackedBf16, MatchesDoubleSumsOnEveryLevel) {
       const cpu::GemmKernels& kernels = cpu::gemm_kernels(level);
       const cpu::PackedMatrix packed = cpu::pack(w.view(), kernels.wide);
       cpu::PackedRows rows;
-      rows.fit(packed, nullptr, m);
+      rows.fit(packed, nullptr, m, kernels.tiles);
       kernels.quantize_rows(cpu::RowsTask(nullptr, Elem::bf16, {}, {}, &rows), x.data(), 0, m, nullptr);
       cpu::AlignedBytes scratch(static_cast<std::size_t>(cpu::kScratchBytes));
       std::vector<float> tile(static_cast<std::size_t>(m * cpu::kPanel));
       for (std::int64_t p = 0; p < packed.panels(); ++p) {
-        kernels.panel(packed, p, rows, 0, m, nullptr, false, scratch.data(), tile.data());
+        kernels.panels(packed, p, 1, rows, 0, m, nullptr, false, scratch.data(), tile.data());
         for (std::int64_t i = 0; i < m; ++i)
           for (std::int64_t j = p * cpu::kPanel; j < std::min(n, (p + 1) * cpu::kPanel); ++j) {
             double sum = 0, size = 0;

@@ -19,6 +19,8 @@ namespace cpu = kernels::cpu;
 using formats::Elem;
 
 constexpr std::int64_t kRowBlock = 512;          // rows of a tile
+constexpr std::int64_t kManyRows = 64;           // from here on tiles are made several at a time:
+constexpr std::int64_t kMostTiles = 4;           // up to so many, whose values are 64 KB each
 constexpr std::int64_t kWorkBytes = 128 * 1024;  // of weights that a thread takes at a time, at least
 constexpr std::int64_t kWorkProducts = 1 << 20;  // or this much arithmetic
 
@@ -178,7 +180,7 @@ template <typename RowAt>
 void Linear::quantize_rows(std::int64_t rows, const formats::GroupStats& call, const RowAt& row_at,
                            Input& input) const {
   const formats::Activation* const activation = activation_ ? &*activation_ : nullptr;
-  input.packed_.fit(*packed_, activation, rows);
+  input.packed_.fit(*packed_, activation, rows, gemm().tiles);
   const cpu::RowsTask task(activation, compute_, activation_scale_, call, &input.packed_);
   parallel_for(rows, row_grain(k_), [&](std::int64_t begin, std::int64_t end) {
     std::vector<float>& room = scratch().row;
@@ -188,41 +190,55 @@ void Linear::quantize_rows(std::int64_t rows, const formats::GroupStats& call, c
   });
 }
 
-OutputTile Linear::tile(const Input& input, std::int64_t index, std::int64_t row, std::int64_t rows,
-                        float* values) const {
+void Linear::make_tiles(const Input& input, std::int64_t index, std::int64_t count, std::int64_t row, std::int64_t rows,
+                        float* values, OutputTile* made) const {
   constexpr std::int64_t kStride = OutputTile::kStride;
-  const std::int64_t first = index * kStride, columns = std::min(kStride, n_ - first);
-  const float* bias = bias_.empty() ? nullptr : bias_.data() + first;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t first = (index + i) * kStride;
+    made[i] = {.row = row,
+               .rows = rows,
+               .column = first,
+               .columns = std::min(kStride, n_ - first),
+               .values = values + i * rows * kStride};
+  }
+  const float* bias = bias_.empty() ? nullptr : bias_.data() + index * kStride;
   if (packed_) {
-    gemm().panel(*packed_, index, input.packed_, row, rows, bias, compute_ == Elem::bf16, scratch().decode.data(),
-                 values);
-  } else {
+    gemm().panels(*packed_, index, count, input.packed_, row, rows, bias, compute_ == Elem::bf16,
+                  scratch().decode.data(), values);
+    return;
+  }
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto [tile_row, tile_rows, first, columns, to] = made[i];
     const float* w = weight_f32_.data() + first * k_;
     std::vector<float>& wide = scratch().rows;
     if (weight_f32_.empty()) {
       wide.resize(static_cast<std::size_t>(kStride * k_));
-      for (std::int64_t i = 0; i < columns * k_; ++i)
-        wide[i] = bits_float(static_cast<std::uint32_t>(weight_bf16_[first * k_ + i]) << 16);
+      for (std::int64_t e = 0; e < columns * k_; ++e)
+        wide[e] = bits_float(static_cast<std::uint32_t>(weight_bf16_[first * k_ + e]) << 16);
       w = wide.data();
     }
-    decoded_matmul()(input.values_.data() + row * k_, rows, w, columns, k_, values, kStride);
+    decoded_matmul()(input.values_.data() + row * k_, rows, w, columns, k_, to, kStride);
     for (std::int64_t r = 0; r < rows; ++r)
       for (std::int64_t c = 0; c < columns; ++c) {
-        float& value = values[r * kStride + c];
-        if (bias) value += bias[c];
+        float& value = to[r * kStride + c];
+        if (bias) value += bias[i * kStride + c];
         value = formats::round_to(compute_, value);
       }
   }
-  return {.row = row, .rows = rows, .column = first, .columns = columns, .values = values};
 }
 
 namespace {
 
+// Tiles that are made together: several where there are many rows, but some for every thread.
+std::int64_t group_of(std::int64_t rows, std::int64_t tiles) {
+  return rows < kManyRows ? 1 : std::clamp<std::int64_t>(tiles / (2 * thread_count()), 1, kMostTiles);
+}
+
 // Threads take tiles in order; each covers all rows, so that a weight is read once for kRowBlock rows.
-std::int64_t grain(std::int64_t rows, std::int64_t bytes, std::int64_t k) {
+std::int64_t grain(std::int64_t rows, std::int64_t bytes, std::int64_t k, std::int64_t group) {
   const std::int64_t products = std::max<std::int64_t>(rows, 1) * k * OutputTile::kStride;
-  return std::max<std::int64_t>(
-      1, std::min(kWorkBytes / std::max<std::int64_t>(bytes, 1), kWorkProducts / std::max<std::int64_t>(products, 1)));
+  return std::max(group, std::min(kWorkBytes / std::max<std::int64_t>(bytes, 1),
+                                  kWorkProducts / std::max<std::int64_t>(products, 1)));
 }
 
 }  // namespace
@@ -242,21 +258,27 @@ void run_tiles(std::span<const Product> products,
     bytes = std::max(bytes, linears[0]->tile_bytes());
     k = std::max(k, linears[0]->k());
   }
-  parallel_for(tiles, grain(most_rows, bytes, k), [&](std::int64_t begin, std::int64_t end) {
+  const std::int64_t group = group_of(most_rows, tiles);
+  parallel_for(tiles, grain(most_rows, bytes, k, group), [&](std::int64_t begin, std::int64_t end) {
     std::vector<float>& values = scratch().values;
-    const std::int64_t most = std::min(most_rows, kRowBlock) * OutputTile::kStride;
+    const std::int64_t most = group * std::min(most_rows, kRowBlock) * OutputTile::kStride;
     values.resize(kMost * static_cast<std::size_t>(most));
     auto p = static_cast<std::size_t>(std::upper_bound(ends.begin(), ends.end(), begin) - ends.begin());
-    for (std::int64_t t = begin; t < end; ++t) {
+    for (std::int64_t t = begin, count; t < end; t += count) {
       while (t >= ends[p]) ++p;
+      count = std::min({group, end - t, ends[p] - t});
       const auto [linears, input] = products[p];
       const std::int64_t index = t - (p == 0 ? 0 : ends[p - 1]), rows = input->rows();
       for (std::int64_t r = 0; r < rows; r += kRowBlock) {
-        std::array<OutputTile, kMost> made;
+        std::array<std::array<OutputTile, kMostTiles>, kMost> made;
         for (std::size_t i = 0; i < linears.size(); ++i)
-          made[i] = linears[i]->tile(*input, index, r, std::min(kRowBlock, rows - r),
-                                     values.data() + static_cast<std::int64_t>(i) * most);
-        done(p, {made.data(), linears.size()});
+          linears[i]->make_tiles(*input, index, count, r, std::min(kRowBlock, rows - r),
+                                 values.data() + static_cast<std::int64_t>(i) * most, made[i].data());
+        for (std::size_t c = 0; c < static_cast<std::size_t>(count); ++c) {
+          std::array<OutputTile, kMost> same;  // columns
+          for (std::size_t i = 0; i < linears.size(); ++i) same[i] = made[i][c];
+          done(p, {same.data(), linears.size()});
+        }
       }
     }
   });
@@ -273,22 +295,28 @@ void run_all(std::span<const Linear* const> linears, const Input& input, std::sp
     tiles += linears[i]->tiles();
   }
   if (tiles == 0 || rows == 0) return;
-  parallel_for(tiles, grain(rows, linears[0]->tile_bytes(), linears[0]->k()),
+  const std::int64_t group = group_of(rows, tiles);
+  parallel_for(tiles, grain(rows, linears[0]->tile_bytes(), linears[0]->k(), group),
                [&](std::int64_t begin, std::int64_t end) {
                  std::vector<float>& values = scratch().values;
-                 values.resize(static_cast<std::size_t>(std::min(rows, kRowBlock) * OutputTile::kStride));
+                 values.resize(static_cast<std::size_t>(group * std::min(rows, kRowBlock) * OutputTile::kStride));
                  std::int64_t first = 0;  // tile of the Linear among all
                  for (std::size_t i = 0; i < linears.size(); first += linears[i++]->tiles()) {
                    const Linear& linear = *linears[i];
-                   for (std::int64_t t = std::max(begin - first, std::int64_t{0});
-                        t < std::min(end - first, linear.tiles()); ++t)
+                   const std::int64_t last = std::min(end - first, linear.tiles());
+                   for (std::int64_t t = std::max(begin - first, std::int64_t{0}), count; t < last; t += count) {
+                     count = std::min(group, last - t);
                      for (std::int64_t r = 0; r < rows; r += kRowBlock) {
-                       const OutputTile tile = linear.tile(input, t, r, std::min(kRowBlock, rows - r), values.data());
-                       for (std::int64_t i_row = 0; i_row < tile.rows; ++i_row)
-                         std::memcpy(&outputs[i][(r + i_row) * linear.n() + tile.column],
-                                     tile.values + i_row * OutputTile::kStride,
-                                     static_cast<std::size_t>(tile.columns) * sizeof(float));
+                       std::array<OutputTile, kMostTiles> made;
+                       linear.make_tiles(input, t, count, r, std::min(kRowBlock, rows - r), values.data(), made.data());
+                       for (std::int64_t c = 0; c < count; ++c) {
+                         const OutputTile& tile = made[static_cast<std::size_t>(c)];
+                         for (std::int64_t i_row = 0; i_row < tile.rows; ++i_row)
+                           std::memcpy(&outputs[i][(r + i_row) * linear.n() + tile.column], tile.row_at(i_row),
+                                       static_cast<std::size_t>(tile.columns) * sizeof(float));
+                       }
                      }
+                   }
                  }
                });
 }

@@ -92,8 +92,9 @@ class Linear {
   void keep_decoded(std::vector<float> values);
   std::int64_t tiles() const { return ceil_div(n_, OutputTile::kStride); }
   std::int64_t tile_bytes() const;
-  // Values [rows, kStride] of the outputs from index * kStride on.
-  OutputTile tile(const Input& input, std::int64_t index, std::int64_t row, std::int64_t rows, float* values) const;
+  // The tiles made[0 .. count) of the outputs from index * kStride on, in values [count, rows, kStride].
+  void make_tiles(const Input& input, std::int64_t index, std::int64_t count, std::int64_t row, std::int64_t rows,
+                  float* values, OutputTile* made) const;
 
   std::int64_t n_ = 0, k_ = 0;
   formats::Elem compute_;

@@ -29,6 +29,23 @@ inline TileConfig tile_config(int upper, int lower, int steps) {
   return config;
 }
 
+// Tiles of x: 64 bytes of 16 rows from `row` on, `at` bytes behind the span's first.
+class RowTiles {
+ public:
+  explicit RowTiles(const Span& s) : s_(s) {}
+  // Bytes between the rows of a tile, and between neighbours along k.
+  std::int64_t stride() const { return s_.x_tiles ? 64 : s_.x_stride; }
+  std::int64_t next() const { return s_.x_tiles ? 64 * kTileRows : 64; }
+  const std::uint8_t* at(std::int64_t row, std::int64_t at) const {
+    if (!s_.x_tiles) return s_.x + row * s_.x_stride + at;
+    const std::int64_t byte = s_.x_at + at;
+    return s_.x_tiles + row * s_.x_stride + byte / 64 * (64 * kTileRows) + byte % 64;
+  }
+
+ private:
+  const Span& s_;
+};
+
 // The intrinsics take literal tile numbers only.
 template <bool kInt8>
 inline void upper_dots() {
@@ -78,6 +95,8 @@ void multiply_tiles(const Span& s, std::int64_t rows, float* values) {
   constexpr std::int64_t kTileK = kInt8 ? 64 : 32;
   alignas(64) std::int32_t sums[32 * kPanel];
   const int steps = !kInt8 && s.k < kTileK ? static_cast<int>(s.k / 2) : 16;
+  const RowTiles tiles(s);
+  const std::int64_t stride = tiles.stride(), next = tiles.next();
   int configured = 0;                          // rows
   for (std::int64_t b = 0; b < s.blocks; ++b)  // a block of weights stays in the first-level cache for all rows
     for (std::int64_t row = 0; row < rows; row += 32) {
@@ -88,19 +107,21 @@ void multiply_tiles(const Span& s, std::int64_t rows, float* values) {
         configured = count;
       }
       const std::uint8_t* w = s.weight + b * s.weight_stride;
-      const std::uint8_t* x = s.x + row * s.x_stride + b * s.k * (kInt8 ? 1 : 2);
+      const std::uint8_t* x = tiles.at(row, b * s.k * (kInt8 ? 1 : 2));
+      const std::uint8_t* const x_lower = x + 16 * s.x_stride;
       _tile_zero(0);
       _tile_zero(1);
       _tile_zero(2);
       _tile_zero(3);
       // A last half step of int8 reads beyond the block's weights: against zeros of x.
-      for (std::int64_t k = 0; k < s.k; k += kTileK, w += 16 * kStepBytes, x += 64) {
+      std::int64_t along = 0;
+      for (std::int64_t k = 0; k < s.k; k += kTileK, w += 16 * kStepBytes, along += next) {
         _tile_loadd(6, w, kStepBytes);
         _tile_loadd(7, w + 64, kStepBytes);
-        _tile_loadd(4, x, s.x_stride);
+        _tile_loadd(4, x + along, stride);
         upper_dots<kInt8>();
         if (lower > 0) {
-          _tile_loadd(5, x + 16 * s.x_stride, s.x_stride);
+          _tile_loadd(5, x_lower + along, stride);
           lower_dots<kInt8>();
         }
       }
@@ -118,40 +139,47 @@ void multiply_tiles(const Span& s, std::int64_t rows, float* values) {
 // R rows, `count` of them real. int8 weights stand with their sign: no start.
 template <bool kInt8, bool kRowScales, int R>
 inline void scaled_tiles(const Span& s, std::int64_t row, std::int64_t count, std::int64_t tile_k, float* values) {
-  alignas(64) std::int32_t sums[2][R * kLanes] = {};  // rows that are not real stay 0
+  const RowTiles tiles(s);
+  const std::int64_t stride = tiles.stride();
+  // What a tile has stored is not forwarded to loads: it is added two blocks later.
+  constexpr std::int64_t kLag = 2;
+  alignas(64) std::int32_t sums[4][R * kLanes] = {};  // rows that are not real stay 0
+  const std::int64_t x_bytes = tile_k * (kInt8 ? 1 : 2);
   for (int column = 0; column < kPanel; column += kLanes) {
     float* const to = values + row * kPanel + column;
     Floats total[R];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) total[r] = s.first || r >= count ? zero() : load(to + r * kPanel);
-    for (std::int64_t b = 0; b < s.blocks; ++b) {
-      const std::uint8_t* w = s.weight + b * s.weight_stride + column * 4;
-      const std::uint8_t* x = s.x + row * s.x_stride + b * s.k * (kInt8 ? 1 : 2);
-      const std::int64_t x_bytes = tile_k * (kInt8 ? 1 : 2);
-      _tile_zero(0);
-      for (std::int64_t k = 0; k < s.k; k += tile_k, w += x_bytes / 4 * kStepBytes, x += x_bytes) {
-        _tile_loadd(4, x, s.x_stride);
-        _tile_loadd(6, w, kStepBytes);
-        if constexpr (kInt8)
-          _tile_dpbssd(0, 4, 6);
-        else
-          _tile_dpbf16ps(0, 4, 6);
+    for (std::int64_t next = 0; next < s.blocks + kLag; ++next) {
+      if (next < s.blocks) {
+        const std::uint8_t* w = s.weight + next * s.weight_stride + column * 4;
+        std::int64_t at = next * s.k * (kInt8 ? 1 : 2);
+        _tile_zero(0);
+        for (std::int64_t k = 0; k < s.k; k += tile_k, w += x_bytes / 4 * kStepBytes, at += x_bytes) {
+          _tile_loadd(4, tiles.at(row, at), stride);
+          _tile_loadd(6, w, kStepBytes);
+          if constexpr (kInt8)
+            _tile_dpbssd(0, 4, 6);
+          else
+            _tile_dpbf16ps(0, 4, 6);
+        }
+        _tile_stored(0, sums[next % 4], kLanes * 4);
       }
-      std::int32_t* const block = sums[b % 2];  // the next one's tile need not wait
-      _tile_stored(0, block, kLanes * 4);
+      if (next < kLag) continue;
+      const std::int64_t b = next - kLag, of = b * s.x_rows + row;
+      const std::int32_t* const block = sums[b % 4];
       const Floats scale = load(s.scale + b * s.scale_stride + column);
-      const std::int64_t at = b * s.x_rows + row;
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
         const __m512i raw = _mm512_load_si512(block + r * kLanes);
         Floats sum = kInt8 ? _mm512_cvtepi32_ps(raw) : _mm512_castsi512_ps(raw);
-        if (!kInt8 && s.float_starts) sum = add(sum, broadcast(s.float_starts[at + r]));
-        total[r] = multiply_add(sum, kRowScales ? multiply(scale, broadcast(s.x_scale[at + r])) : scale, total[r]);
+        if (!kInt8 && s.float_starts) sum = add(sum, broadcast(s.float_starts[of + r]));
+        total[r] = multiply_add(sum, kRowScales ? multiply(scale, broadcast(s.x_scale[of + r])) : scale, total[r]);
       }
       if (!s.offset) continue;
       const Floats offset = load(s.offset + b * s.scale_stride + column);
 #pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) total[r] = multiply_add(offset, broadcast(s.scaled_sums[at + r]), total[r]);
+      for (int r = 0; r < R; ++r) total[r] = multiply_add(offset, broadcast(s.scaled_sums[of + r]), total[r]);
     }
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)

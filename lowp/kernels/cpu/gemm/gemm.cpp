@@ -1,7 +1,8 @@
 #include "lowp/kernels/cpu/gemm/packed.h"
 namespace lowp::kernels::cpu {
 
-void PackedRows::fit(const PackedMatrix& weight, const formats::Activation* activation, std::int64_t count) {
+void PackedRows::fit(const PackedMatrix& weight, const formats::Activation* activation, std::int64_t count,
+                     bool with_tiles) {
   arithmetic = weight.arithmetic;
   rows = count;
   k = weight.k;
@@ -11,6 +12,8 @@ void PackedRows::fit(const PackedMatrix& weight, const formats::Activation* acti
   stride = (ceil_div<std::int64_t>(weight.padded_k() * element, 64) | 1) * 64;
   const auto each = static_cast<std::size_t>(rows), all = static_cast<std::size_t>(rows * blocks() + kBeyond);
   data.resize(static_cast<std::size_t>(rows * stride));
+  const bool tiled = with_tiles && arithmetic != Arithmetic::f32 && rows >= kTileRows;
+  tiles.resize(tiled ? static_cast<std::size_t>(round_up(rows, kTileRows) * stride) : 0);
   row_scale.resize(each);
   zero_point.resize(activation && activation->format.zero_point != formats::ZeroPoint::none ? each : 0);
   block_scale.resize(activation && activation->format.group_cols != 0 ? all : 0);

@@ -6,6 +6,6 @@
 
 namespace lowp::kernels::cpu {
 
-const GemmKernels kGemmAvx2 = {"avx2", Arithmetic::f32, avx2::panel, avx2::quantize_rows};
+const GemmKernels kGemmAvx2 = {"avx2", Arithmetic::f32, false, avx2::panels, avx2::quantize_rows};
 
 }  // namespace lowp::kernels::cpu

@@ -6,6 +6,6 @@
 
 namespace lowp::kernels::cpu {
 
-const GemmKernels kGemmAvx2Vnni = {"avx2-vnni", Arithmetic::f32, avx2_vnni::panel, avx2_vnni::quantize_rows};
+const GemmKernels kGemmAvx2Vnni = {"avx2-vnni", Arithmetic::f32, false, avx2_vnni::panels, avx2_vnni::quantize_rows};
 
 }  // namespace lowp::kernels::cpu

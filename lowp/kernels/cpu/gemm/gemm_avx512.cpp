@@ -6,6 +6,6 @@
 
 namespace lowp::kernels::cpu {
 
-const GemmKernels kGemmAvx512 = {"avx512", Arithmetic::f32, avx512::panel, avx512::quantize_rows};
+const GemmKernels kGemmAvx512 = {"avx512", Arithmetic::f32, false, avx512::panels, avx512::quantize_rows};
 
 }  // namespace lowp::kernels::cpu

@@ -7,6 +7,7 @@
 
 namespace lowp::kernels::cpu {
 
-const GemmKernels kGemmAvx512Bf16 = {"avx512-bf16", Arithmetic::bf16, avx512_bf16::panel, avx512_bf16::quantize_rows};
+const GemmKernels kGemmAvx512Bf16 = {"avx512-bf16", Arithmetic::bf16, false, avx512_bf16::panels,
+                                     avx512_bf16::quantize_rows};
 
 }  // namespace lowp::kernels::cpu

@@ -202,6 +202,8 @@ struct Span {
   std::int64_t scale_stride;
   const std::uint8_t* x;  // row r at r * x_stride
   std::int64_t x_stride;
+  const std::uint8_t* x_tiles;  // PackedRows::tiles from these rows on, or nullptr
+  std::int64_t x_at;            // byte of a row where the span begins
   // [blocks, x_rows] as in PackedRows; nullptr: none
   const float* x_scale;
   const std::int32_t* starts;
@@ -419,8 +421,9 @@ constexpr std::array<float, kPanel> kOnes = [] {
   return ones;
 }();
 
-inline void panel(const PackedMatrix& w, std::int64_t index, const PackedRows& x, std::int64_t row, std::int64_t rows,
-                  const float* bias, bool round, std::uint8_t* scratch, float* values) {
+inline void panels(const PackedMatrix& w, std::int64_t first_panel, std::int64_t panel_count, const PackedRows& x,
+                   std::int64_t row, std::int64_t rows, const float* bias, bool round, std::uint8_t* scratch,
+                   float* values) {
   const std::int64_t scale_bytes = w.scale_bytes(), block_head = scale_bytes + w.offset_bytes();
   const std::int64_t step = w.step(), blocks_a_step = step / w.block, head = blocks_a_step * block_head;
   const bool scaled = w.scale != ScaleType::none;
@@ -447,9 +450,7 @@ inline void panel(const PackedMatrix& w, std::int64_t index, const PackedRows& x
   auto* const scales = reinterpret_cast<float*>(scratch + kMaxSpan * kPanel * 2);
   float* const offsets = scales + kMaxSpan / 16 * kPanel;
 
-  const std::uint8_t* stream = w.data.data() + index * w.panel_bytes();
-  for (std::int64_t k = 0; k < w.padded_k(); k += span) {
-    const std::int64_t count = std::min(span, w.padded_k() - k);
+  const auto multiply = [&](std::int64_t k, std::int64_t count, const std::uint8_t* stream, float* values) {
     const std::int64_t whole = count / w.block, rest = count % w.block;  // a rest only where sums have no scales
     Span s{};
     s.scale_stride = kPanel;
@@ -474,10 +475,11 @@ inline void panel(const PackedMatrix& w, std::int64_t index, const PackedRows& x
       s.weight = scratch;
       s.weight_stride = w.block * decoded_bytes;
     }
-    stream += scaled ? count / step * step_bytes : count / kChunk * w.chunk_bytes();
     const std::int64_t at = k / w.block * x.rows + row;
     s.x = x.data.data() + row * x.stride + k * k_bytes;
     s.x_stride = x.stride;
+    s.x_tiles = x.tiles.empty() || row % kTileRows != 0 ? nullptr : x.tiles.data() + row * x.stride;
+    s.x_at = k * k_bytes;
     s.x_scale = x.block_scale.empty() ? nullptr : x.block_scale.data() + at;
     s.starts = x.starts.empty() ? nullptr : x.starts.data() + at;
     s.float_starts = x.float_starts.empty() ? nullptr : x.float_starts.data() + at;
@@ -513,12 +515,21 @@ inline void panel(const PackedMatrix& w, std::int64_t index, const PackedRows& x
       s.first = k == 0 && whole == 0;
       s.weight += whole * s.weight_stride;
       s.x += whole * w.block * k_bytes;
+      s.x_at += whole * w.block * k_bytes;
       if (s.starts) s.starts += whole * s.x_rows;
       if (s.float_starts) s.float_starts += whole * s.x_rows;
       run(1, rest);
     }
+  };
+  const std::uint8_t* stream = w.data.data() + first_panel * w.panel_bytes();
+  for (std::int64_t k = 0, count; k < w.padded_k(); k += count) {
+    count = std::min(span, w.padded_k() - k);
+    for (std::int64_t p = 0; p < panel_count; ++p)
+      multiply(k, count, stream + p * w.panel_bytes(), values + p * rows * kPanel);
+    stream += scaled ? count / step * step_bytes : count / kChunk * w.chunk_bytes();
   }
-  finish(w, index, x, row, rows, bias, round, values);
+  for (std::int64_t p = 0; p < panel_count; ++p)
+    finish(w, first_panel + p, x, row, rows, bias ? bias + p * kPanel : nullptr, round, values + p * rows * kPanel);
 }
 
 }  // namespace lowp::kernels::cpu::LOWP_ISA

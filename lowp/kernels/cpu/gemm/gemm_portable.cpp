@@ -6,6 +6,6 @@
 
 namespace lowp::kernels::cpu {
 
-const GemmKernels kGemmPortable = {"portable", Arithmetic::f32, portable::panel, portable::quantize_rows};
+const GemmKernels kGemmPortable = {"portable", Arithmetic::f32, false, portable::panels, portable::quantize_rows};
 
 }  // namespace lowp::kernels::cpu

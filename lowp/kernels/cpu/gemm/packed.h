@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -22,8 +23,9 @@
 
 namespace lowp::kernels::cpu {
 
-inline constexpr std::int64_t kPanel = 32;  // outputs that are computed together
-inline constexpr std::int64_t kChunk = 32;  // k is padded to a multiple of this with zero activations
+inline constexpr std::int64_t kPanel = 32;     // outputs that are computed together
+inline constexpr std::int64_t kTileRows = 16;  // rows of x in a tile, of 64 bytes each
+inline constexpr std::int64_t kChunk = 32;     // k is padded to a multiple of this with zero activations
 
 /// What products are computed in. Operands are exact in each: elements without their scales, which multiply the sums
 /// over a block of k.
@@ -109,16 +111,32 @@ struct PackedMatrix {
   std::size_t memory() const { return data.size() + (row_scale.size() + row_sum.size()) * sizeof(float); }
 };
 
+/// Allocates at cache lines, so that no load of 64 bytes takes two.
+template <typename T>
+struct LineAllocator {
+  using value_type = T;
+  LineAllocator() = default;
+  template <typename U>
+  LineAllocator(const LineAllocator<U>&) {}
+  T* allocate(std::size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t(64))); }
+  void deallocate(T* p, std::size_t) { ::operator delete(p, std::align_val_t(64)); }
+  bool operator==(const LineAllocator&) const = default;
+};
+using LineBytes = std::vector<std::uint8_t, LineAllocator<std::uint8_t>>;
+
 /// Rows of activations [rows, k] as kernels read them: int8 codes, bf16 or f32 elements.
 struct PackedRows {
   Arithmetic arithmetic = Arithmetic::bf16;
   std::int64_t rows = 0, k = 0;
-  std::int64_t block = 0;          // of the weight
-  std::int64_t stride = 0;         // bytes of a row; never a power of two, so that rows fall into different cache sets
-  std::vector<std::uint8_t> data;  // [rows, stride], zero beyond k
-  float bias = 0;                  // of the weight
-  std::vector<float> row_scale;    // [rows]
-  std::vector<float> zero_point;   // [rows], subtracted from every code; empty if there are none
+  std::int64_t block = 0;   // of the weight
+  std::int64_t stride = 0;  // bytes of a row; never a power of two, so that rows fall into different cache sets
+  LineBytes data;           // [rows, stride], zero beyond k
+  // The same once more for levels with tiles, if there are 16 rows: [rows / 16, stride / 64, 16, 64], so that a tile is
+  // one stretch of memory. Else empty.
+  LineBytes tiles;
+  float bias = 0;                 // of the weight
+  std::vector<float> row_scale;   // [rows]
+  std::vector<float> zero_point;  // [rows], subtracted from every code; empty if there are none
   // Of blocks, [blocks, rows], and kBeyond more that may be read; empty if there are none:
   std::vector<float> block_scale;
   std::vector<std::int32_t> starts;  // int8: what the bias adds to the block's sum, where the sum begins
@@ -127,8 +145,9 @@ struct PackedRows {
 
   static constexpr std::int64_t kBeyond = 15;
   std::int64_t blocks() const { return ceil_div(round_up(k, kChunk), block); }
-  /// Room for `count` rows that a weight multiplies, quantized as `activation` says (or not at all).
-  void fit(const PackedMatrix& weight, const formats::Activation* activation, std::int64_t count);
+  /// Room for `count` rows that a weight multiplies, quantized as `activation` says (or not at all), by a level that
+  /// has tiles or not.
+  void fit(const PackedMatrix& weight, const formats::Activation* activation, std::int64_t count, bool with_tiles);
   /// Whether rows that fit one of two weights fit the other.
   static bool same(const PackedMatrix& a, const PackedMatrix& b) {
     return a.k == b.k && a.arithmetic == b.arithmetic && a.block == b.block && a.bias == b.bias &&
@@ -168,11 +187,14 @@ struct RowsTask {
 struct GemmKernels {
   const char* name;
   Arithmetic wide;  // the arithmetic of bf16 operands: bf16 where the level has it, otherwise f32
-  /// values [rows, 32] = rows row .. row + rows of x times the outputs of a panel, all scales applied, plus bias [32]
-  /// (or nullptr), rounded to bf16 if `round`. `scratch` has kScratchBytes aligned to 64. The order of summation
-  /// depends on the weight alone, not on rows.
-  void (*panel)(const PackedMatrix& weight, std::int64_t panel, const PackedRows& x, std::int64_t row,
-                std::int64_t rows, const float* bias, bool round, std::uint8_t* scratch, float* values);
+  bool tiles;       // reads PackedRows::tiles
+  /// values [count, rows, 32] = rows row .. row + rows of x times the outputs of `count` panels from `panel` on, all
+  /// scales applied, plus bias [count, 32] (or nullptr), rounded to bf16 if `round`. All panels meet a stretch of x
+  /// before the next one, which many rows of would not stay in the cache for one panel after the other. `scratch` has
+  /// kScratchBytes aligned to 64. The order of summation depends on the weight alone, not on rows or count.
+  void (*panels)(const PackedMatrix& weight, std::int64_t panel, std::int64_t count, const PackedRows& x,
+                 std::int64_t row, std::int64_t rows, const float* bias, bool round, std::uint8_t* scratch,
+                 float* values);
   /// Quantizes x [rows, k] into rows row .. row + rows, bit for bit as formats/quantize.h does. `scratch` has k floats.
   void (*quantize_rows)(const RowsTask& task, const float* x, std::int64_t row, std::int64_t rows, float* scratch);
 };
