@@ -3,8 +3,8 @@
 // A unit is a tile of 16 flat rows of a sequence and one KV head. Its pages are cut into segments, at most
 // kMostSegments, by their number alone; a segment is computed by itself and segments are merged in order, so that it
 // does not matter where they were computed. One block for each multiprocessor takes a run of segments with its share of
-// all pages. One warp keeps a ring of pages full by bulk copies; the others take 16 tokens of a page each: four warps,
-// or two teams of four that take every second page. Their sums are merged in the order of the warps when the segment
+// all pages. One warp keeps a ring of pages full by bulk copies; two teams of four take every second page, 16 tokens a
+// warp. Their sums are merged in the order of the warps when the segment
 // ends. Segments that follow each other from a unit's first on are merged in registers; of units that several blocks
 // share, each leaves what it has in memory, and the one that ends last merges.
 #pragma once
@@ -20,18 +20,15 @@ inline constexpr int kStates =
 
 struct DecodeArgs {
   AttentionTask task;
-  int group;               // query heads of a KV head
+  Group group;
   float* states;           // [blocks][kStates][kDecodeRows][dim + 2]: sums, largest score, sum of weights
   std::uint32_t* arrived;  // [tile numbers][kv_heads]: segments of a unit that are done; zero between launches
 };
 
 template <class Op>
 struct DecodeShape {
-  // One team keeps up with the memory if it need not decode, and leaves room for a product of few rows beside it, which
-  // then begins to read its weights before this kernel ends (gemv.cuh): half of the registers and of the shared memory.
-  static constexpr int kDim = Op::kDim, kTeams = Op::k8Bit && kDim < 256 ? 2 : 1, kWarps = 4 * kTeams;
+  static constexpr int kDim = Op::kDim, kTeams = kDim == 256 ? 1 : 2, kWarps = 4 * kTeams;
   static constexpr int kConsumers = 32 * kWarps, kThreads = kConsumers + 32;
-  static constexpr int kBlocks = kTeams == 1 && kDim < 256 ? 2 : 1;  // that the registers allow for
   static constexpr int kStageBytes = Op::kHeadBytes;
   static constexpr int kFit = 98304 / kStageBytes, kStages = kFit < 2 ? 2 : kFit > 8 ? 8 : kFit;
   // Rows are merged four at a time; the padding of a row of sums keeps four of them on different banks.
@@ -42,10 +39,10 @@ struct DecodeShape {
   static constexpr int kStateFloats = kDecodeRows * (kDim + 2);
 };
 
-/// The logarithm of a segment's pages, where a unit has so many.
+/// The logarithm of a segment's pages, where a unit has so many: four at least, since merging costs as much as two.
 __device__ __forceinline__ int segment_log(int pages) {
   const int least = ceil_div(pages, kMostSegments);
-  return least <= 2 ? 1 : 32 - __clz(least - 1);
+  return least <= 4 ? 2 : 32 - __clz(least - 1);
 }
 
 /// A sequence's share of the walk over all segments. A unit's pages are one after the other, and so are units and
@@ -54,7 +51,7 @@ struct SequenceUnits {
   SequenceWork work;
   int units, log, segments;  // of the pages of a segment; segments of a unit
 
-  __device__ SequenceUnits(const AttentionTask& task, int group, int sequence)
+  __device__ SequenceUnits(const AttentionTask& task, const Group& group, int sequence)
       : work(task, sequence),
         units(work.rows > 0 ? ceil_div(work.rows * group, kDecodeRows) * task.kv.layout.kv_heads : 0),
         log(segment_log(work.pages)),
@@ -75,11 +72,12 @@ struct DecodePart {
 /// Where the walk stands.
 struct Cursor {
   const AttentionTask& task;
-  int group, sequence;
+  const Group& group;
+  int sequence;
   SequenceUnits own;
   int base, unit, segment, tile, kv_head;
 
-  __device__ Cursor(const AttentionTask& task, int group, const DecodePart& part)
+  __device__ Cursor(const AttentionTask& task, const Group& group, const DecodePart& part)
       : task(task),
         group(group),
         sequence(part.sequence),
@@ -112,56 +110,52 @@ struct Cursor {
   }
 };
 
-// The threads count the pages of all sequences.
-__device__ __forceinline__ DecodePart find_part(const AttentionTask& task, int group) {
-  __shared__ int sums[32];
-  __shared__ int found_sequence;
-  __shared__ DecodePart found;
-  const int threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x), lane = thread & 31,
-            warp = thread / 32, sequences = static_cast<int>(task.sequences);
-  const int each = sequences <= threads ? 1 : ceil_div(sequences, threads), begin = min(thread * each, sequences),
-            end = min(begin + each, sequences);
+// By all lanes of a warp, which count the pages of all sequences.
+__device__ __forceinline__ DecodePart find_part(const AttentionTask& task, const Group& group) {
+  const int lane = static_cast<int>(threadIdx.x) & 31, sequences = static_cast<int>(task.sequences);
   int mine = 0;
-  for (int s = begin; s < end; ++s) mine += SequenceUnits(task, group, s).pages();
-  int before = mine;
+  for (int s = lane; s < sequences; s += 32) mine += SequenceUnits(task, group, s).pages();
+  const int total = __reduce_add_sync(~0u, mine), quota = max(ceil_div(total, static_cast<int>(gridDim.x)), 1),
+            from = quota * static_cast<int>(blockIdx.x);
+  int first = 0;  // pages of the sequences before these 32
+  for (int chunk = 0; chunk < sequences && from < total; chunk += 32) {
+    const int s = chunk + lane;
+    const SequenceUnits own(task, group, min(s, sequences - 1));
+    const int pages = s < sequences ? own.pages() : 0;
+    int through = pages;
 #pragma unroll
-  for (int step = 1; step < 32; step *= 2) {
-    const int other = __shfl_up_sync(~0u, before, step);
-    if (lane >= step) before += other;
-  }
-  if (lane == 31) sums[warp] = before;
-  if (thread == 0) found_sequence = sequences;
-  __syncthreads();
-  int total = 0;
-  for (int w = 0; w < threads / 32; ++w) {
-    if (w == warp) before += total;
-    total += sums[w];
-  }
-  const int quota = max(ceil_div(total, static_cast<int>(gridDim.x)), 1), from = quota * static_cast<int>(blockIdx.x);
-  // The first segment that begins at `from` or later is in the first sequence that has pages from there on, unless
-  // those are the rest of its last segment.
-  DecodePart own{sequences, 0, 0, 0, quota, from};
-  if (mine > 0 && before > from) {
-    int first = before - mine;
-    for (int s = begin; s < end && own.sequence == sequences; ++s) {
-      const SequenceUnits units(task, group, s);
-      if (units.units > 0 && first + units.pages() > from) {
-        const int skipped = max(from - first, 0), pages = units.work.pages;
-        int unit = skipped / pages, segment = SequenceUnits::ceil_shift(skipped - unit * pages, units.log);
-        if (segment == units.segments) {
-          ++unit;
-          segment = 0;
-        }
-        if (unit < units.units) own = {s, unit, segment, first + unit * pages, quota, from};
-      }
-      first += units.pages();
+    for (int step = 1; step < 32; step *= 2) {
+      const int other = __shfl_up_sync(~0u, through, step);
+      if (lane >= step) through += other;
     }
-    if (own.sequence < sequences) atomicMin(&found_sequence, own.sequence);
+    // The first segment that begins at `from` or later is in the first sequence that has pages from there on, unless
+    // those are the rest of its last segment.
+    const int before = first + through - pages;
+    int unit = 0, segment = 0;
+    bool here = before + pages > from;
+    if (here) {
+      const int skipped = max(from - before, 0);
+      unit = skipped / own.work.pages;
+      segment = SequenceUnits::ceil_shift(skipped - unit * own.work.pages, own.log);
+      if (segment == own.segments) {
+        ++unit;
+        segment = 0;
+      }
+      here = unit < own.units;
+    }
+    const unsigned found = __ballot_sync(~0u, here);
+    if (found) {
+      const int source = __ffs(static_cast<int>(found)) - 1;
+      return {chunk + source,
+              __shfl_sync(~0u, unit, source),
+              __shfl_sync(~0u, segment, source),
+              __shfl_sync(~0u, before + unit * own.work.pages, source),
+              quota,
+              from};
+    }
+    first += __shfl_sync(~0u, through, 31);
   }
-  __syncthreads();
-  if (found_sequence == own.sequence && own.sequence < sequences) found = own;
-  __syncthreads();
-  return found_sequence < sequences ? found : own;
+  return {sequences, 0, 0, 0, quota, from};
 }
 
 template <class Op>
@@ -437,7 +431,7 @@ struct DecodeKernel {
 };
 
 template <class Op>
-__global__ void __launch_bounds__(DecodeShape<Op>::kThreads, DecodeShape<Op>::kBlocks)
+__global__ void __launch_bounds__(DecodeShape<Op>::kThreads, 1)
     attention_decode(const __grid_constant__ DecodeArgs args) {
   using Shape = DecodeShape<Op>;
   extern __shared__ std::uint8_t shared[];
@@ -453,7 +447,8 @@ __global__ void __launch_bounds__(DecodeShape<Op>::kThreads, DecodeShape<Op>::kB
     ptx::barrier_init_fence();
   }
   ptx::wait_for_predecessor();
-  const DecodePart part = find_part(args.task, args.group);  // synchronizes the block
+  __syncthreads();
+  const DecodePart part = find_part(args.task, args.group);
   if (part.sequence >= static_cast<int>(args.task.sequences)) return;
   const Cursor cursor(args.task, args.group, part);
   const DecodeKernel<Op> kernel{args, ring, barriers, merging, queries, part.quota, part.from + part.quota};
