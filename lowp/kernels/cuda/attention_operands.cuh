@@ -53,16 +53,23 @@ struct Operands {
     return bits_float(min(max(largest >> 23, 1u), 253u) << 23);
   }
 
-  /// Puts steps first_step, first_step + stride, ... of rows g and g + 8 at `to`; rows as in query_pairs().
+  static __device__ __forceinline__ float query_inverse(float power) {
+    return bits_float((254u << 23) - float_bits(power));
+  }
+  /// A pair as operand: 8-bit types.
+  static __device__ __forceinline__ std::uint32_t query_operand(std::uint32_t pair, float inverse) {
+    return ptx::cvt_f16x2(bits_float(pair << 16) * inverse, bits_float(pair & 0xFFFF0000u) * inverse);
+  }
+
+  /// Puts rows g and g + 8 at `to`; rows as in query_pairs().
   static __device__ __forceinline__ void stage_queries(const std::uint16_t* const (&rows)[2], const float (&power)[2],
-                                                       int lane, std::uint32_t to, int first_step, int stride) {
+                                                       int lane, std::uint32_t to) {
     const auto operand = [](std::uint32_t pair, float down) {
       if constexpr (!k8Bit) return pair;
-      return ptx::cvt_f16x2(bits_float(pair << 16) * down, bits_float(pair & 0xFFFF0000u) * down);
+      return query_operand(pair, down);
     };
-    const float down[2] = {bits_float((254u << 23) - float_bits(power[0])),
-                           bits_float((254u << 23) - float_bits(power[1]))};
-    for (int s = first_step; s < kSteps; s += stride) {
+    const float down[2] = {query_inverse(power[0]), query_inverse(power[1])};
+    for (int s = 0; s < kSteps; ++s) {
       const uint2 a = query_pairs(rows[0], s, lane & 3), b = query_pairs(rows[1], s, lane & 3);
       ptx::store_shared(to + s * 512 + lane * 16, uint4{operand(a.x, down[0]), operand(b.x, down[1]),
                                                         operand(a.y, down[0]), operand(b.y, down[1])});

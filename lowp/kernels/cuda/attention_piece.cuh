@@ -100,7 +100,12 @@ __device__ __forceinline__ void attend(const TileRows& rows, std::uint32_t queri
   float decays[2];
   sums.rows.weigh(s, rows.factor, decays);
   if constexpr (Op::k8Bit) {
-    const float grown = sums.power.grow(value_scale), inverse = sums.power.inverse();
+    std::uint32_t largest = 0;
+#pragma unroll
+    for (const float scale : value_scale) largest = max(largest, ValuePower::field(scale));
+    largest = max(largest, __shfl_xor_sync(~0u, largest, 1));
+    largest = max(largest, __shfl_xor_sync(~0u, largest, 2));
+    const float grown = sums.power.grow(largest), inverse = sums.power.inverse();
 #pragma unroll
     for (float& d : decays) d *= grown;
 #pragma unroll

@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(PrefillMmaShape<Op>::kThreads, 1)
   const int flat = first_flat + 16 * warp;
   tile.find<Op>(task, group, work, kv_head, flat, lane, rows, power);
   const std::uint32_t own_queries = queries + warp * Op::kQueryBytes;
-  Op::stage_queries(rows, power, lane, own_queries, 0, 1);
+  Op::stage_queries(rows, power, lane, own_queries);
   __syncwarp();
   WarpSums<Op> sums;
   sums.clear();
