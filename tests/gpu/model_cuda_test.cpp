@@ -48,8 +48,7 @@ TEST_P(CudaModel, EveryRecipeHasTheNllOfTheCpu) {
   const Json golden = read_json(kRoot + "/tests/golden/nll-" + GetParam() + ".json");
   std::set<std::string> recipes;
   for (const Json& row : golden["results"]) recipes.insert(row["recipe"].get<std::string>());
-  eval::PerplexityOptions options;
-  options.tokens = 1536;
+  const eval::PerplexityOptions options;
   for (const std::string& recipe : recipes) {
     const TemporaryFolder folder;
     quant::QuantizeRequest request;
