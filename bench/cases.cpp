@@ -8,6 +8,7 @@
 #include "bench/cuda_cast_cases.h"
 #include "bench/cuda_front_cases.h"
 #include "bench/cuda_gemm_cases.h"
+#include "bench/cuda_layer_cases.h"
 #include "bench/gemm_cases.h"
 #include "lowp/base/error.h"
 #include "lowp/base/nearest.h"
@@ -34,6 +35,7 @@ constexpr Family kFamilies[] = {
     {"small", "cuda", cuda_small_cases},
     {"gemm", "cuda", cuda_gemm_cases},
     {"attention", "cuda", cuda_attention_cases},
+    {"layers", "cuda", cuda_layer_cases},
 };
 
 const Limit& find_limit(const Device& device, std::string_view name) {

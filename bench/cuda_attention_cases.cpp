@@ -169,19 +169,17 @@ Case decode_case(const std::string& name, std::int64_t batch, std::int64_t conte
 }  // namespace
 
 std::vector<Case> cuda_attention_cases(const Selection& selection) {
+  std::vector<std::int64_t> prompts = {4096, 16384}, batches = {1, 16, 64, 128}, contexts = {1024, 8192};
+  if (selection.m) (*selection.m > cuda::kMostSequences ? batches : prompts) = {};
+  if (selection.m) (*selection.m > cuda::kMostSequences ? prompts : batches) = {*selection.m};
+  if (selection.k) contexts = {*selection.k};
   std::vector<Case> made;
   for (const std::string& name :
        selection.recipes.empty() ? std::vector<std::string>{"bf16", "fp8", "int8"} : selection.recipes) {
-    for (const std::int64_t tokens : {4096, 16384})
-      if (selection.m.value_or(tokens) == tokens && selection.k.value_or(tokens) == tokens)
-        made.push_back(prefill_case(name, tokens));
-    for (const std::int64_t context : {1024, 8192})
-      for (const std::int64_t batch : {1, 16, 64, 128})
-        if (selection.m.value_or(batch) == batch && selection.k.value_or(context) == context)
-          made.push_back(decode_case(name, batch, context));
+    for (const std::int64_t tokens : prompts) made.push_back(prefill_case(name, tokens));
+    for (const std::int64_t context : contexts)
+      for (const std::int64_t batch : batches) made.push_back(decode_case(name, batch, context));
   }
-  if (made.empty())
-    fail(ErrorCode::usage, "attention is measured with -m 4096, 16384 (prefill), 1, 16, 64, 128 (decode)");
   return made;
 }
 

@@ -113,13 +113,14 @@ void add_kernels(CLI::App& bench) {
   CLI::App* command = bench.add_subcommand("kernels", "Time each kernel beside the machine's limit");
   command->add_option("--device", options->device, "auto, cpu, cuda or cuda:N")->capture_default_str();
   command
-      ->add_option("--op", options->ops,
-                   "families of kernels: cast, gemm; on a GPU cast, experts, front, dequantize, small, gemm (all that "
-                   "the device has)")
+      ->add_option(
+          "--op", options->ops,
+          "families of kernels: cast, gemm; on a GPU cast, experts, front, dequantize, small, gemm, attention, "
+          "layers (all that the device has)")
       ->delimiter(',');
   command
       ->add_option("--recipe,--format", options->selection.recipes,
-                   "formats (of casts) or recipes (of products), separated by commas")
+                   "formats (of casts), recipes (of products) or cache types (of attention), separated by commas")
       ->delimiter(',');
   command->add_option("--dtype", options->dtype, "type of high-precision operands")
       ->check(CLI::IsMember({"bf16", "f16", "f32"}))

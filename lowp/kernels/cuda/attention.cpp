@@ -19,9 +19,13 @@ const AttentionKernels& checked(const AttentionTask& task) {
   const AttentionKernels& kernels = kernels_of(task);
   LOWP_CHECK(task.heads > 0 && task.heads % task.kv.layout.kv_heads == 0, "{} query heads for {} KV heads", task.heads,
              task.kv.layout.kv_heads);
+  const std::int64_t group = task.heads / task.kv.layout.kv_heads;
+  LOWP_CHECK(task.rows * group * group < std::int64_t{1} << 32, "{} rows of {} heads", task.rows, task.heads);
   LOWP_CHECK(task.sequences <= kMostSequences, "{} sequences", task.sequences);
   LOWP_CHECK(task.q_stride % 8 == 0 && task.out_stride % 8 == 0, "rows {} and {} apart", task.q_stride,
              task.out_stride);
+  LOWP_CHECK(task.heads * task.rows * task.kv.max_pages < std::int64_t{1} << 31, "{} rows over {} pages", task.rows,
+             task.kv.max_pages);
   LOWP_CHECK(task.scale > 0, "scores times {}", task.scale);
   LOWP_CHECK(task.kv.layer_offset % 128 == 0, "a layer at byte {} of a page", task.kv.layer_offset);
   return kernels;

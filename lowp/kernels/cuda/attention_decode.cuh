@@ -3,10 +3,10 @@
 // A unit is a tile of 16 flat rows of a sequence and one KV head. Its pages are cut into segments, at most
 // kMostSegments, by their number alone; a segment is computed by itself and segments are merged in order, so that it
 // does not matter where they were computed. One block for each multiprocessor takes a run of segments with its share of
-// all pages. One warp keeps a ring of pages full by bulk copies; the others take 16 tokens of a page each, a page being
-// four warps' work, and their sums are merged in the order of the warps when the segment ends. Segments that follow
-// each other from a unit's first on are merged in registers; of units that several blocks share, each leaves what it
-// has in memory, and the one that ends last merges.
+// all pages. One warp keeps a ring of pages full by bulk copies; two teams of four take every second page, 16 tokens a
+// warp. Their sums are merged in the order of the warps when the segment
+// ends. Segments that follow each other from a unit's first on are merged in registers; of units that several blocks
+// share, each leaves what it has in memory, and the one that ends last merges.
 #pragma once
 
 #include "lowp/kernels/cuda/attention_piece.cuh"
@@ -20,14 +20,14 @@ inline constexpr int kStates =
 
 struct DecodeArgs {
   AttentionTask task;
-  int group;               // query heads of a KV head
+  Group group;
   float* states;           // [blocks][kStates][kDecodeRows][dim + 2]: sums, largest score, sum of weights
   std::uint32_t* arrived;  // [tile numbers][kv_heads]: segments of a unit that are done; zero between launches
 };
 
 template <class Op>
 struct DecodeShape {
-  static constexpr int kDim = Op::kDim, kWarps = kDim == 256 ? 4 : 8, kTeams = kWarps / 4;
+  static constexpr int kDim = Op::kDim, kTeams = kDim == 256 ? 1 : 2, kWarps = 4 * kTeams;
   static constexpr int kConsumers = 32 * kWarps, kThreads = kConsumers + 32;
   static constexpr int kStageBytes = Op::kHeadBytes;
   static constexpr int kFit = 98304 / kStageBytes, kStages = kFit < 2 ? 2 : kFit > 8 ? 8 : kFit;
@@ -39,118 +39,123 @@ struct DecodeShape {
   static constexpr int kStateFloats = kDecodeRows * (kDim + 2);
 };
 
-/// Pages of a segment, where a unit has so many.
-__device__ __forceinline__ int segment_pages(int pages) {
-  const int least = (pages + kMostSegments - 1) / kMostSegments;
-  return least <= 2 ? 2 : 1 << (32 - __clz(least - 1));
+/// The logarithm of a segment's pages, where a unit has so many: four at least, since merging costs as much as two.
+__device__ __forceinline__ int segment_log(int pages) {
+  const int least = ceil_div(pages, kMostSegments);
+  return least <= 4 ? 2 : 32 - __clz(least - 1);
 }
 
-/// Where the walk over all segments stands. Segments are numbered by the pages before them.
+/// A sequence's share of the walk over all segments. A unit's pages are one after the other, and so are units and
+/// sequences: that gives every page of every unit a number.
+struct SequenceUnits {
+  SequenceWork work;
+  int units, log, segments;  // of the pages of a segment; segments of a unit
+
+  __device__ SequenceUnits(const AttentionTask& task, const Group& group, int sequence)
+      : work(task, sequence),
+        units(work.rows > 0 ? ceil_div(work.rows * group, kDecodeRows) * task.kv.layout.kv_heads : 0),
+        log(segment_log(work.pages)),
+        segments(ceil_shift(work.pages, log)) {}
+  __device__ int pages() const { return units * work.pages; }
+  /// ceil(a / 2^log), a >= 0.
+  static __device__ int ceil_shift(int a, int log) { return (a + (1 << log) - 1) >> log; }
+};
+
+/// Where the walk begins for a block, and what its part is: segments that begin at pages [from, from + quota).
+struct DecodePart {
+  int sequence;       // none: there is nothing to do
+  int unit, segment;  // of the sequence
+  int base;           // the number of the unit's first page
+  int quota, from;
+};
+
+/// Where the walk stands.
 struct Cursor {
   const AttentionTask& task;
-  int group, sequence;
-  std::int64_t base;  // pages before this sequence's
-  SequenceWork work;
-  int units, segments, length;  // of the sequence; pages of a segment
-  int unit, segment;
+  const Group& group;
+  int sequence;
+  SequenceUnits own;
+  int base, unit, segment, tile, kv_head;
 
-  __device__ Cursor(const AttentionTask& task, int group, int sequence, std::int64_t base)
-      : task(task), group(group), sequence(sequence), base(base), work(task, sequence), unit(0), segment(0) {
-    measure();
-  }
-  __device__ void measure() {
-    const int kv_heads = task.kv.layout.kv_heads;
-    units = work.rows > 0 ? ceil_div(work.rows * group, kDecodeRows) * kv_heads : 0;
-    length = segment_pages(work.pages);
-    segments = ceil_div(work.pages, length);
-  }
-  __device__ std::int64_t cost() const { return static_cast<std::int64_t>(units) * work.pages; }
-  __device__ std::int64_t start(int at) const {
-    return base + static_cast<std::int64_t>(unit) * work.pages + at * length;
-  }
-  __device__ std::int64_t start() const { return start(segment); }
-  __device__ int pages() const { return min(length, work.pages - segment * length); }
-  __device__ int first_page() const { return work.first_page + segment * length; }
-  __device__ int tile() const { return unit / task.kv.layout.kv_heads; }
-  __device__ int kv_head() const { return unit % task.kv.layout.kv_heads; }
+  __device__ Cursor(const AttentionTask& task, const Group& group, const DecodePart& part)
+      : task(task),
+        group(group),
+        sequence(part.sequence),
+        own(task, group, part.sequence),
+        base(part.base),
+        unit(part.unit),
+        segment(part.segment),
+        tile(unit / task.kv.layout.kv_heads),
+        kv_head(unit - tile * task.kv.layout.kv_heads) {}
+  __device__ int start(int at) const { return base + (at << own.log); }
+  __device__ int start() const { return start(segment); }
+  __device__ int pages() const { return min(1 << own.log, own.work.pages - (segment << own.log)); }
+  __device__ int first_page() const { return own.work.first_page + (segment << own.log); }
   __device__ bool inside() const { return sequence < static_cast<int>(task.sequences); }
 
-  /// Goes to the first segment that begins at page `from` of all or later, in this sequence: false if none does.
-  __device__ bool seek(std::int64_t from) {
-    if (units == 0) return false;
-    const std::int64_t skip = max(from - base, std::int64_t{0});
-    unit = static_cast<int>(skip / work.pages);
-    segment = ceil_div(static_cast<int>(skip % work.pages), length);
-    if (segment >= segments) {
-      ++unit;
-      segment = 0;
-    }
-    return unit < units;
-  }
   __device__ void advance() {
-    if (++segment < segments) return;
+    if (++segment < own.segments) return;
     segment = 0;
-    if (++unit < units) return;
-    unit = 0;
-    do {
-      base += cost();
-      if (++sequence >= static_cast<int>(task.sequences)) return;
-      work = SequenceWork(task, sequence);
-      measure();
-    } while (units == 0);
-  }
-};
-
-/// A share of all pages: that of block `index` of `count`.
-__device__ __forceinline__ std::int64_t share(std::int64_t total, int index, int count) {
-  return total * index / count;
-}
-
-struct DecodeStart {
-  int sequence;
-  std::int64_t base, total;
-};
-
-// Where this block begins: the threads count the pages of all sequences.
-__device__ __forceinline__ DecodeStart find_start(const AttentionTask& task, int group) {
-  __shared__ std::int64_t sums[32];
-  __shared__ DecodeStart found;
-  const int threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x), lane = thread & 31,
-            warp = thread / 32, sequences = static_cast<int>(task.sequences);
-  const int each = ceil_div(sequences, threads), first = min(thread * each, sequences),
-            last = min(first + each, sequences);
-  std::int64_t mine = 0;
-  for (int s = first; s < last; ++s) mine += Cursor(task, group, s, 0).cost();
-  std::int64_t before = mine;
-#pragma unroll
-  for (int step = 1; step < 32; step *= 2) {
-    const std::int64_t other = __shfl_up_sync(~0u, before, step);
-    if (lane >= step) before += other;
-  }
-  if (lane == 31) sums[warp] = before;
-  if (thread == 0) found.sequence = sequences;
-  __syncthreads();
-  std::int64_t total = 0;
-  for (int w = 0; w < threads / 32; ++w) {
-    if (w == warp) before += total;
-    total += sums[w];
-  }
-  const std::int64_t low = share(total, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x));
-  std::int64_t base = before - mine;
-  int own = sequences;
-  for (int s = first; s < last; ++s) {
-    Cursor cursor(task, group, s, base);
-    if (base + cursor.cost() > low && cursor.seek(low)) {
-      own = s;
-      break;
+    base += own.work.pages;
+    if (++kv_head == task.kv.layout.kv_heads) {
+      kv_head = 0;
+      ++tile;
     }
-    base += cursor.cost();
+    if (++unit < own.units) return;
+    unit = tile = kv_head = 0;
+    do {
+      if (++sequence >= static_cast<int>(task.sequences)) return;
+      own = SequenceUnits(task, group, sequence);
+    } while (own.units == 0);
   }
-  if (own < sequences) atomicMin(&found.sequence, own);
-  __syncthreads();
-  if (own < sequences && found.sequence == own) found.base = base;
-  __syncthreads();
-  return {found.sequence, found.base, total};
+};
+
+// By all lanes of a warp, which count the pages of all sequences.
+__device__ __forceinline__ DecodePart find_part(const AttentionTask& task, const Group& group) {
+  const int lane = static_cast<int>(threadIdx.x) & 31, sequences = static_cast<int>(task.sequences);
+  int mine = 0;
+  for (int s = lane; s < sequences; s += 32) mine += SequenceUnits(task, group, s).pages();
+  const int total = __reduce_add_sync(~0u, mine), quota = max(ceil_div(total, static_cast<int>(gridDim.x)), 1),
+            from = quota * static_cast<int>(blockIdx.x);
+  int first = 0;  // pages of the sequences before these 32
+  for (int chunk = 0; chunk < sequences && from < total; chunk += 32) {
+    const int s = chunk + lane;
+    const SequenceUnits own(task, group, min(s, sequences - 1));
+    const int pages = s < sequences ? own.pages() : 0;
+    int through = pages;
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+      const int other = __shfl_up_sync(~0u, through, step);
+      if (lane >= step) through += other;
+    }
+    // The first segment that begins at `from` or later is in the first sequence that has pages from there on, unless
+    // those are the rest of its last segment.
+    const int before = first + through - pages;
+    int unit = 0, segment = 0;
+    bool here = before + pages > from;
+    if (here) {
+      const int skipped = max(from - before, 0);
+      unit = skipped / own.work.pages;
+      segment = SequenceUnits::ceil_shift(skipped - unit * own.work.pages, own.log);
+      if (segment == own.segments) {
+        ++unit;
+        segment = 0;
+      }
+      here = unit < own.units;
+    }
+    const unsigned found = __ballot_sync(~0u, here);
+    if (found) {
+      const int source = __ffs(static_cast<int>(found)) - 1;
+      return {chunk + source,
+              __shfl_sync(~0u, unit, source),
+              __shfl_sync(~0u, segment, source),
+              __shfl_sync(~0u, before + unit * own.work.pages, source),
+              quota,
+              from};
+    }
+    first += __shfl_sync(~0u, through, 31);
+  }
+  return {sequences, 0, 0, 0, quota, from};
 }
 
 template <class Op>
@@ -161,7 +166,7 @@ struct DecodeKernel {
 
   const DecodeArgs& args;
   std::uint32_t ring, barriers, merging, queries;
-  std::int64_t total, end;  // pages of all; the block's last segment begins before `end`
+  int quota, end;  // pages of a block; this one's last segment begins before number `end`
 
   __device__ std::uint32_t full(int stage) const { return barriers + 16 * stage; }
   __device__ std::uint32_t empty(int stage) const { return barriers + 16 * stage + 8; }
@@ -175,7 +180,7 @@ struct DecodeKernel {
     const auto addresses = [&]() -> const unsigned char* {
       if (done + lane >= cursor.pages()) return nullptr;
       const void* page = kv.pages[cursor.sequence * kv.max_pages + cursor.first_page() + done + lane];
-      return static_cast<const unsigned char*>(page) + kv.layer_offset + cursor.kv_head() * Op::kHeadBytes;
+      return static_cast<const unsigned char*>(page) + kv.layer_offset + cursor.kv_head * Op::kHeadBytes;
     };
     const auto more = [&] { return cursor.inside() && cursor.start() < end; };
     const unsigned char* next = addresses();
@@ -206,7 +211,7 @@ struct DecodeKernel {
     const int lane = static_cast<int>(threadIdx.x) & 31;
     const std::uint16_t* rows[2];
     float power[2];
-    tile.find<Op>(args.task, args.group, cursor.work, cursor.kv_head(), cursor.tile() * kDecodeRows, lane, rows, power);
+    tile.find<Op>(args.task, args.group, cursor.own.work, cursor.kv_head, cursor.tile * kDecodeRows, lane, rows, power);
     ptx::sync_threads(1, Shape::kConsumers);  // the tile before is done
     Op::stage_queries(rows, power, lane, queries, static_cast<int>(threadIdx.x) / 32, Shape::kWarps);
     ptx::sync_threads(1, Shape::kConsumers);
@@ -266,15 +271,22 @@ struct DecodeKernel {
     ptx::sync_threads(1, Shape::kConsumers);
     Merged all;
     if (!takes_part()) return all;
+    float2 stats[Shape::kWarps];
 #pragma unroll
     for (int w = 0; w < Shape::kWarps; ++w) {
-      const float2 stats = ptx::load_shared_float2(stats_at(w, merged_row()));
-      Merged next;
-      next.most = stats.x, next.sum = stats.y;
+      stats[w] = ptx::load_shared_float2(stats_at(w, merged_row()));
+      all.most = fmaxf(all.most, stats[w].x);
+    }
 #pragma unroll
-      for (int e = 0; e < Shape::kEach; ++e)
-        next.mixed[e] = ptx::load_shared_float2(sums_at(w, merged_row()) + 4 * merged_value(e));
-      all.add(next);
+    for (int w = 0; w < Shape::kWarps; ++w) {
+      const float part = decay(stats[w].x, all.most);
+      all.sum += stats[w].y * part;
+#pragma unroll
+      for (int e = 0; e < Shape::kEach; ++e) {
+        const float2 v = ptx::load_shared_float2(sums_at(w, merged_row()) + 4 * merged_value(e));
+        all.mixed[e].x += v.x * part;
+        all.mixed[e].y += v.y * part;
+      }
     }
     return all;
   }
@@ -300,10 +312,10 @@ struct DecodeKernel {
     return merged;
   }
   __device__ __forceinline__ void write(const Merged& merged, const Cursor& cursor, int row) const {
-    const int flat = cursor.tile() * kDecodeRows + row;
-    if (!takes_part() || flat >= cursor.work.rows * args.group) return;
+    const int flat = cursor.tile * kDecodeRows + row;
+    if (!takes_part() || flat >= cursor.own.work.rows * args.group) return;
     auto* to = static_cast<std::uint16_t*>(args.task.out) +
-               flat_offset(cursor.work, flat, args.group, cursor.kv_head(), args.task.out_stride, kDim);
+               flat_offset(cursor.own.work, flat, args.group, cursor.kv_head, args.task.out_stride, kDim);
     const float weight = __frcp_rn(merged.sum);
 #pragma unroll
     for (int e = 0; e < Shape::kEach; ++e)
@@ -315,48 +327,38 @@ struct DecodeKernel {
   __device__ void deliver(const Cursor& cursor, int count, int rounds) const {
     __shared__ bool last;
     __shared__ const float* states[kMostSegments];
-    const int thread = static_cast<int>(threadIdx.x), blocks = static_cast<int>(gridDim.x);
-    std::uint32_t* arrived = args.arrived +
-                             (tile_base<kDecodeRows>(cursor.sequence, cursor.work.begin, args.group) + cursor.tile()) *
-                                 args.task.kv.layout.kv_heads +
-                             cursor.kv_head();
-    __threadfence();
+    const int thread = static_cast<int>(threadIdx.x);
     ptx::sync_threads(1, Shape::kConsumers);
     if (thread == 0) {
-      last = atomicAdd(arrived, count) + count == static_cast<std::uint32_t>(cursor.segments);
-      if (last) {
-        *arrived = 0;
-        // Who has what: the first block its segments as one, the others one by one.
-        const auto bound = [&](int block) { return share(total, block + 1, blocks); };
-        int block = static_cast<int>(cursor.start(0) * blocks / total), own = 0;
-        while (bound(block) <= cursor.start(0)) ++block;
-        states[0] = state(block, kMostSegments);
-        bool first = true;
-        for (int k = 1; k < cursor.segments; ++k) {
-          while (bound(block) <= cursor.start(k)) {
-            ++block;
-            first = false;
-            own = 0;
-          }
-          states[k] = first ? nullptr : state(block, own++);
-        }
-      }
+      const int number = tile_base<kDecodeRows>(cursor.sequence, cursor.own.work.begin, args.group) + cursor.tile;
+      std::uint32_t* arrived = args.arrived + number * args.task.kv.layout.kv_heads + cursor.kv_head;
+      __threadfence();
+      last = atomicAdd(arrived, count) + count == static_cast<std::uint32_t>(cursor.own.segments);
+      if (last) *arrived = 0;
+      __threadfence();
+    }
+    // Who has what: the first block its segments as one, the others one by one.
+    if (thread < cursor.own.segments) {
+      const int block = cursor.start(thread) / quota,
+                before = max(block * quota - cursor.start(0), 0),  // pages of the unit in earlier blocks
+          index = thread - SequenceUnits::ceil_shift(before, cursor.own.log);
+      states[thread] = thread == 0                        ? state(block, kMostSegments)
+                       : block == cursor.start(0) / quota ? nullptr
+                                                          : state(block, index);
     }
     ptx::sync_threads(1, Shape::kConsumers);
-    if (!last) return;
-    __threadfence();
-    if (!takes_part()) return;
+    if (!last || !takes_part()) return;
     for (int round = 0; round < rounds; ++round) {
       const int row = round * Shape::kRound + merged_row();
       Merged all;
-      for (int k = 0; k < cursor.segments; k += 4) {
+      for (int k = 0; k < cursor.own.segments; k += 4) {
         Merged next[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i)
-          if (k + i < cursor.segments && states[k + i]) next[i] = load(states[k + i], row);
+          if (k + i < cursor.own.segments && states[k + i]) next[i] = load(states[k + i], row);
 #pragma unroll
         for (int i = 0; i < 4; ++i)
-          if (k + i < cursor.segments && states[k + i]) all.add(next[i]);
+          if (k + i < cursor.own.segments && states[k + i]) all.add(next[i]);
       }
       write(all, cursor, row);
     }
@@ -373,7 +375,8 @@ struct DecodeKernel {
     for (bool fresh = true; cursor.inside() && cursor.start() < end;) {
       if (fresh) {
         load(tile, cursor);
-        rounds = ceil_div(min(kDecodeRows, cursor.work.rows * args.group - cursor.tile() * kDecodeRows), Shape::kRound);
+        rounds =
+            ceil_div(min(kDecodeRows, cursor.own.work.rows * args.group - cursor.tile * kDecodeRows), Shape::kRound);
         from_first = cursor.segment == 0;
         delivered = 0;
 #pragma unroll
@@ -404,7 +407,7 @@ struct DecodeKernel {
           store(segment, state(static_cast<int>(blockIdx.x), delivered), round * Shape::kRound + merged_row());
       }
       ++delivered;
-      const bool unit_ends = cursor.segment + 1 == cursor.segments;
+      const bool unit_ends = cursor.segment + 1 == cursor.own.segments;
       const Cursor now = cursor;
       cursor.advance();
       if (!unit_ends && cursor.start() < end) continue;
@@ -444,13 +447,11 @@ __global__ void __launch_bounds__(DecodeShape<Op>::kThreads, 1)
     ptx::barrier_init_fence();
   }
   ptx::wait_for_predecessor();
-  const DecodeStart start = find_start(args.task, args.group);  // synchronizes the block
-  if (start.sequence >= static_cast<int>(args.task.sequences)) return;
-  const int block = static_cast<int>(blockIdx.x), blocks = static_cast<int>(gridDim.x);
-  Cursor cursor(args.task, args.group, start.sequence, start.base);
-  cursor.seek(share(start.total, block, blocks));
-  const DecodeKernel<Op> kernel{
-      args, ring, barriers, merging, queries, start.total, share(start.total, block + 1, blocks)};
+  __syncthreads();
+  const DecodePart part = find_part(args.task, args.group);
+  if (part.sequence >= static_cast<int>(args.task.sequences)) return;
+  const Cursor cursor(args.task, args.group, part);
+  const DecodeKernel<Op> kernel{args, ring, barriers, merging, queries, part.quota, part.from + part.quota};
   if (static_cast<int>(threadIdx.x) / 32 == Shape::kWarps)
     kernel.produce(cursor);
   else

@@ -27,7 +27,7 @@ template <class Op>
 void launch_decode(const AttentionTask& task, StreamHandle stream) {
   using Shape = DecodeShape<Op>;
   auto* workspace = static_cast<std::uint8_t*>(task.workspace);
-  DecodeArgs args{task, static_cast<int>(task.heads / task.kv.layout.kv_heads), reinterpret_cast<float*>(workspace),
+  DecodeArgs args{task, Group(task.heads / task.kv.layout.kv_heads), reinterpret_cast<float*>(workspace),
                   reinterpret_cast<std::uint32_t*>(workspace + decode_state_bytes<Op>())};
   const auto* kernel = reinterpret_cast<const void*>(&attention_decode<Op>);
   allow_shared(kernel, Shape::kShared);
@@ -44,8 +44,8 @@ template <class Op>
 void launch_prefill_mma(const AttentionTask& task, StreamHandle stream) {
   using Shape = PrefillMmaShape<Op>;
   AttentionTask copy = task;
-  int group = static_cast<int>(task.heads / task.kv.layout.kv_heads),
-      numbers = static_cast<int>(tile_numbers<Shape::kRows>(task));
+  Group group(task.heads / task.kv.layout.kv_heads);
+  int numbers = static_cast<int>(tile_numbers<Shape::kRows>(task));
   const auto* kernel = reinterpret_cast<const void*>(&attention_prefill_mma<Op>);
   allow_shared(kernel, Shape::kShared);
   void* arguments[] = {&copy, &group, &numbers};
@@ -60,7 +60,7 @@ void launch_prefill_mma(const AttentionTask& task, StreamHandle stream) {
 template <class Op>
 void launch_prefill(const AttentionTask& task, StreamHandle stream) {
   using Shape = PrefillShape<Op::kDim>;
-  PrefillArgs args{task, static_cast<int>(task.heads / task.kv.layout.kv_heads),
+  PrefillArgs args{task, Group(task.heads / task.kv.layout.kv_heads),
                    static_cast<int>(tile_numbers<Shape::kRows>(task))};
   const auto* kernel = reinterpret_cast<const void*>(&attention_prefill<Op::kDim>);
   allow_shared(kernel, Shape::kShared);

@@ -107,30 +107,37 @@ struct Operands {
 #pragma unroll
       for (float& v : s[j]) v = 0;
     const std::uint32_t own = lane_offset(lane, true);
-    constexpr int kStepsAChunk = k8Bit ? 2 : 1;
+    // Operands are loaded some chunks at a time: what a product needs has long arrived, as far as registers allow.
+    constexpr int kStepsAChunk = k8Bit ? 2 : 1, kChunks = kSteps / kStepsAChunk, kMost = kDim == 256 ? 1 : 8 / kTiles,
+                  kBatch = kMost < kChunks ? kMost : kChunks;
 #pragma unroll
-    for (int step = 0; step < kSteps; step += kStepsAChunk) {
-      std::uint32_t q[kStepsAChunk][4];
+    for (int first = 0; first < kChunks; first += kBatch) {
+      std::uint32_t q[kBatch * kStepsAChunk][4], b[kBatch][kTiles / 2][4];
 #pragma unroll
-      for (int next = 0; next < kStepsAChunk; ++next) load_queries(queries, step + next, lane, q[next]);
+      for (int c = 0; c < kBatch; ++c) {
 #pragma unroll
-      for (int j = 0; j < kTiles; j += 2) {
-        std::uint32_t b[4];
-        ptx::load_matrices(b, chunk_address(tokens + 8 * j * kRowBytes, own, k8Bit ? step : 2 * step));
+        for (int j = 0; j < kTiles / 2; ++j)
+          ptx::load_matrices(b[c][j], chunk_address(tokens + 16 * j * kRowBytes, own, 2 * (first + c)));
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
+        for (int next = 0; next < kStepsAChunk; ++next)
+          load_queries(queries, (first + c) * kStepsAChunk + next, lane, q[c * kStepsAChunk + next]);
+      }
+#pragma unroll
+      for (int c = 0; c < kBatch; ++c)
+#pragma unroll
+        for (int j = 0; j < kTiles; ++j) {
+          const std::uint32_t(&keys)[4] = b[c][j / 2];
           if constexpr (!k8Bit) {
-            ptx::mma_bf16(s[j + half], q[0], b[2 * half], b[2 * half + 1]);
+            ptx::mma_bf16(s[j], q[c], keys[2 * (j % 2)], keys[2 * (j % 2) + 1]);
           } else {
 #pragma unroll
             for (int next = 0; next < 2; ++next) {
               std::uint32_t b0, b1;
-              decode(b[2 * half + next], b0, b1);
-              ptx::mma_f16(s[j + half], q[next], b0, b1);
+              decode(keys[2 * (j % 2) + next], b0, b1);
+              ptx::mma_f16(s[j], q[2 * c + next], b0, b1);
             }
           }
         }
-      }
     }
   }
 
@@ -147,29 +154,29 @@ struct Operands {
   static __device__ __forceinline__ void mix(const std::uint32_t (&weights)[4], std::uint32_t tokens, int lane,
                                              const std::uint32_t (&keep)[2], Mixed& mixed) {
     const std::uint32_t own = lane_offset(lane, false);
-    std::uint32_t b[4];
-    if constexpr (!k8Bit) {
+    constexpr int kLoads = kDim * (k8Bit ? 1 : 2) / 32, kBatch = kDim == 256 ? 1 : k8Bit ? 2 : 4;
 #pragma unroll
-      for (int chunk = 0; chunk < kDim / 8; chunk += 2) {
-        ptx::load_matrices_transposed(b, chunk_address(tokens, own, chunk));
-        ptx::mma_bf16(mixed[chunk], weights, b[0] & keep[0], b[1] & keep[1]);
-        ptx::mma_bf16(mixed[chunk + 1], weights, b[2] & keep[0], b[3] & keep[1]);
-      }
-    } else {
-      // A transposed pair is two neighbouring codes of one token: even and odd values of the head become two operands.
+    for (int first = 0; first < kLoads; first += kBatch) {
+      std::uint32_t b[kBatch][4];
 #pragma unroll
-      for (int chunk = 0; chunk < kDim / 16; chunk += 2) {
-        ptx::load_matrices_transposed(b, chunk_address(tokens, own, chunk));
+      for (int c = 0; c < kBatch; ++c) ptx::load_matrices_transposed(b[c], chunk_address(tokens, own, 2 * (first + c)));
+#pragma unroll
+      for (int c = 0; c < kBatch; ++c)
 #pragma unroll
         for (int next = 0; next < 2; ++next) {
-          std::uint32_t even[2], odd[2];
-#pragma unroll
-          for (int half = 0; half < 2; ++half)
-            decode(ptx::pick_bytes(b[2 * next + half] & keep[half], 0, 0x3120), even[half], odd[half]);
-          ptx::mma_f16(mixed[2 * (chunk + next)], weights, even[0], even[1]);
-          ptx::mma_f16(mixed[2 * (chunk + next) + 1], weights, odd[0], odd[1]);
+          const int chunk = 2 * (first + c) + next;
+          const std::uint32_t low = b[c][2 * next] & keep[0], high = b[c][2 * next + 1] & keep[1];
+          if constexpr (!k8Bit) {
+            ptx::mma_bf16(mixed[chunk], weights, low, high);
+          } else {
+            // A transposed pair is two neighbouring codes of a token: even and odd values of the head are two operands.
+            std::uint32_t even[2], odd[2];
+            decode(ptx::pick_bytes(low, 0, 0x3120), even[0], odd[0]);
+            decode(ptx::pick_bytes(high, 0, 0x3120), even[1], odd[1]);
+            ptx::mma_f16(mixed[2 * chunk], weights, even[0], even[1]);
+            ptx::mma_f16(mixed[2 * chunk + 1], weights, odd[0], odd[1]);
+          }
         }
-      }
     }
   }
 

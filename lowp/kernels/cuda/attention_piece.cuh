@@ -15,8 +15,9 @@ struct TileRows {
 
   /// The tile of 16 flat rows from `flat` on, and where their queries begin (null: no such row) and their powers.
   template <class Op>
-  __device__ __forceinline__ void find(const AttentionTask& task, int group, const SequenceWork& work, int kv_head,
-                                       int flat, int lane, const std::uint16_t* (&rows)[2], float (&power)[2]) {
+  __device__ __forceinline__ void find(const AttentionTask& task, const Group& group, const SequenceWork& work,
+                                       int kv_head, int flat, int lane, const std::uint16_t* (&rows)[2],
+                                       float (&power)[2]) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int own = flat + lane / 4 + 8 * h;
@@ -24,8 +25,9 @@ struct TileRows {
       rows[h] = present ? static_cast<const std::uint16_t*>(task.q) +
                               flat_offset(work, own, group, kv_head, task.q_stride, Op::kDim)
                         : nullptr;
-      first_token[h] = work.first_token(task, present ? own / group : 0);
-      last_token[h] = present ? work.past + own / group : -1;
+      const int row = present ? group.divide(own) : 0;
+      first_token[h] = work.first_token(task, row);
+      last_token[h] = present ? work.past + row : -1;
       power[h] = Op::query_power(rows[h], lane & 3);
       factor[h] = task.scale * kLog2e * power[h];
     }

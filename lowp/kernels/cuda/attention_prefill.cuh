@@ -27,7 +27,8 @@ struct PrefillShape {
 
 struct PrefillArgs {
   AttentionTask task;
-  int group, numbers;  // query heads of a KV head; tile_numbers()
+  Group group;
+  int numbers;  // tile_numbers()
 };
 
 template <int kHeadDim>
@@ -80,7 +81,7 @@ struct PrefillKernel {
       const SequenceWork work(task, at.sequence);
       const int first_flat = at.tile * Shape::kRows,
                 last_flat = min(first_flat + Shape::kRows, work.rows * args.group) - 1;
-      const int first_row = first_flat / args.group, last_row = last_flat / args.group;
+      const int first_row = args.group.divide(first_flat), last_row = args.group.divide(last_flat);
       Walk walk{work, at.sequence, index % task.kv.layout.kv_heads, first_flat, last_flat, 0, 0, 0, 0, 0, 0};
       const int first = work.first_token(task, first_row), last = work.past + last_row;
       walk.first_page = first / kPageTokens;
@@ -124,7 +125,7 @@ struct PrefillKernel {
         };
         const std::uint32_t to = values + place.stage * Shape::kStageBytes;
         load(keys + place.stage * Shape::kStageBytes, keys_empty(place.stage), keys_full(place.stage), 0);
-        const int seen = walk.work.past + walk.last_flat / args.group + 1 - (walk.first_key + p * kPageTokens);
+        const int seen = walk.work.past + args.group.divide(walk.last_flat) + 1 - (walk.first_key + p * kPageTokens);
         if (seen >= Shape::kKeys) {
           load(to, values_empty(place.stage), values_full(place.stage), Shape::kPageBytes);
         } else {
@@ -257,8 +258,10 @@ struct PrefillKernel {
     ptx::pin(state.mixed);
     release(values_empty(state.values.stage));
     state.values = next;
+    if (__any_sync(~0u, decays[0] != 1 || decays[1] != 1)) {
 #pragma unroll
-    for (int i = 0; i < kDim / 2; ++i) state.mixed[i] *= decays[i / 2 % 2];
+      for (int i = 0; i < kDim / 2; ++i) state.mixed[i] *= decays[i / 2 % 2];
+    }
     pack(state);
   }
 

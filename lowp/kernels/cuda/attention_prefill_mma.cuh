@@ -20,7 +20,8 @@ struct PrefillMmaShape {
 
 template <class Op>
 __global__ void __launch_bounds__(PrefillMmaShape<Op>::kThreads, 1)
-    attention_prefill_mma(const __grid_constant__ AttentionTask task, int group, int numbers) {
+    attention_prefill_mma(const __grid_constant__ AttentionTask task, const __grid_constant__ Group group,
+                          int numbers) {
   using Shape = PrefillMmaShape<Op>;
   using Place = RingPlace<Shape::kStages>;
   extern __shared__ std::uint8_t shared[];
@@ -46,8 +47,8 @@ __global__ void __launch_bounds__(PrefillMmaShape<Op>::kThreads, 1)
   if (at.sequence < 0) return;
   const SequenceWork work(task, at.sequence);
   const int first_flat = at.tile * Shape::kRows, last_flat = min(first_flat + Shape::kRows, work.rows * group) - 1;
-  const int first_page = work.first_token(task, first_flat / group) / kPageTokens,
-            pages = (work.past + last_flat / group) / kPageTokens + 1 - first_page;
+  const int first_page = work.first_token(task, group.divide(first_flat)) / kPageTokens,
+            pages = (work.past + group.divide(last_flat)) / kPageTokens + 1 - first_page;
   Place place;
   if (warp == Shape::kWarps) {
     for (int begin = 0; begin < pages; begin += 32) {

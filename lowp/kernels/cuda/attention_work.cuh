@@ -11,6 +11,21 @@
 
 namespace lowp::kernels::cuda {
 
+/// How many query heads share a KV head, for divisions without dividing.
+struct Group {
+  int count;
+  std::uint32_t inverse;  // ceil(2^32 / count)
+
+  explicit Group(std::int64_t heads)
+      : count(static_cast<int>(heads)),
+        inverse(count > 1 ? static_cast<std::uint32_t>(ceil_div(std::int64_t{1} << 32, heads)) : 0) {}
+  __device__ __forceinline__ operator int() const { return count; }
+  /// a / count, 0 <= a < 2^32 / count.
+  __device__ __forceinline__ int divide(int a) const {
+    return count == 1 ? a : static_cast<int>(__umulhi(static_cast<std::uint32_t>(a), inverse));
+  }
+};
+
 /// The first row (of the batch) of a sequence, how many it has, and what is visible to them.
 struct SequenceWork {
   int begin, rows, past;
@@ -33,7 +48,7 @@ struct SequenceWork {
 
 /// Tiles of kRows flat rows get numbers: tile t of sequence s is number tile_base(...) + t, and no two have the same.
 template <int kRows>
-__device__ __forceinline__ int tile_base(int sequence, int begin, int group) {
+__device__ __forceinline__ int tile_base(int sequence, int begin, const Group& group) {
   return sequence + begin * group / kRows;
 }
 /// More than the largest such number.
@@ -48,7 +63,7 @@ struct TileOfBatch {
 };
 /// Which tile has a number; by all lanes of a warp.
 template <int kRows>
-__device__ __forceinline__ TileOfBatch find_tile(const AttentionTask& task, int number, int group) {
+__device__ __forceinline__ TileOfBatch find_tile(const AttentionTask& task, int number, const Group& group) {
   int before = 0;  // sequences whose tiles begin at or below the number
   const int sequences = static_cast<int>(task.sequences), lane = static_cast<int>(threadIdx.x) & 31;
   for (int first = 0; first < sequences; first += 32) {
@@ -62,9 +77,10 @@ __device__ __forceinline__ TileOfBatch find_tile(const AttentionTask& task, int 
 }
 
 /// Where flat row `flat` of a sequence has its values in q or out.
-__device__ __forceinline__ std::int64_t flat_offset(const SequenceWork& work, int flat, int group, int kv_head,
+__device__ __forceinline__ std::int64_t flat_offset(const SequenceWork& work, int flat, const Group& group, int kv_head,
                                                     std::int64_t stride, int dim) {
-  return (work.begin + flat / group) * stride + static_cast<std::int64_t>(kv_head * group + flat % group) * dim;
+  const int row = group.divide(flat);
+  return (work.begin + row) * stride + static_cast<std::int64_t>(kv_head * group + flat - row * group) * dim;
 }
 
 }  // namespace lowp::kernels::cuda
