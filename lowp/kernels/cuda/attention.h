@@ -42,7 +42,7 @@ struct AttentionTask {
 inline constexpr std::int64_t kMostSequences = 1024;
 inline constexpr int kMostSegments = 16;
 
-/// For sequences that have few rows: each KV head is read once for all query rows that share it, 16 at a time. Time is
+/// For sequences that have few rows: each KV head is read once for all query rows that share it, 8 at a time. Time is
 /// that of reading the keys and values.
 void attend_decode(const AttentionTask& task, StreamHandle stream);
 

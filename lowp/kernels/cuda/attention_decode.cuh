@@ -1,20 +1,19 @@
 // Attention of few rows a sequence: the time is that of reading the keys and values once.
 //
-// A unit is a tile of 16 flat rows of a sequence and one KV head. Its pages are cut into segments, at most
+// A unit is a tile of 8 flat rows of a sequence and one KV head. Its pages are cut into segments, at most
 // kMostSegments, by their number alone; a segment is computed by itself and segments are merged in order, so that it
 // does not matter where they were computed. One block for each multiprocessor takes a run of segments with its share of
 // all pages. One warp keeps a ring of pages full by bulk copies; two teams of four take every second page, 16 tokens a
-// warp. Their sums are merged in the order of the warps when the segment
-// ends. Segments that follow each other from a unit's first on are merged in registers; of units that several blocks
-// share, each leaves what it has in memory, and the one that ends last merges.
+// warp. Their sums are merged in the order of the warps when the segment ends. Segments that follow each other from a
+// unit's first on are merged in registers; of units that several blocks share, each leaves what it has in memory, and
+// the one that ends last merges.
 #pragma once
 
-#include "lowp/kernels/cuda/attention_piece.cuh"
+#include "lowp/kernels/cuda/attention_decode_operands.cuh"
 #include "lowp/kernels/cuda/gemm_tiles.cuh"
 
 namespace lowp::kernels::cuda {
 
-inline constexpr int kDecodeRows = 16;
 inline constexpr int kStates =
     kMostSegments + 1;  // that a block may leave: segments one by one, or a unit's first ones
 
@@ -31,11 +30,11 @@ struct DecodeShape {
   static constexpr int kConsumers = 32 * kWarps, kThreads = kConsumers + 32;
   static constexpr int kStageBytes = Op::kHeadBytes;
   static constexpr int kFit = 98304 / kStageBytes, kStages = kFit < 2 ? 2 : kFit > 8 ? 8 : kFit;
-  // Rows are merged four at a time; the padding of a row of sums keeps four of them on different banks.
-  static constexpr int kRound = 4, kRounds = kDecodeRows / kRound, kSumStride = kDim + 8;
-  static constexpr int kMergeBytes = kWarps * kRound * (kSumStride + 2) * 4;
-  static constexpr int kShared = kStages * (kStageBytes + 16) + kMergeBytes + Op::kQueryBytes + 128;
-  static constexpr int kPairs = kRound * kDim / 2, kEach = (kPairs + kConsumers - 1) / kConsumers;  // of a thread
+  // The sums of all warps meet in shared memory; the padding keeps rows 2t of four lanes on different banks.
+  static constexpr int kSumStride = kDim + 4;
+  static constexpr int kMergeBytes = kWarps * kDecodeRows * (kSumStride + 2) * 4;
+  static constexpr int kShared = kStages * (kStageBytes + 16) + kMergeBytes + 128;
+  static constexpr int kEach = (kDecodeRows * kDim / 2 + kConsumers - 1) / kConsumers;  // pairs of a thread
   static constexpr int kStateFloats = kDecodeRows * (kDim + 2);
 };
 
@@ -165,7 +164,7 @@ struct DecodeKernel {
   static constexpr int kDim = Op::kDim;
 
   const DecodeArgs& args;
-  std::uint32_t ring, barriers, merging, queries;
+  std::uint32_t ring, barriers, merging;
   int quota, end;  // pages of a block; this one's last segment begins before number `end`
 
   __device__ std::uint32_t full(int stage) const { return barriers + 16 * stage; }
@@ -207,86 +206,75 @@ struct DecodeKernel {
     }
   }
 
-  __device__ __forceinline__ void load(TileRows& tile, const Cursor& cursor) const {
-    const int lane = static_cast<int>(threadIdx.x) & 31;
-    const std::uint16_t* rows[2];
-    float power[2];
-    tile.find<Op>(args.task, args.group, cursor.own.work, cursor.kv_head, cursor.tile * kDecodeRows, lane, rows, power);
-    ptx::sync_threads(1, Shape::kConsumers);  // the tile before is done
-    Op::stage_queries(rows, power, lane, queries, static_cast<int>(threadIdx.x) / 32, Shape::kWarps);
-    ptx::sync_threads(1, Shape::kConsumers);
-  }
-
-  // What a thread has of four merged rows: some pairs of their sums.
+  // Part of a row: of the pair number threadIdx.x + e * kConsumers of the tile's rows, one after the other.
   struct Merged {
     float most = -INFINITY, sum = 0;
-    float2 mixed[Shape::kEach] = {};
+    float2 mixed = {0, 0};
 
     /// Joins what comes later.
     __device__ __forceinline__ void add(const Merged& next) {
       const float top = fmaxf(most, next.most), mine = decay(most, top), theirs = decay(next.most, top);
       most = top;
       sum = sum * mine + next.sum * theirs;
-#pragma unroll
-      for (int e = 0; e < Shape::kEach; ++e) {
-        mixed[e].x = mixed[e].x * mine + next.mixed[e].x * theirs;
-        mixed[e].y = mixed[e].y * mine + next.mixed[e].y * theirs;
-      }
+      mixed.x = mixed.x * mine + next.mixed.x * theirs;
+      mixed.y = mixed.y * mine + next.mixed.y * theirs;
     }
   };
-  // Threads [kPairs / kEach] take part; each has pairs of one row.
-  static constexpr int kRowThreads = kDim / 2 / Shape::kEach;
-  __device__ static bool takes_part() { return static_cast<int>(threadIdx.x) < Shape::kRound * kRowThreads; }
-  __device__ static int merged_row() { return static_cast<int>(threadIdx.x) / kRowThreads; }
-  __device__ static int merged_value(int e) {
-    return 2 * (static_cast<int>(threadIdx.x) % kRowThreads + e * kRowThreads);
+  // Calls body(e, row, value) for each pair of this thread that is of the first `rows` rows.
+  template <typename Body>
+  __device__ __forceinline__ static void each_pair(int rows, const Body& body) {
+#pragma unroll
+    for (int e = 0; e < Shape::kEach; ++e) {
+      const int pair = static_cast<int>(threadIdx.x) + e * Shape::kConsumers, row = pair / (kDim / 2);
+      if (row < rows) body(e, row, 2 * (pair % (kDim / 2)));
+    }
   }
 
-  // The rows 4 round .. 4 round + 3 of all warps, merged in the order of the warps.
-  __device__ __forceinline__ Merged merge_warps(const WarpSums<Op>& sums, const float (&weights)[2], int round) const {
+  __device__ std::uint32_t sums_at(int warp, int row) const {
+    return merging + static_cast<std::uint32_t>((warp * kDecodeRows + row) * Shape::kSumStride * 4);
+  }
+  __device__ std::uint32_t stats_at(int warp, int row) const {
+    return merging + static_cast<std::uint32_t>(
+                         (Shape::kWarps * kDecodeRows * Shape::kSumStride + (warp * kDecodeRows + row) * 2) * 4);
+  }
+  // A warp's sums into shared memory.
+  __device__ __forceinline__ void show(const DecodeSums<Op>& sums) const {
     const int lane = static_cast<int>(threadIdx.x) & 31, warp = static_cast<int>(threadIdx.x) / 32, g = lane / 4,
-              half = round / 2;
-    const auto sums_at = [&](int w, int row) {
-      return merging + static_cast<std::uint32_t>((w * Shape::kRound + row) * Shape::kSumStride * 4);
-    };
-    const auto stats_at = [&](int w, int row) {
-      return merging + static_cast<std::uint32_t>(
-                           (Shape::kWarps * Shape::kRound * Shape::kSumStride + (w * Shape::kRound + row) * 2) * 4);
-    };
-    ptx::sync_threads(1, Shape::kConsumers);  // the round before has been read
-    if (g / 4 == round % 2) {
-      const std::uint32_t row = sums_at(warp, g % 4);
-      const float power = Op::k8Bit ? sums.power.power() : 1.0f;
-      const auto put = [&](int i, float a, float b) {
-        ptx::store_shared(row + 4 * i, Op::k8Bit ? float2{a * power, b * power} : float2{a, b});
-      };
-      if (half == 0)
-        Op::each_pair(sums.mixed, 0, lane & 3, put);
-      else
-        Op::each_pair(sums.mixed, 1, lane & 3, put);
-      if ((lane & 3) == 0)
-        ptx::store_shared(stats_at(warp, g % 4),
-                          float2{half ? sums.rows.most[1] : sums.rows.most[0], half ? weights[1] : weights[0]});
+              t = lane & 3;
+    const float power = Op::k8Bit ? sums.power.power() : 1.0f;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const std::uint32_t row = sums_at(warp, 2 * t + h);
+      const float weight = sums.whole_sum(h);
+#pragma unroll
+      for (int j = 0; j < Op::kSteps; ++j) {
+        const float a = sums.mixed[j][h] * power, b = sums.mixed[j][2 + h] * power;
+        if constexpr (Op::k8Bit) {
+          ptx::store_shared(row + (16 * j + 2 * g) * 4, float2{a, b});
+        } else {
+          ptx::store_shared(row + (16 * j + g) * 4, a);
+          ptx::store_shared(row + (16 * j + 8 + g) * 4, b);
+        }
+      }
+      if (g == 0) ptx::store_shared(stats_at(warp, 2 * t + h), float2{sums.most[h], weight});
     }
-    ptx::sync_threads(1, Shape::kConsumers);
+  }
+  // What the warps have shown, merged in their order.
+  __device__ __forceinline__ Merged merge_warps(int row, int value) const {
     Merged all;
-    if (!takes_part()) return all;
     float2 stats[Shape::kWarps];
 #pragma unroll
     for (int w = 0; w < Shape::kWarps; ++w) {
-      stats[w] = ptx::load_shared_float2(stats_at(w, merged_row()));
+      stats[w] = ptx::load_shared_float2(stats_at(w, row));
       all.most = fmaxf(all.most, stats[w].x);
     }
 #pragma unroll
     for (int w = 0; w < Shape::kWarps; ++w) {
       const float part = decay(stats[w].x, all.most);
+      const float2 v = ptx::load_shared_float2(sums_at(w, row) + 4 * value);
       all.sum += stats[w].y * part;
-#pragma unroll
-      for (int e = 0; e < Shape::kEach; ++e) {
-        const float2 v = ptx::load_shared_float2(sums_at(w, merged_row()) + 4 * merged_value(e));
-        all.mixed[e].x += v.x * part;
-        all.mixed[e].y += v.y * part;
-      }
+      all.mixed.x += v.x * part;
+      all.mixed.y += v.y * part;
     }
     return all;
   }
@@ -294,37 +282,26 @@ struct DecodeKernel {
   __device__ float* state(int block, int index) const {
     return args.states + (static_cast<std::int64_t>(block) * kStates + index) * Shape::kStateFloats;
   }
-  __device__ __forceinline__ void store(const Merged& merged, float* to, int row) const {
-    if (!takes_part()) return;
+  __device__ __forceinline__ static void store(const Merged& merged, float* to, int row, int value) {
     float* at = to + row * (kDim + 2);
-#pragma unroll
-    for (int e = 0; e < Shape::kEach; ++e) *reinterpret_cast<float2*>(at + merged_value(e)) = merged.mixed[e];
-    if (merged_value(0) == 0) *reinterpret_cast<float2*>(at + kDim) = {merged.most, merged.sum};
+    *reinterpret_cast<float2*>(at + value) = merged.mixed;
+    if (value == 0) *reinterpret_cast<float2*>(at + kDim) = {merged.most, merged.sum};
   }
-  __device__ __forceinline__ Merged load(const float* from, int row) const {
+  __device__ __forceinline__ static Merged load(const float* from, int row, int value) {
     const float* at = from + row * (kDim + 2);
-    Merged merged;
     const float2 stats = __ldcg(reinterpret_cast<const float2*>(at + kDim));
-    merged.most = stats.x, merged.sum = stats.y;
-#pragma unroll
-    for (int e = 0; e < Shape::kEach; ++e)
-      merged.mixed[e] = __ldcg(reinterpret_cast<const float2*>(at + merged_value(e)));
-    return merged;
+    return {stats.x, stats.y, __ldcg(reinterpret_cast<const float2*>(at + value))};
   }
-  __device__ __forceinline__ void write(const Merged& merged, const Cursor& cursor, int row) const {
-    const int flat = cursor.tile * kDecodeRows + row;
-    if (!takes_part() || flat >= cursor.own.work.rows * args.group) return;
-    auto* to = static_cast<std::uint16_t*>(args.task.out) +
-               flat_offset(cursor.own.work, flat, args.group, cursor.kv_head, args.task.out_stride, kDim);
+  __device__ __forceinline__ void write(const Merged& merged, const Cursor& cursor, int row, int value) const {
+    auto* to = static_cast<std::uint16_t*>(args.task.out) + flat_offset(cursor.own.work,
+                                                                        cursor.tile * kDecodeRows + row, args.group,
+                                                                        cursor.kv_head, args.task.out_stride, kDim);
     const float weight = __frcp_rn(merged.sum);
-#pragma unroll
-    for (int e = 0; e < Shape::kEach; ++e)
-      *reinterpret_cast<std::uint32_t*>(to + merged_value(e)) =
-          ptx::cvt_bf16x2(merged.mixed[e].x * weight, merged.mixed[e].y * weight);
+    *reinterpret_cast<std::uint32_t*>(to + value) = ptx::cvt_bf16x2(merged.mixed.x * weight, merged.mixed.y * weight);
   }
 
   // Notes that `count` segments of the cursor's unit are in memory; the block that brings the last ones merges all.
-  __device__ void deliver(const Cursor& cursor, int count, int rounds) const {
+  __device__ void deliver(const Cursor& cursor, int count, int rows) const {
     __shared__ bool last;
     __shared__ const float* states[kMostSegments];
     const int thread = static_cast<int>(threadIdx.x);
@@ -347,85 +324,79 @@ struct DecodeKernel {
                                                           : state(block, index);
     }
     ptx::sync_threads(1, Shape::kConsumers);
-    if (!last || !takes_part()) return;
-    for (int round = 0; round < rounds; ++round) {
-      const int row = round * Shape::kRound + merged_row();
+    if (!last) return;
+    each_pair(rows, [&](int, int row, int value) {
       Merged all;
       for (int k = 0; k < cursor.own.segments; k += 4) {
         Merged next[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i)
-          if (k + i < cursor.own.segments && states[k + i]) next[i] = load(states[k + i], row);
+          if (k + i < cursor.own.segments && states[k + i]) next[i] = load(states[k + i], row, value);
 #pragma unroll
         for (int i = 0; i < 4; ++i)
           if (k + i < cursor.own.segments && states[k + i]) all.add(next[i]);
       }
-      write(all, cursor, row);
-    }
+      write(all, cursor, row, value);
+    });
   }
 
   __device__ void consume(Cursor cursor) const {
     const int lane = static_cast<int>(threadIdx.x) & 31, warp = static_cast<int>(threadIdx.x) / 32, team = warp / 4,
-              slot = warp % 4 * 16;
+              slot = warp % 4 * 16, block = static_cast<int>(blockIdx.x);
     Place place;
-    TileRows tile;
-    Merged merged[Shape::kRounds];
+    DecodeRows<Op> tile;
+    Merged merged[Shape::kEach];
     bool from_first = false;
-    int delivered = 0, rounds = 0;
+    int delivered = 0, rows = 0;
     for (bool fresh = true; cursor.inside() && cursor.start() < end;) {
       if (fresh) {
-        load(tile, cursor);
-        rounds =
-            ceil_div(min(kDecodeRows, cursor.own.work.rows * args.group - cursor.tile * kDecodeRows), Shape::kRound);
+        const int flat = cursor.tile * kDecodeRows;
+        tile.load(args.task, args.group, cursor.own.work, cursor.kv_head, flat, lane);
+        rows = min(kDecodeRows, cursor.own.work.rows * args.group - flat);
         from_first = cursor.segment == 0;
         delivered = 0;
 #pragma unroll
         for (Merged& m : merged) m = Merged();
         fresh = false;
       }
-      WarpSums<Op> sums;
-      sums.clear();
+      DecodeSums<Op> sums;
       const int pages = cursor.pages(), first = cursor.first_page() * kPageTokens + slot;
       for (int i = 0; i < pages; ++i) {
         if (i % Shape::kTeams == team) {
           ptx::barrier_wait(full(place.stage), place.parity);
           const int at = first + i * kPageTokens;
-          if (at <= tile.last) attend<2>(tile, queries, ring + place.stage * Shape::kStageBytes, slot, at, lane, sums);
+          if (at <= tile.last) sums.attend(tile, ring + place.stage * Shape::kStageBytes, slot, at, lane);
           __syncwarp();
           if (lane == 0) ptx::barrier_arrive(empty(place.stage));
         }
         place.advance();
       }
-      const float weights[2] = {sums.rows.whole_sum(0), sums.rows.whole_sum(1)};
-#pragma unroll
-      for (int round = 0; round < Shape::kRounds; ++round) {
-        if (round >= rounds) break;
-        const Merged segment = merge_warps(sums, weights, round);
+      ptx::sync_threads(1, Shape::kConsumers);  // the segment before has been read
+      show(sums);
+      ptx::sync_threads(1, Shape::kConsumers);
+      each_pair(rows, [&](int e, int row, int value) {
+        const Merged segment = merge_warps(row, value);
         if (from_first)
-          merged[round].add(segment);
+          merged[e].add(segment);
         else
-          store(segment, state(static_cast<int>(blockIdx.x), delivered), round * Shape::kRound + merged_row());
-      }
+          store(segment, state(block, delivered), row, value);
+      });
       ++delivered;
       const bool unit_ends = cursor.segment + 1 == cursor.own.segments;
       const Cursor now = cursor;
       cursor.advance();
       if (!unit_ends && cursor.start() < end) continue;
       fresh = true;
-      if (from_first && unit_ends) {
-#pragma unroll
-        for (int round = 0; round < Shape::kRounds; ++round)
-          if (round < rounds) write(merged[round], now, round * Shape::kRound + merged_row());
-        continue;
-      }
       if (from_first) {
-#pragma unroll
-        for (int round = 0; round < Shape::kRounds; ++round)
-          if (round < rounds)
-            store(merged[round], state(static_cast<int>(blockIdx.x), kMostSegments),
-                  round * Shape::kRound + merged_row());
+        each_pair(rows, [&](int e, int row, int value) {
+          if (unit_ends)
+            write(merged[e], now, row, value);
+          else
+            store(merged[e], state(block, kMostSegments), row, value);
+        });
+        if (unit_ends) continue;
       }
-      deliver(now, delivered, rounds);
+      deliver(now, delivered, rows);
     }
   }
 };
@@ -437,8 +408,7 @@ __global__ void __launch_bounds__(DecodeShape<Op>::kThreads, 1)
   extern __shared__ std::uint8_t shared[];
   ptx::launch_dependents();
   const std::uint32_t ring = (ptx::shared_address(shared) + 127) & ~127u,
-                      merging = ring + Shape::kStages * Shape::kStageBytes, queries = merging + Shape::kMergeBytes,
-                      barriers = queries + Op::kQueryBytes;
+                      merging = ring + Shape::kStages * Shape::kStageBytes, barriers = merging + Shape::kMergeBytes;
   if (threadIdx.x == 0) {
     for (int s = 0; s < Shape::kStages; ++s) {
       ptx::barrier_init(barriers + 16 * s, 1);
@@ -451,7 +421,7 @@ __global__ void __launch_bounds__(DecodeShape<Op>::kThreads, 1)
   const DecodePart part = find_part(args.task, args.group);
   if (part.sequence >= static_cast<int>(args.task.sequences)) return;
   const Cursor cursor(args.task, args.group, part);
-  const DecodeKernel<Op> kernel{args, ring, barriers, merging, queries, part.quota, part.from + part.quota};
+  const DecodeKernel<Op> kernel{args, ring, barriers, merging, part.quota, part.from + part.quota};
   if (static_cast<int>(threadIdx.x) / 32 == Shape::kWarps)
     kernel.produce(cursor);
   else

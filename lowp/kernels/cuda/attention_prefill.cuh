@@ -7,7 +7,8 @@
 // rows see, so that a row's sums do not depend on where its neighbours begin.
 #pragma once
 
-#include "lowp/kernels/cuda/attention_piece.cuh"
+#include "lowp/kernels/cuda/attention_rows.cuh"
+#include "lowp/kernels/cuda/attention_softmax.cuh"
 #include "lowp/kernels/cuda/gemm_tiles.cuh"
 #include "lowp/kernels/cuda/gemm_wgmma.cuh"
 

@@ -15,7 +15,7 @@ struct PrefillMmaShape {
   static constexpr int kTiles = 512 / Op::kDim;  // of 8 tokens that are weighed together
   static constexpr int kStageBytes = Op::kHeadBytes;
   static constexpr int kFit = 131072 / kStageBytes, kStages = kFit < 2 ? 2 : kFit > 4 ? 4 : kFit;
-  static constexpr int kShared = kStages * (kStageBytes + 16) + kWarps * Op::kQueryBytes + 128;
+  static constexpr int kShared = kStages * (kStageBytes + 16) + kWarps * Piece<Op>::kQueryBytes + 128;
 };
 
 template <class Op>
@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(PrefillMmaShape<Op>::kThreads, 1)
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread & 31;
   const std::uint32_t ring = (ptx::shared_address(shared) + 127) & ~127u,
                       queries = ring + Shape::kStages * Shape::kStageBytes,
-                      barriers = queries + Shape::kWarps * Op::kQueryBytes;
+                      barriers = queries + Shape::kWarps * Piece<Op>::kQueryBytes;
   const auto full = [&](int stage) { return barriers + 16 * stage; };
   const auto empty = [&](int stage) { return barriers + 16 * stage + 8; };
   ptx::launch_dependents();
@@ -76,8 +76,8 @@ __global__ void __launch_bounds__(PrefillMmaShape<Op>::kThreads, 1)
   float power[2];
   const int flat = first_flat + 16 * warp;
   tile.find<Op>(task, group, work, kv_head, flat, lane, rows, power);
-  const std::uint32_t own_queries = queries + warp * Op::kQueryBytes;
-  Op::stage_queries(rows, power, lane, own_queries, 0, 1);
+  const std::uint32_t own_queries = queries + warp * Piece<Op>::kQueryBytes;
+  Piece<Op>::stage_queries(rows, power, lane, own_queries);
   __syncwarp();
   WarpSums<Op> sums;
   sums.clear();
@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(PrefillMmaShape<Op>::kThreads, 1)
     if (lane == 0) ptx::barrier_arrive(empty(place.stage));
     place.advance();
   }
-  const float all_power = Op::k8Bit ? sums.power.power() : 1.0f;
+  const float all_power = sums.power.power();
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     const float weight = __frcp_rn(sums.rows.whole_sum(h)) * all_power;
@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(PrefillMmaShape<Op>::kThreads, 1)
     if (own > last_flat) continue;
     auto* to =
         static_cast<std::uint16_t*>(task.out) + flat_offset(work, own, group, kv_head, task.out_stride, Op::kDim);
-    Op::each_pair(sums.mixed, h, lane & 3, [&](int i, float a, float b) {
+    Piece<Op>::each_pair(sums.mixed, h, lane & 3, [&](int i, float a, float b) {
       *reinterpret_cast<std::uint32_t*>(to + i) = ptx::cvt_bf16x2(a * weight, b * weight);
     });
   }

@@ -56,16 +56,12 @@ struct ValuePower {
 
   __device__ __forceinline__ float power() const { return bits_float(exponent << 23); }
   __device__ __forceinline__ float inverse() const { return bits_float((254 - exponent) << 23); }
-  /// Takes notice of this lane's scales; the four lanes of a row hold all. Returns what earlier sums lose by it.
-  template <int kCount>
-  __device__ __forceinline__ float grow(const float (&scales)[kCount]) {
-    std::uint32_t largest = exponent;
-#pragma unroll
-    for (const float s : scales) largest = max(largest, min(float_bits(s) >> 23, 253u));
-    largest = max(largest, __shfl_xor_sync(~0u, largest, 1));
-    largest = max(largest, __shfl_xor_sync(~0u, largest, 2));
-    const std::uint32_t grown = largest - exponent;
-    exponent = largest;
+  /// A scale's exponent field, of a power of two whose inverse is a normal number.
+  static __device__ __forceinline__ std::uint32_t field(float scale) { return min(float_bits(scale) >> 23, 253u); }
+  /// Takes notice of the largest field of some scales; returns what earlier sums lose by it.
+  __device__ __forceinline__ float grow(std::uint32_t largest) {
+    const std::uint32_t grown = max(largest, exponent) - exponent;
+    exponent += grown;
     return grown < 127 ? bits_float((127 - grown) << 23) : 0.0f;
   }
 };
