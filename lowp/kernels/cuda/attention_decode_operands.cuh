@@ -10,8 +10,6 @@
 
 namespace lowp::kernels::cuda {
 
-inline constexpr int kDecodeRows = 8;
-
 /// A tile of query rows, as operand B of each 16 values of the head, and what they see.
 template <class Op>
 struct DecodeRows {
