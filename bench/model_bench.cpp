@@ -158,9 +158,9 @@ void bench_model(models::Model& model, Device& device, const ModelBench& what,
     std::vector<double> limits;
     run(model, batch, prefill, std::min<std::int64_t>(decode, 2));
     for (int i = 0; i < what.runs; ++i) {
-      limits.push_back(device.probe(row.limit_name));
       const Times times = run(model, batch, prefill, decode);
       row.samples.push_back(prefilling ? times.prefill : times.decode);
+      limits.push_back(device.probe(row.limit_name));  // afterwards: an idle GPU's clock is low
     }
     row.seconds = median(row.samples);
     row.limit = median(limits);

@@ -244,8 +244,9 @@ struct DecodeKernel {
       DecodeSums<Op> sums;
       const int pages = cursor.pages(), first = cursor.first_page() * kPageTokens + slot;
       for (int i = 0; i < pages; ++i) {
+        // Of pages of the other team, too: a stage that it has not seen filled would else pass for one filled again.
+        ptx::barrier_wait(full(place.stage), place.parity);
         if (i % Shape::kTeams == team) {
-          ptx::barrier_wait(full(place.stage), place.parity);
           const int at = first + i * kPageTokens;
           if (at <= tile.last) sums.attend(tile, ring + place.stage * Shape::kStageBytes, slot, at, lane);
           __syncwarp();

@@ -28,9 +28,12 @@ void launch_gemv(const PackedProduct& p, int stages, int team, StreamHandle stre
                 .stages = stages,
                 .team = team};
   const int x_bytes = static_cast<int>(p.m) * gemv_row_stride(units * unit_depth(C), Columns) * 2;
+  // More than half of a multiprocessor's shared memory: blocks that begin early, while small kernels hold some of the
+  // multiprocessors, would else go two by two to the others.
+  constexpr int kAlone = 120 << 10;
   const LaunchShape shape{.blocks = multiprocessors(),
                           .threads = kGemvWarps * 32,
-                          .shared_bytes = kGemvWarps * stages * unit_bytes(C, S) + x_bytes,
+                          .shared_bytes = std::max(kAlone, kGemvWarps * stages * unit_bytes(C, S) + x_bytes),
                           .overlaps_predecessor = p.overlaps_predecessor};
   const auto* kernel = reinterpret_cast<const void*>(&gemv<C, S, Columns>);
   allow_shared(kernel, shape.shared_bytes);
