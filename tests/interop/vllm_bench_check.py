@@ -5,7 +5,8 @@
 
 Needs vllm (its CPU build will do); without it prints 'skipped' and exits with 0. First a server that takes known times, so that a
 busy machine does not matter much, then `lowp serve MODEL`, which shares the machine with its client: take a MODEL beside whose
-tokens a client's work is small, and an idle machine. Prints the medians of the rounds; exit code 1 if one differs by more than 3 %.
+tokens a client's work is small, and an idle machine. Prints the medians of the rounds; exit code 1 if one differs by more than 3 %,
+the 99th percentiles excepted, which are one request's here.
 """
 import argparse
 import importlib.metadata
@@ -57,7 +58,7 @@ def compare(what, url, args, folder, variables):
     for key in KEYS:
         ours, theirs = (statistics.median(r[key] for r in results[client]) for client in clients)
         close = abs(ours / theirs - 1) <= TOLERANCE
-        good &= close
+        good &= close or key.startswith("p99")
         print(f"{what}, {key}: lowp {ours:.3f}, vllm {theirs:.3f}, {100 * (ours / theirs - 1):+.2f} %{'' if close else '  DIFFERS'}", flush=True)
     return good
 
