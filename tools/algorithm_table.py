@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What the algorithms of `lowp quantize --algorithm` gain: the table of docs/ALGORITHMS.md.
 
-    python3 tools/algorithm_table.py LOWP CALIBRATION TEXT [--calibrate-tokens 8192]
+    python3 tools/algorithm_table.py LOWP CALIBRATION TEXT [--calibrate-tokens 8192] [--recipe RECIPE]...
 
 For each of the two models of the project and each pair of recipe and algorithms: KL divergence from the original on TEXT
 (windows of 512), with its standard error, and how much of the plain recipe's KL is left.
@@ -32,10 +32,13 @@ def main():
     arguments.add_argument("calibration", type=pathlib.Path)
     arguments.add_argument("text", type=pathlib.Path)
     arguments.add_argument("--calibrate-tokens", default=8192)
+    arguments.add_argument("--recipe", action="append", choices=[recipe for recipe, _ in CASES], help="only the rows of this one")
     options = arguments.parse_args()
     print("| recipe | algorithm | " + " | ".join(f"{model}: KL | left" for model in ("bookworm-8m", "bookworm-moe-9m")) + " |")
     print("|---|---|" + "--:|--:|" * 2)
     for recipe, algorithms in CASES:
+        if options.recipe and recipe not in options.recipe:
+            continue
         plain = {}
         for words in algorithms:
             cells = []

@@ -48,7 +48,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="lowp-overhead-") as name:
         server = Server(small_model(pathlib.Path(name) / "model"), "--max-num-seqs", streams)
         try:
-            idle = load(server, "--num-prompts", 50, "--max-concurrency", 1, "--random-output-len", 1)
+            idle = load(server, "--num-prompts", 2000, "--max-concurrency", 1, "--random-output-len", 1)
             before, steps = processor_seconds(server.process.pid), server.metrics()["lowp:engine_steps_total"]
             busy = load(server, "--num-prompts", 4 * streams, "--max-concurrency", streams, "--random-output-len", tokens)
             seconds = processor_seconds(server.process.pid) - before

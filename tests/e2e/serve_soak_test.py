@@ -1,5 +1,7 @@
 """`lowp serve` for longer: many streams at a time, clients that leave at random, malformed requests; memory comes back."""
 import concurrent.futures
+import contextlib
+import http.client
 import json
 import os
 import random
@@ -98,6 +100,28 @@ class Soak(unittest.TestCase):
             client.kill()
             client.wait()
             self.assertEqual(self.wait_idle()["lowp:kv_cache_usage_perc"], 0)
+
+    def test_streams_that_wait_are_kept_awake_by_empty_lines(self):
+        own = Server(MODEL, "--max-num-seqs", 1)
+        self.addCleanup(own.process.stderr.close)
+
+        def keep_busy():
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                own.post("/v1/completions", {"prompt": "a", "max_tokens": 900, "n": 8, "ignore_eos": True})
+
+        busy = [threading.Thread(target=keep_busy) for _ in range(16)]
+        for thread in busy:
+            thread.start()
+        time.sleep(1)
+        connection = own.connect()
+        connection.request("POST", "/v1/completions", json.dumps({"prompt": "a", "max_tokens": 2, "stream": True}))
+        first = connection.getresponse().read(1)  # the first token waits for 128 others
+        own.process.kill()
+        own.process.wait()
+        for thread in busy:
+            thread.join()
+        connection.close()
+        self.assertEqual(first, b"\n")
 
     def test_malformed_requests_for_a_while(self):
         chance = random.Random(2)

@@ -110,7 +110,7 @@ def main():
     parser.add_argument("--skip", nargs="*", default=[])
     args = parser.parse_args()
     text = open(args.text, encoding="utf-8").read()
-    # A token at a time: 0.3.36 built for a machine with AMX crashes on larger batches.
+    # A token at a time: 0.3.36 built by GCC 12 for a machine with AMX crashes on larger batches (its tiles have no shape).
     llama = Llama(args.model, n_ctx=1024, n_batch=1, n_threads=1, logits_all=True, verbose=False)
     good = True
     if args.tokenize:
