@@ -222,7 +222,8 @@ class Chat {
       std::fwrite(part.data(), 1, part.size(), stdout);
       std::fflush(stdout);
     };
-    last_ = generator_.run(std::move(prompt), generator_.max_tokens(kMaxTokens), options_.generation.seed + turns_++, show);
+    last_ =
+        generator_.run(std::move(prompt), generator_.max_tokens(kMaxTokens), options_.generation.seed + turns_++, show);
     std::fputs("\n", stdout);
     std::fflush(stdout);
     return said;
@@ -261,7 +262,8 @@ class Chat {
   // Forgets the oldest of what came before the message if an answer would not fit.
   void make_room(std::vector<std::int32_t>& text, std::size_t added) const {
     const auto size = static_cast<std::int64_t>(text.size()), before = size - static_cast<std::int64_t>(added);
-    const std::int64_t excess = std::clamp(size + generator_.max_tokens(kMaxTokens) - generator_.context(), std::int64_t{0}, before);
+    const std::int64_t excess =
+        std::clamp(size + generator_.max_tokens(kMaxTokens) - generator_.context(), std::int64_t{0}, before);
     if (excess == 0) return;
     note("(forgetting the first {} tokens: the context has {})", excess, generator_.context());
     text.erase(text.begin(), text.begin() + excess);

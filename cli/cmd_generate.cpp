@@ -55,8 +55,8 @@ void run(const Options& options) {
     else
       write(part);
   };
-  const Generated result =
-      generator.run(generator.tokenizer().encode(text, true), generator.max_tokens(kMaxTokens), options.generation.seed, show);
+  const Generated result = generator.run(generator.tokenizer().encode(text, true), generator.max_tokens(kMaxTokens),
+                                         options.generation.seed, show);
   if (options.json) {
     const double seconds = result.prompt_seconds + result.answer_seconds,
                  count = static_cast<double>(result.tokens.size());
