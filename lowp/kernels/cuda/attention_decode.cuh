@@ -30,7 +30,9 @@ struct DecodeShape {
   static constexpr int kDim = Op::kDim, kTeams = kDim == 256 ? 1 : 2, kWarps = 4 * kTeams;
   static constexpr int kConsumers = 32 * kWarps, kThreads = kConsumers + 32;
   static constexpr int kStageBytes = Op::kHeadBytes;
-  static constexpr int kFit = 98304 / kStageBytes, kStages = kFit < 2 ? 2 : kFit > 8 ? 8 : kFit;
+  // A stage is one team's, as are the pages of a segment: with a stage that both used, a team that is ahead could take
+  // an older turn of the other's for its own.
+  static constexpr int kFit = 131072 / kStageBytes / kTeams * kTeams, kStages = kFit > 8 ? 8 : kFit;
   // The sums of all warps meet in shared memory; the padding keeps rows 2t of four lanes on different banks.
   static constexpr int kSumStride = kDim + 4;
   static constexpr int kMergeBytes = kWarps * kDecodeRows * (kSumStride + 2) * 4;
@@ -52,6 +54,9 @@ struct DecodeKernel {
   __device__ std::uint32_t full(int stage) const { return barriers + 16 * stage; }
   __device__ std::uint32_t empty(int stage) const { return barriers + 16 * stage + 8; }
 
+  /// Stages that a segment of so many pages takes.
+  __device__ static int turns_of(int pages) { return ceil_div(pages, Shape::kTeams) * Shape::kTeams; }
+
   __device__ void produce(Cursor cursor) const {
     const int lane = static_cast<int>(threadIdx.x) & 31;
     const KvPages& kv = args.task.kv;
@@ -68,19 +73,25 @@ struct DecodeKernel {
     while (more()) {
       const unsigned char* now = next;
       const int count = min(32, cursor.pages() - done);
+      int turns = count;  // of stages: a segment takes as many for each team
       done += count;
       if (done >= cursor.pages()) {
+        turns += turns_of(cursor.pages()) - cursor.pages();
         cursor.advance();
         done = 0;
       }
       if (more()) next = addresses();
-      for (int i = 0; i < count; ++i) {
-        const auto page = __shfl_sync(~0u, reinterpret_cast<std::uint64_t>(now), i);
+      for (int i = 0; i < turns; ++i) {
+        const auto page = __shfl_sync(~0u, reinterpret_cast<std::uint64_t>(now), i & 31);
         if (lane == 0) {
           ptx::barrier_wait(empty(place.stage), place.parity ^ 1);
-          ptx::barrier_expect(full(place.stage), Op::kHeadBytes);
-          ptx::load_bytes(ring + place.stage * Shape::kStageBytes, reinterpret_cast<const void*>(page), Op::kHeadBytes,
-                          full(place.stage));
+          if (i < count) {
+            ptx::barrier_expect(full(place.stage), Op::kHeadBytes);
+            ptx::load_bytes(ring + place.stage * Shape::kStageBytes, reinterpret_cast<const void*>(page),
+                            Op::kHeadBytes, full(place.stage));
+          } else {
+            ptx::barrier_arrive(full(place.stage));
+          }
         }
         place.advance();
       }
@@ -243,12 +254,11 @@ struct DecodeKernel {
       }
       DecodeSums<Op> sums;
       const int pages = cursor.pages(), first = cursor.first_page() * kPageTokens + slot;
-      for (int i = 0; i < pages; ++i) {
-        // Of pages of the other team, too: a stage that it has not seen filled would else pass for one filled again.
-        ptx::barrier_wait(full(place.stage), place.parity);
+      for (int i = 0; i < turns_of(pages); ++i) {
         if (i % Shape::kTeams == team) {
+          ptx::barrier_wait(full(place.stage), place.parity);
           const int at = first + i * kPageTokens;
-          if (at <= tile.last) sums.attend(tile, ring + place.stage * Shape::kStageBytes, slot, at, lane);
+          if (i < pages && at <= tile.last) sums.attend(tile, ring + place.stage * Shape::kStageBytes, slot, at, lane);
           __syncwarp();
           if (lane == 0) ptx::barrier_arrive(empty(place.stage));
         }
