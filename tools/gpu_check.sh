@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks the CUDA backend on a machine with a GPU, in one call of under ten minutes:
-#   tools/gpu_check.sh [DIR]     DIR holds `lowp` and `test_cuda` (preset gpu-run; default build-gpu)
+#   tools/gpu_check.sh [DIR]     DIR holds `lowp`, `test_cuda` and `test_cuda_model` (preset gpu-run; default build-gpu)
 # Tests against the CPU, the command line against itself, compute-sanitizer, benchmarks, peers. Output also in $OUT.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -22,6 +22,7 @@ step() {  # step NAME SECONDS CMD...: runs, tells, goes on
 
 "$dir/lowp" env | sed -n 1,8p
 step tests 120 "$dir/test_cuda"
+step models 180 "$dir/test_cuda_model"
 step command_line 60 python3 tools/gpu_check_cast.py "$dir/lowp"
 if command -v compute-sanitizer > /dev/null; then
   few='--gtest_filter=*GroupedLayouts*:*SharedTensorScale*:*Refuses*:*Heads*:*InOneLaunch*:*TrainingOptions*'

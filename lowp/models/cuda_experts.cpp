@@ -78,8 +78,8 @@ void CudaExperts::run(const CudaLayer& layer, const void* x, std::int64_t rows, 
 void CudaExperts::choose(std::int64_t rows, const Places& p) {
   const std::int64_t top = config_.experts_per_token;
   scores_.resize(static_cast<std::size_t>(rows * config_.num_experts));
-  for (std::size_t i = 0; i < scores_.size(); ++i)
-    scores_[i] = bits_float(static_cast<std::uint32_t>(p.host_scores[i]) << 16);
+  const auto count = static_cast<std::int64_t>(scores_.size());
+  load_f32({DType::bf16, {count}, std::as_bytes(std::span(p.host_scores, scores_.size()))}, 0, count, scores_.data());
   route(config_, formats::Elem::bf16, scores_, choices_);
   first_.assign(static_cast<std::size_t>(config_.num_experts) + 1, 0);
   for (const Choice& choice : choices_) ++first_[static_cast<std::size_t>(choice.expert) + 1];

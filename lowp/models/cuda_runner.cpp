@@ -63,8 +63,6 @@ std::pair<cuda::Memory, cuda::Memory> angles(const Rope& rope, const Config& con
   return {cuda::uploaded(std::as_bytes(std::span(cos))), cuda::uploaded(std::as_bytes(std::span(sin)))};
 }
 
-float bf16_value(std::uint16_t bits) { return bits_float(static_cast<std::uint32_t>(bits) << 16); }
-
 }  // namespace
 
 CudaWorkspace::CudaWorkspace(const Config& c, const CudaWeights& weights, const cuda::KvPageLayout& pages,
@@ -356,10 +354,10 @@ void CudaRunner::logits(std::span<const std::int64_t> rows, std::span<float> out
       cuda::copy(host_.as<std::uint16_t>() + i * vocab, logits_.as<std::uint16_t>() + row * vocab, vocab * 2, stream());
     }
     stream_->synchronize();
-    const auto* from = host_.as<std::uint16_t>();
-    parallel_for(static_cast<std::int64_t>(part.size() * vocab), 1 << 16, [&](std::int64_t first, std::int64_t last) {
-      for (auto i = static_cast<std::size_t>(first); i < static_cast<std::size_t>(last); ++i)
-        out[begin * vocab + i] = bf16_value(from[i]);
+    const auto count = static_cast<std::int64_t>(part.size() * vocab);
+    const TensorView fetched{DType::bf16, {count}, {host_.as<const std::byte>(), part.size() * vocab * 2}};
+    parallel_for(count, 1 << 16, [&](std::int64_t first, std::int64_t last) {
+      load_f32(fetched, first, last - first, out.data() + begin * vocab + static_cast<std::size_t>(first));
     });
   }
 }

@@ -11,15 +11,6 @@ namespace cuda = kernels::cuda;
 
 cuda::Memory uploaded(const std::vector<float>& values) { return cuda::uploaded(std::as_bytes(std::span(values))); }
 
-cuda::Memory uploaded_bf16(const TensorView& view) {
-  if (view.dtype == DType::bf16) return cuda::uploaded(view.bytes);
-  std::vector<float> values(static_cast<std::size_t>(element_count(view.shape)));
-  load_f32(view, 0, element_count(view.shape), values.data());
-  Tensor rounded(DType::bf16, view.shape);
-  store_rounded(rounded, 0, values);
-  return cuda::uploaded(rounded.bytes());
-}
-
 // Groups of Linears onto the device. Those that are equal are copied there.
 class Loader {
  public:
@@ -53,8 +44,9 @@ CudaWeights::CudaWeights(const Config& config, const LoadOptions& options, Weigh
   cuda::use_device(options.device.cuda);
   Loader load(options.device);
   {
-    Tensor holder;
-    embedding = uploaded_bf16(source.embedding("model.embed_tokens", config.vocab_size, config.hidden_size, holder));
+    Tensor holder, rounded;
+    const TensorView values = source.embedding("model.embed_tokens", config.vocab_size, config.hidden_size, holder);
+    embedding = cuda::uploaded(ops::as_bf16(values, rounded).bytes);
   }
   norm = uploaded(read_norm(config, source, "model.norm", config.hidden_size));
   for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) {

@@ -67,15 +67,7 @@ std::optional<CudaLinear> CudaLinear::stacked(std::span<const LinearWeight> part
   made.device_ = device.cuda;
   made.name_ = parts[0].recipe ? parts[0].recipe->name : "bf16";
   if (parts[0].recipe) made.activation_ = parts[0].recipe->activation;
-  std::vector<Tensor> rounded;
-  rounded.reserve(2 * parts.size());
-  const auto as_bf16 = [&](const TensorView& view) -> TensorView {
-    if (view.dtype == DType::bf16) return view;
-    std::vector<float> values(static_cast<std::size_t>(element_count(view.shape)));
-    load_f32(view, 0, element_count(view.shape), values.data());
-    store_rounded(rounded.emplace_back(DType::bf16, view.shape), 0, values);
-    return rounded.back().view();
-  };
+  std::vector<Tensor> rounded(2 * parts.size());
   std::vector<TensorView> values(parts.size());
   std::vector<std::optional<TensorView>> biases(parts.size());
   std::vector<Part> all;
@@ -83,8 +75,8 @@ std::optional<CudaLinear> CudaLinear::stacked(std::span<const LinearWeight> part
     const LinearWeight& part = parts[i];
     if ((part.recipe ? part.recipe->name : "bf16") != made.name_ || part.bias.has_value() != parts[0].bias.has_value())
       return std::nullopt;
-    if (part.values()) values[i] = as_bf16(*part.values());
-    if (part.bias) biases[i] = as_bf16(*part.bias);
+    if (part.values()) values[i] = as_bf16(*part.values(), rounded[2 * i]);
+    if (part.bias) biases[i] = as_bf16(*part.bias, rounded[2 * i + 1]);
     all.push_back({.values = part.values() ? &values[i] : nullptr, .quantized = part.quantized(), .bias = &biases[i]});
   }
   if (!made.take(all)) return std::nullopt;

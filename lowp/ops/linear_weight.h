@@ -35,4 +35,14 @@ struct LinearWeight {
   std::int64_t k() const { return values() ? values()->shape[1] : packed() ? packed()->matrix.k : quantized()->k; }
 };
 
+/// The values in bf16: the view, or where it has another type what is rounded into `holder`.
+inline TensorView as_bf16(const TensorView& view, Tensor& holder) {
+  if (view.dtype == DType::bf16) return view;
+  std::vector<float> values(static_cast<std::size_t>(element_count(view.shape)));
+  load_f32(view, 0, element_count(view.shape), values.data());
+  holder = Tensor(DType::bf16, view.shape);
+  store_rounded(holder, 0, values);
+  return holder.view();
+}
+
 }  // namespace lowp::ops
