@@ -14,7 +14,7 @@ namespace {
 
 struct Options {
   std::string model;
-  ModelOptions load;
+  ModelOptions load{.device = "cpu"};
   bool remove = false, json = false;
 };
 
@@ -25,9 +25,7 @@ void run(const Options& options) {
   if (options.remove) {
     if (!std::filesystem::remove(path)) fail(ErrorCode::io, "{}: there is no such file", path);
   } else {
-    check_cpu(options.load.device);
     models::LoadOptions load = load_options(options.load);
-    load.device = {};
     load.use_packed = false;
     bytes = models::Model(options.model, load).write_packed();
   }
@@ -50,7 +48,8 @@ void add_pack(CLI::App& app) {
       ->add_option("model", options->model,
                    "a folder, a safetensors or GGUF file, or org/name in the local Hugging Face cache")
       ->required();
-  add_model_options(*command, options->load);
+  add_weight_options(*command, options->load);
+  add_threads_option(*command);
   command->add_flag("--remove", options->remove, "remove the file again");
   command->add_flag("--json", options->json, "one JSON object on standard output");
   command->footer(

@@ -22,21 +22,24 @@ void add_threads_option(CLI::App& command) {
       ->check(CLI::Range(1, kMostThreads));
 }
 
-void add_model_options(CLI::App& command, ModelOptions& options) {
+void add_weight_options(CLI::App& command, ModelOptions& options) {
   command
       .add_option("--compute", options.compute, "dtype of the residual stream and of what activation quantizers see")
       ->check(CLI::IsMember({"bf16", "f32"}))
       ->capture_default_str();
   command
-      .add_option("--kv-cache-dtype", options.kv_cache,
-                  "what keys and values are stored as; auto: the dtype of --compute, which loses nothing; f32 on the "
-                  "CPU, fp8 on "
-                  "GPUs")
-      ->check(CLI::IsMember({"auto", "f32", "bf16", "fp8", "int8"}))
-      ->capture_default_str();
-  command
       .add_option("--head", options.head,
                   "the head that gives logits: bf16 as the checkpoint has it, same as the other layers, or a recipe")
+      ->capture_default_str();
+}
+
+void add_model_options(CLI::App& command, ModelOptions& options) {
+  add_weight_options(command, options);
+  command
+      .add_option("--kv-cache-dtype", options.kv_cache,
+                  "what keys and values are stored as; auto: the dtype of --compute, which loses nothing; f32 on the "
+                  "CPU, fp8 on GPUs")
+      ->check(CLI::IsMember({"auto", "f32", "bf16", "fp8", "int8"}))
       ->capture_default_str();
   command
       .add_option("--device", options.device, "where to compute: auto (a GPU, if there is one), cpu, cuda or cuda:N")

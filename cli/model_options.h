@@ -20,6 +20,9 @@ void add_threads_option(CLI::App& command);
 struct ModelOptions {
   std::string compute = "bf16", kv_cache = "auto", head = "bf16", device = "auto";
 };
+/// --compute and --head: what the weights depend on.
+void add_weight_options(CLI::App& command, ModelOptions& options);
+/// All of them.
 void add_model_options(CLI::App& command, ModelOptions& options);
 /// Throws Error(usage) for a head that is no recipe and a device that is not there.
 models::LoadOptions load_options(const ModelOptions& options);
