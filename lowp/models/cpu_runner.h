@@ -16,7 +16,7 @@ namespace lowp::models {
 
 class CpuRunner final : public Runner {
  public:
-  /// Takes the weights out of `source`, which `from` may own (a mapped checkpoint).
+  /// Takes the weights out of `source`. What they view (a mapped checkpoint) must outlive the runner.
   CpuRunner(const Config& config, const LoadOptions& options, WeightSource& source);
   ~CpuRunner() override;
 

@@ -149,7 +149,7 @@ PackedMatrix parse_packed_fields(const Json& fields, const std::string& where) {
   return m;
 }
 
-std::unique_ptr<PackedFile> PackedFile::open(const std::string& path, const std::string& key) {
+std::unique_ptr<PackedFile> PackedFile::open(const std::string& path, const std::function<std::string()>& key) {
   if (!fs::exists(path)) return nullptr;
   std::unique_ptr<PackedFile> packed(new PackedFile);
   packed->file_ = std::make_shared<checkpoint::SafetensorsFile>(path);
@@ -157,7 +157,7 @@ std::unique_ptr<PackedFile> PackedFile::open(const std::string& path, const std:
   if (at == packed->file_->metadata().end()) fail(ErrorCode::bad_input, "{}: has no metadata '{}'", path, kKey);
   const Json about = parse_json(at->second, path);
   const auto found = about.is_object() ? about.find("key") : about.end();
-  if (found == about.end() || *found != key) return nullptr;
+  if (found == about.end() || *found != key()) return nullptr;
   const auto modules = about.find("modules");
   if (modules == about.end() || !modules->is_object())
     fail(ErrorCode::bad_input, "{}: {}.modules: expected an object", path, kKey);

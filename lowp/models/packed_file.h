@@ -33,8 +33,9 @@ kernels::cpu::PackedMatrix parse_packed_fields(const Json& fields, const std::st
 
 class PackedFile {
  public:
-  /// nullptr if there is no file at `path`, or one of another key. Throws Error(bad_input) for a file that is damaged.
-  static std::unique_ptr<PackedFile> open(const std::string& path, const std::string& key);
+  /// nullptr if there is no file at `path`, or one of another key, which is made only if there is a file: it reads from
+  /// all tensors of the model. Throws Error(bad_input) for a file that is damaged.
+  static std::unique_ptr<PackedFile> open(const std::string& path, const std::function<std::string()>& key);
 
   /// The module's weight [n, k], or nullopt if the file has none. Its memory is the mapped file, which it keeps. Throws
   /// Error(bad_input).

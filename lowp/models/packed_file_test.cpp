@@ -33,6 +33,8 @@ class PackedFileTest : public testing::Test {
   TempDir folder;
   const std::string path = folder / "packed";
 
+  static std::string key() { return "key"; }
+
   // A Linear of each recipe under its name; the first is of bf16 weights.
   static std::vector<std::pair<std::string, ops::Linear>> linears() {
     std::vector<std::pair<std::string, ops::Linear>> all;
@@ -50,7 +52,7 @@ class PackedFileTest : public testing::Test {
   static void write(const std::string& to, const std::vector<std::pair<std::string, ops::Linear>>& all) {
     std::vector<std::pair<std::string, const ops::Linear*>> pointers;
     for (const auto& [name, linear] : all) pointers.emplace_back(name, &linear);
-    const std::uint64_t bytes = write_packed(to, "key", pointers);
+    const std::uint64_t bytes = write_packed(to, key(), pointers);
     EXPECT_EQ(bytes, fs::file_size(to));
   }
 
@@ -67,7 +69,7 @@ TEST_F(PackedFileTest, ProductsAreTheSame) {
   const auto all = linears();
   if (!all[0].second.packed()) GTEST_SKIP() << "skipped: the reference backend packs nothing";
   write(path, all);
-  std::unique_ptr<PackedFile> file = PackedFile::open(path, "key");
+  std::unique_ptr<PackedFile> file = PackedFile::open(path, key);
   ASSERT_TRUE(file);
   std::vector<ops::Linear> read;
   for (const auto& [name, linear] : all) {
@@ -81,23 +83,23 @@ TEST_F(PackedFileTest, ProductsAreTheSame) {
 }
 
 TEST_F(PackedFileTest, OfAnotherModelOrAbsent) {
-  EXPECT_FALSE(PackedFile::open(path, "key"));
+  EXPECT_FALSE(PackedFile::open(path, key));
   write(path, linears());
-  EXPECT_FALSE(PackedFile::open(path, "another"));
-  EXPECT_FALSE(PackedFile::open(path, "key")->find("elsewhere", kN, kK));
+  EXPECT_FALSE(PackedFile::open(path, [] { return "another"; }));
+  EXPECT_FALSE(PackedFile::open(path, key)->find("elsewhere", kN, kK));
 }
 
 TEST_F(PackedFileTest, DamageIsNamed) {
   const auto all = linears();
   if (!all[0].second.packed()) GTEST_SKIP() << "skipped: the reference backend packs nothing";
   write(path, all);
-  EXPECT_THROW(PackedFile::open(path, "key")->find("bf16", kN + 1, kK), Error);
+  EXPECT_THROW(PackedFile::open(path, key)->find("bf16", kN + 1, kK), Error);
   const std::string text = read_text(path);
   const auto refused = [&](const std::string& bytes, const char* word) {
     const std::string damaged = folder / "damaged";
     std::ofstream(damaged, std::ios::binary) << bytes;
     try {
-      const auto file = PackedFile::open(damaged, "key");
+      const auto file = PackedFile::open(damaged, key);
       if (file) file->find("bf16", kN, kK);
       ADD_FAILURE() << word;
     } catch (const Error& e) {

@@ -15,7 +15,7 @@ using checkpoint::StoredTensor;
 WeightLoader::WeightLoader(const checkpoint::Checkpoint& checkpoint, const LoadOptions& options)
     : checkpoint_(checkpoint), dialect_(checkpoint::detect_dialect(checkpoint)), compute_(options.compute) {
   if (options.use_packed && !options.device.is_cuda() && !kernels::reference_backend())
-    packed_ = PackedFile::open(packed_path(checkpoint), packed_key(checkpoint, options));
+    packed_ = PackedFile::open(packed_path(checkpoint), [&] { return packed_key(checkpoint, options); });
   if (dialect_)
     for (checkpoint::QuantizedModule& module : dialect_->modules(checkpoint))
       modules_.emplace(module.name, std::move(module));
