@@ -107,18 +107,9 @@ void CudaExperts::multiply(const CudaLayer& layer, const Places& p, void* worksp
     const CudaLayer::Expert& expert = layer.experts[e];
     std::uint16_t* both = at(p.gate_up, first * 2 * width);
     expert.gate_up.run(at(p.visitors, first * hidden), rows, both, workspace, stream);
-    const auto gate = expert.gate_up.part(0, rows, both), up = expert.gate_up.part(1, rows, both);
-    cuda::gate_mul({.gate = gate.values,
-                    .up = up.values,
-                    .gate_stride = gate.stride,
-                    .up_stride = up.stride,
-                    .activation = config_.gate_activation == GateActivation::silu ? cuda::GateActivation::silu
-                                                                                  : cuda::GateActivation::gelu_tanh,
-                    .out = at(p.gated, first * width),
-                    .rows = rows,
-                    .width = width},
-                   stream);
-    expert.down.run(at(p.gated, first * width), rows, at(p.outputs, first * hidden), workspace, stream);
+    std::uint16_t* gated = at(p.gated, first * width);
+    expert.gate_up.gate(config_.gate_activation, rows, both, gated, stream);
+    expert.down.run(gated, rows, at(p.outputs, first * hidden), workspace, stream);
   }
 }
 

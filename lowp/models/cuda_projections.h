@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "lowp/models/config.h"
 #include "lowp/ops/linear_cuda.h"
 
 namespace lowp::models {
@@ -32,6 +33,9 @@ class CudaProjections {
     std::int64_t stride;    // in values
   };
   Part part(std::size_t i, std::int64_t rows, void* y) const;
+
+  /// Of a gate and an up projection: enqueues out bf16 [rows, width] = activation(gate) * up, from y as run() left it.
+  void gate(GateActivation activation, std::int64_t rows, void* y, void* out, kernels::cuda::StreamHandle stream) const;
 
   /// The same weights in memory of their own.
   CudaProjections copy() const;

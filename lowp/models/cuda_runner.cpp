@@ -208,23 +208,23 @@ void CudaRunner::layers(const CudaStep& step) {
   const void* add = nullptr;  // to the stream: the last block's output
   for (std::size_t i = 0; i < weights_.layers.size(); ++i) {
     const CudaLayer& layer = weights_.layers[i];
-    norm(add, layer.attention_norm, step.rows);
+    norm(w.stream, add, layer.attention_norm, step.rows, w.normed);
     attention(layer, static_cast<std::int64_t>(i), step);
-    norm(w.out, layer.mlp_norm, step.rows);
+    norm(w.stream, w.out, layer.mlp_norm, step.rows, w.normed);
     mlp(layer, step.rows);
     add = w.out;
   }
-  norm(add, weights_.norm, step.rows);
+  norm(w.stream, add, weights_.norm, step.rows, w.normed);
 }
 
-// The stream gains `add`; w.normed is what it is then, normalised.
-void CudaRunner::norm(const void* add, const cuda::Memory& weight, std::int64_t rows) {
-  cuda::add_norm({.stream = workspace_.stream,
+// x gains `add` (or nothing, if that is null); `out` is what it is then, normalised.
+void CudaRunner::norm(void* x, const void* add, const cuda::Memory& weight, std::int64_t rows, void* out) {
+  cuda::add_norm({.stream = x,
                   .add = add,
                   .weight = weight.as<float>(),
                   .eps = static_cast<float>(config_.rms_norm_eps),
                   .round_quotient = !config_.norm_adds_one,
-                  .out = workspace_.normed,
+                  .out = out,
                   .rows = rows,
                   .width = config_.hidden_size},
                  stream());
@@ -232,15 +232,7 @@ void CudaRunner::norm(const void* add, const cuda::Memory& weight, std::int64_t 
 
 // Of a block's output, in architectures that have one.
 void CudaRunner::output_norm(const cuda::Memory& weight, std::int64_t rows) {
-  if (weight.size() == 0) return;
-  cuda::add_norm({.stream = workspace_.out,
-                  .weight = weight.as<float>(),
-                  .eps = static_cast<float>(config_.rms_norm_eps),
-                  .round_quotient = !config_.norm_adds_one,
-                  .out = workspace_.out,
-                  .rows = rows,
-                  .width = config_.hidden_size},
-                 stream());
+  if (weight.size() > 0) norm(workspace_.out, nullptr, weight, rows, workspace_.out);
 }
 
 void CudaRunner::attention(const CudaLayer& layer, std::int64_t index, const CudaStep& step) {
@@ -307,17 +299,7 @@ void CudaRunner::mlp(const CudaLayer& layer, std::int64_t rows) {
     return output_norm(layer.mlp_output_norm, rows);
   }
   layer.gate_up->run(w.normed, rows, w.gate_up, w.product, stream());
-  const auto gate = layer.gate_up->part(0, rows, w.gate_up), up = layer.gate_up->part(1, rows, w.gate_up);
-  const bool silu = config_.gate_activation == GateActivation::silu;
-  cuda::gate_mul({.gate = gate.values,
-                  .up = up.values,
-                  .gate_stride = gate.stride,
-                  .up_stride = up.stride,
-                  .activation = silu ? cuda::GateActivation::silu : cuda::GateActivation::gelu_tanh,
-                  .out = w.gated,
-                  .rows = rows,
-                  .width = config_.intermediate_size},
-                 stream());
+  layer.gate_up->gate(config_.gate_activation, rows, w.gate_up, w.gated, stream());
   layer.down->run(w.gated, rows, w.out, w.product, stream());
   output_norm(layer.mlp_output_norm, rows);
 }

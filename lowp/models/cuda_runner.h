@@ -35,7 +35,7 @@ class CudaRunner final : public Runner {
   void layers(const CudaStep& step);
   void attention(const CudaLayer& layer, std::int64_t index, const CudaStep& step);
   void mlp(const CudaLayer& layer, std::int64_t rows);
-  void norm(const void* add, const kernels::cuda::Memory& weight, std::int64_t rows);
+  void norm(void* x, const void* add, const kernels::cuda::Memory& weight, std::int64_t rows, void* out);
   void output_norm(const kernels::cuda::Memory& weight, std::int64_t rows);
   bool gather_logits(std::span<const std::int64_t> rows);
   std::span<const std::int32_t> fetch_tokens(std::int64_t count);
