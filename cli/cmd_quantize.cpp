@@ -71,13 +71,46 @@ void print_json(const Options& options, const quant::QuantizeReport& report, dou
   fmt::print("{}", json_line(all));
 }
 
+// "model.layers.*.mlp.up_proj" for any layer's.
+std::string without_numbers(std::string_view module) {
+  std::string pattern;
+  while (!module.empty()) {
+    const auto end = std::min(module.find('.'), module.size());
+    const std::string_view part = module.substr(0, end);
+    const bool number = !part.empty() && part.find_first_not_of("0123456789") == std::string_view::npos;
+    pattern += number ? "*" : part;
+    if (end < module.size()) pattern += '.';
+    module.remove_prefix(std::min(end + 1, module.size()));
+  }
+  return pattern;
+}
+
+// Modules that differ in numbers only (of layers, of experts) in one entry: "model.layers.*.mlp.up_proj (8)".
+std::string in_short(const std::vector<std::string>& modules) {
+  std::vector<std::pair<std::string, int>> entries;
+  for (const std::string& module : modules) {
+    const std::string pattern = without_numbers(module);
+    const auto known = std::find_if(entries.begin(), entries.end(), [&](const auto& e) { return e.first == pattern; });
+    if (known == entries.end())
+      entries.emplace_back(pattern, 1);
+    else
+      ++known->second;
+  }
+  std::string text;
+  for (const auto& [pattern, count] : entries) {
+    text += text.empty() ? pattern : ", " + pattern;
+    if (pattern.find('*') != std::string::npos) text += fmt::format(" ({})", count);
+  }
+  return text;
+}
+
 void print_text(const Options& options, const quant::QuantizeReport& report, double seconds) {
   Table table({"layer", "recipe", "shape", "bytes", "bits/weight", "SQNR dB"});
   for (const auto& l : report.layers)
     table.add({l.module, l.recipe, fmt::format("[{}, {}]", l.m, l.k), std::to_string(l.bytes),
                fmt::format("{:.3f}", l.bits_per_weight), decibel(l.sqnr)});
   if (!report.layers.empty()) fmt::print("{}", table.text());
-  if (!report.kept.empty()) fmt::print("kept in high precision: {}\n", fmt::join(report.kept, ", "));
+  if (!report.kept.empty()) fmt::print("kept in high precision: {}\n", in_short(report.kept));
   for (const std::string& text : report.skipped) fmt::print("skipped: {}\n", text);
   for (const std::string& text : report.unmatched) fmt::print("warning: no layer matches '{}'\n", text);
   for (const std::string& text : report.warnings) fmt::print("warning: {}\n", text);

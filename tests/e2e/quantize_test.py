@@ -168,6 +168,8 @@ class Recipes(Quantize):
             self.assertTrue(any(line.startswith(LAYER + linear + " ") and "int4_g32-bf16" in line for line in lines), linear)
         self.assertIn("kept in high precision: lm_head", out)
         self.assertIn("7 layers, 4.5", lines[-1])
+        kept = self.lowp("quantize", self.model(), "--recipe", "bf16", "-o", self.out, "--overwrite")
+        self.assertIn("model.layers.*.mlp.down_proj (1), ", kept)
         self.assertIn("compressed-tensors", lines[-1])
 
     def test_json_is_all_of_standard_output(self):
