@@ -6,6 +6,7 @@
 
 #include "lowp/kernels/cuda/attention.h"
 #include "lowp/models/cuda_batch.h"
+#include "lowp/models/cuda_choice.h"
 #include "lowp/models/cuda_experts.h"
 #include "lowp/models/cuda_weights.h"
 #include "lowp/models/cuda_workspace.h"
@@ -24,7 +25,8 @@ class CudaRunner final : public Runner {
   void forward(std::span<const Chunk> batch) override;
   void logits(std::span<const std::int64_t> rows, std::span<float> out) override;
   std::vector<std::int32_t> likeliest(std::span<const std::int64_t> rows, std::int64_t limit) override;
-  std::vector<std::int32_t> draw(std::span<const TokenDraw> draws, std::int64_t limit);
+  std::vector<std::int32_t> choose(std::span<const TokenChoice> choices, std::int64_t limit);
+  std::vector<TokenScore> score(std::span<const TokenQuestion> questions, std::int64_t limit);
   const std::shared_ptr<KvPool>& kv_pool() const override { return kv_pool_; }
   std::string memory_plan() const override;
 
@@ -37,8 +39,7 @@ class CudaRunner final : public Runner {
   void mlp(const CudaLayer& layer, std::int64_t rows);
   void norm(void* x, const void* add, const kernels::cuda::Memory& weight, std::int64_t rows, void* out);
   void output_norm(const kernels::cuda::Memory& weight, std::int64_t rows);
-  bool gather_logits(std::span<const std::int64_t> rows);
-  std::span<const std::int32_t> fetch_tokens(std::int64_t count);
+  std::span<const std::int32_t> find_logits(std::span<const std::int64_t> rows);
   kernels::cuda::StreamHandle stream() const { return stream_->handle(); }
 
   const Config config_;
@@ -55,11 +56,14 @@ class CudaRunner final : public Runner {
   kernels::cuda::Memory memory_;                               // of the workspace
   CudaWorkspace workspace_;
   std::shared_ptr<KvPool> kv_pool_;
-  // Of rows whose logits are wanted: their numbers, hidden states and logits; the ids that follow.
-  kernels::cuda::Memory wanted_, hidden_, logits_, tokens_, draws_, argmax_, head_workspace_;
+  // Of rows whose logits are wanted: their numbers, hidden states and logits.
+  kernels::cuda::Memory wanted_, hidden_, logits_, head_workspace_;
   kernels::cuda::HostMemory host_;
+  CudaChoice choice_;
   std::size_t free_ = 0;       // bytes of the device once all but steps and pages was there
   std::int64_t computed_ = 0;  // rows whose logits the last step left in logits_, in their order
+  std::map<std::int64_t, std::int32_t> gathered_;  // or rows of it whose logits are there, and where
+  std::vector<std::int32_t> found_;                // what find_logits() says
   std::map<std::int64_t, kernels::cuda::Graph> graphs_;
 };
 

@@ -7,6 +7,7 @@
 #include "lowp/kernels/cuda/gemm_dense.h"
 #include "lowp/kernels/cuda/gemm_packed_product.h"
 #include "lowp/kernels/cuda/layers.h"
+#include "lowp/kernels/cuda/profile.h"
 #include "lowp/kernels/cuda/read.h"
 #include "lowp/kernels/cuda/rope.h"
 #include "lowp/kernels/cuda/sample.h"
@@ -91,7 +92,15 @@ const char* dense_variant_name(const DenseProduct&) { absent(); }
 void packed_product(const PackedProduct&, StreamHandle) { absent(); }
 std::string packed_kernel_name(const PackedProduct&) { absent(); }
 void sample(const SampleTask&, StreamHandle) { absent(); }
+void score(const ScoreTask&, StreamHandle) { absent(); }
 void combine(const CombineTask&, StreamHandle) { absent(); }
+struct Profile::Record {};
+Profile::Profile() { absent(); }
+Profile::~Profile() = default;
+std::vector<TimedWork> Profile::take() { absent(); }
+Profile* Profile::current() { return nullptr; }
+void Profile::begin(Work, StreamHandle) { absent(); }
+void Profile::end(StreamHandle) { absent(); }
 const std::string& why_no_cublas() { return why_none(); }
 struct CublasProduct::Plan {};
 CublasProduct::CublasProduct(const What&) { absent(); }

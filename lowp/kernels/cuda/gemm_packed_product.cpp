@@ -7,6 +7,7 @@
 #include "lowp/base/error.h"
 #include "lowp/kernels/cuda/gemm_launch.h"
 #include "lowp/kernels/cuda/gemm_packed_table.h"
+#include "lowp/kernels/cuda/profile.h"
 
 namespace lowp::kernels::cuda {
 namespace {
@@ -69,11 +70,22 @@ Way choose(const PackedProduct& p) {
   return p.m <= 16 ? Way::wide16 : p.m <= 128 ? Way::wide64 : Way::wide256;
 }
 
+Work work_of(const PackedProduct& p) {
+  const std::int64_t units = ceil_div<std::int64_t>(p.n, kUnitRows) *
+                             (round_up<std::int64_t>(p.k, padded_depth(p.codes)) / unit_depth(p.codes));
+  const std::int64_t moved = p.m * (p.k * operand_bytes(p.codes) + p.n * 2);
+  return {.name = fmt::format("product {} x {}", p.n, p.k),
+          .bytes = static_cast<double>(units * unit_bytes(p.codes, p.scales) + moved),
+          .flop = 2.0 * static_cast<double>(p.m) * static_cast<double>(p.n * p.k),
+          .multiplies = operand_bytes(p.codes) == 1 ? Multiplies::e4m3 : Multiplies::bf16};
+}
+
 }  // namespace
 
 void packed_product(const PackedProduct& p, StreamHandle stream) {
   LOWP_CHECK(p.k > 0 && p.k % 16 == 0 && p.n % 8 == 0, "no product of [{}, {}] by [{}, {}]", p.m, p.k, p.n, p.k);
   if (p.m == 0 || p.n == 0) return;
+  const Timed timed(stream, [&] { return work_of(p); });
   const PackedKernels& k = kernels(p.codes, p.scales);
   switch (choose(p)) {
     case Way::gemv: {
