@@ -284,6 +284,7 @@ void add_model(CLI::App& bench) {
   command->add_option("--shapes", options->shapes, "random weights in the shapes of a model, instead of MODEL");
   command->add_option("--recipe", options->recipes, "of the random weights; several, separated by commas, one after the other")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->capture_default_str();
   add_model_options(*command, options->load);
   command->add_option("--prefill", options->what.prefill, "tokens of a prompt; 0: no such test")

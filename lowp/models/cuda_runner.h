@@ -35,9 +35,11 @@ class CudaRunner final : public Runner {
   std::size_t kept_for_steps() const;
   std::int64_t graph_rows(std::span<const Chunk> batch) const;
   void layers(const CudaStep& step);
-  void attention(const CudaLayer& layer, std::int64_t index, const CudaStep& step);
-  void mlp(const CudaLayer& layer, std::int64_t rows);
-  void norm(void* x, const void* add, const kernels::cuda::Memory& weight, std::int64_t rows, void* out);
+  struct Residual;
+  void attention(const CudaLayer& layer, std::int64_t index, const CudaStep& step, Residual& residual);
+  void mlp(const CudaLayer& layer, std::int64_t rows, Residual& residual);
+  kernels::cuda::AddNormTask norm(const kernels::cuda::Memory& weight, std::int64_t rows) const;
+  kernels::cuda::AddNormTask norm(const kernels::cuda::Memory& weight, std::int64_t rows, Residual& residual) const;
   void output_norm(const kernels::cuda::Memory& weight, std::int64_t rows);
   std::span<const std::int32_t> find_logits(std::span<const std::int64_t> rows);
   kernels::cuda::StreamHandle stream() const { return stream_->handle(); }
@@ -48,6 +50,7 @@ class CudaRunner final : public Runner {
   const std::size_t free_at_first_;
   const CudaWeights weights_;
   const kernels::cuda::KvPageLayout layout_;
+  const bool invariant_;
   const bool pads_;     // a step may have rows of nobody
   const bool records_;  // steps as graphs: nothing in them waits for the host
   CudaBatch batch_;

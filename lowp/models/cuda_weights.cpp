@@ -14,27 +14,38 @@ cuda::Memory uploaded(const std::vector<float>& values) { return cuda::uploaded(
 // Groups of Linears onto the device. Those that are equal are copied there.
 class Loader {
  public:
-  explicit Loader(const ops::Device& device) : device_(device) {}
+  Loader(const ops::Device& device, bool invariant) : device_(device), invariant_(invariant) {}
 
-  CudaProjections operator()(std::vector<ops::LinearWeight> weights) {
+  CudaProjections operator()(std::vector<ops::LinearWeight> weights, bool gated = false) {
     std::string key;
     for (const ops::LinearWeight& weight : weights) key += weight.equal_to + "\n";
     if (const auto at = seen_.find(key); at != seen_.end()) return at->second.copy();
-    CudaProjections made(weights, device_);
+    CudaProjections made(weights, device_, gated);
+    if (invariant_) {
+      if (made.rows_depend())
+        fail(ErrorCode::unsupported, "--invariance batch: {} has a scale for all activations of a step",
+             weights[0].recipe->name);
+      made.keep_order();
+    }
     if (!weights[0].equal_to.empty()) seen_.emplace(key, made.copy());
     return made;
   }
-  CudaProjections together(auto&... weights) {
-    std::vector<ops::LinearWeight> all;
-    (all.push_back(std::move(value(weights))), ...);
-    return (*this)(std::move(all));
+  CudaProjections together(auto&... weights) { return (*this)(all(weights...)); }
+  CudaProjections gated(std::optional<ops::LinearWeight>& gate, std::optional<ops::LinearWeight>& up) {
+    return (*this)(all(gate, up), true);
   }
 
  private:
+  static std::vector<ops::LinearWeight> all(auto&... weights) {
+    std::vector<ops::LinearWeight> taken;
+    (taken.push_back(std::move(value(weights))), ...);
+    return taken;
+  }
   static ops::LinearWeight& value(ops::LinearWeight& weight) { return weight; }
   static ops::LinearWeight& value(std::optional<ops::LinearWeight>& weight) { return *weight; }
 
   const ops::Device device_;
+  const bool invariant_;
   std::map<std::string, CudaProjections> seen_;
 };
 
@@ -42,7 +53,7 @@ class Loader {
 
 CudaWeights::CudaWeights(const Config& config, const LoadOptions& options, WeightSource& source) {
   cuda::use_device(options.device.cuda);
-  Loader load(options.device);
+  Loader load(options.device, options.invariant);
   {
     Tensor holder, rounded;
     const TensorView values = source.embedding("model.embed_tokens", config.vocab_size, config.hidden_size, holder);
@@ -62,7 +73,7 @@ CudaWeights::CudaWeights(const Config& config, const LoadOptions& options, Weigh
     layer.qkv.emplace(load.together(from.q, from.k, from.v));
     layer.o.emplace(load.together(from.o));
     if (from.experts.empty()) {
-      layer.gate_up.emplace(load.together(from.gate, from.up));
+      layer.gate_up.emplace(load.gated(from.gate, from.up));
       layer.down.emplace(load.together(from.down));
       continue;
     }

@@ -36,6 +36,7 @@ struct LoadOptions {
   std::optional<formats::Recipe> head = {};
   bool head_as_others = false;
   ops::Device device = {};
+  bool invariant = false;  // on a GPU: what a sequence gets depends on nothing else in a step, and on no cut
   // Called as loading goes on, with the share of the embedding, the layers and the head that are loaded; 1 at the end.
   std::function<void(double share)> progress = nullptr;
   bool use_packed = true;  // what `lowp pack` left beside the model, if it is of the same weights and options

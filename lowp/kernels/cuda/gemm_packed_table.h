@@ -14,8 +14,11 @@ struct PackedKernels {
   using Gemv = void (*)(const PackedProduct&, int stages, int team, StreamHandle);
   using Wide = void (*)(const PackedProduct&, int splits, StreamHandle);
   Gemv gemv1, gemv8;  // of bf16 activations
-  Wide wide16, wide64, wide256;
+  Wide wide16, wide64, wide128, wide256;
 };
+
+/// Of PackedProduct::partial for each block: [128 outputs, 256 tokens] f32.
+inline constexpr std::size_t kPartialBytes = 128 * 256 * sizeof(float);
 
 std::span<const PackedKernels> packed_kernels_16bit();
 std::span<const PackedKernels> packed_kernels_8bit();
