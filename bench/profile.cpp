@@ -90,8 +90,8 @@ cuda::Work attention_work(const models::Model& model, cuda::Work work, std::int6
   return work;
 }
 
-StepProfile profile(models::Model& model, Limits& limits, int runs, const std::string& test,
-                    std::int64_t sequences, std::int64_t past, std::int64_t tokens) {
+StepProfile profile(models::Model& model, Limits& limits, int runs, const std::string& test, std::int64_t sequences,
+                    std::int64_t past, std::int64_t tokens) {
   Step step(model, sequences, past, tokens);
   StepProfile result{.test = test};
   step.run();

@@ -19,13 +19,13 @@ struct KernelTime {
 };
 
 struct StepProfile {
-  std::string test;         // "pp4096", "tg128", "batch64"
-  double seconds = 0;       // of a step as it always runs: recorded, kernels overlapping
+  std::string test;                 // "pp4096", "tg128", "batch64"
+  double seconds = 0;               // of a step as it always runs: recorded, kernels overlapping
   std::vector<KernelTime> kernels;  // one after the other; the longest first
 };
 
-/// Profiles a prompt of `what.prefill` tokens, and a decode step of one sequence behind `what.batch_prompt` tokens and of
-/// each number in `what.batches`. Medians of `what.runs` steps. Throws Error(unsupported) for a model on the CPU.
+/// Profiles a prompt of `what.prefill` tokens, and a decode step of one sequence behind `what.batch_prompt` tokens and
+/// of each number in `what.batches`. Medians of `what.runs` steps. Throws Error(unsupported) for a model on the CPU.
 std::vector<StepProfile> profile_model(models::Model& model, Device& device, const ModelBench& what);
 
 }  // namespace lowp::bench

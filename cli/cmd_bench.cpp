@@ -117,7 +117,7 @@ void add_kernels(CLI::App& bench) {
       ->add_option(
           "--op", options->ops,
           "families of kernels: cast, gemm, sample; on a GPU cast, experts, front, dequantize, small, gemm, attention, "
-          "layers (all that the device has)")
+          "layers, sample (all that the device has)")
       ->delimiter(',');
   command
       ->add_option("--recipe,--format", options->selection.recipes,
@@ -209,7 +209,8 @@ void print_profiles(const std::vector<std::string>& recipes, std::span<const ben
     for (const bench::KernelTime& kernel : profile.kernels) sum += kernel.seconds;
     return fmt::format("{:.1f}", sum * 1e6);
   });
-  row("the step as it runs", [](const bench::StepProfile& profile) { return fmt::format("{:.1f}", profile.seconds * 1e6); });
+  row("the step as it runs",
+      [](const bench::StepProfile& profile) { return fmt::format("{:.1f}", profile.seconds * 1e6); });
   fmt::print("{}\n", table.text());
 }
 
@@ -282,7 +283,9 @@ void add_model(CLI::App& bench) {
   CLI::App* command = bench.add_subcommand("model", "Time a whole model: prefill, decoding, batches, memory");
   command->add_option("model", options->model, "a model folder, in any dialect");
   command->add_option("--shapes", options->shapes, "random weights in the shapes of a model, instead of MODEL");
-  command->add_option("--recipe", options->recipes, "of the random weights; several, separated by commas, one after the other")
+  command
+      ->add_option("--recipe", options->recipes,
+                   "of the random weights; several, separated by commas, one after the other")
       ->delimiter(',')
       ->allow_extra_args(false)
       ->capture_default_str();

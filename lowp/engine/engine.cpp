@@ -43,7 +43,7 @@ struct Engine::Sequence {
 struct Engine::Work {
   Sequence* sequence = nullptr;
   std::int64_t first = 0, tokens = 0;  // the tokens [first, first + tokens) of the sequence
-  std::vector<Score> scores = {};  // of the prompt tokens that follow those of this step
+  std::vector<Score> scores = {};      // of the prompt tokens that follow those of this step
   // If its last token is the last one known: what may come next, and the token, if the model chose it, else its row of
   // the step's logits.
   std::vector<std::uint32_t> allowed = {};
@@ -453,9 +453,8 @@ std::vector<Score> Engine::prompt_scores(const Work& work, std::int64_t row) con
     std::iota(rows.begin(), rows.end(), row + begin);
     const std::vector<float> logits = model_.logits(rows);
     for (std::size_t r = 0; r < rows.size(); ++r)
-      scores.push_back(score(std::span(logits).subspan(r * vocab, vocab),
-                             token(begin + static_cast<std::int64_t>(r)), *sequence.request.prompt_logprobs,
-                             options_.vocab_limit));
+      scores.push_back(score(std::span(logits).subspan(r * vocab, vocab), token(begin + static_cast<std::int64_t>(r)),
+                             *sequence.request.prompt_logprobs, options_.vocab_limit));
   }
   return scores;
 }

@@ -14,7 +14,7 @@ namespace lowp::engine {
 
 /// Where the chosen id's share of [0, 1) lies, by sorting everything; nothing if it should not come at all.
 inline std::optional<std::pair<double, double>> plain_interval(const std::vector<float>& logits, const Sampling& s,
-                                                        std::int32_t token) {
+                                                               std::int32_t token) {
   std::vector<std::pair<double, std::int32_t>> all;  // minus the weight, id: likeliest first
   const auto largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
   for (std::size_t id = 0; id < logits.size(); ++id)

@@ -83,14 +83,14 @@ void CudaChoice::draw(const void* logits, std::span<const std::int32_t> rows, st
   edits = masks = 0;
   for (std::size_t k = 0; k < which.size(); ++k) {
     const TokenChoice& c = choices[which[k]];
-    cuda::Draw d{.uniform = c.uniform,
-                 .top_p = c.top_p,
-                 .min_p = static_cast<float>(c.min_p),
-                 .temperature =
-                     c.temperature == 0 ? 0.0f : static_cast<float>(std::clamp(c.temperature, kCoolest, kHottest)),
-                 .top_k = static_cast<std::int32_t>(std::clamp<std::int64_t>(c.top_k, 0, limit)),
-                 .row = rows[which[k]],
-                 .edits = static_cast<std::int32_t>(edits)};
+    cuda::Draw d{
+        .uniform = c.uniform,
+        .top_p = c.top_p,
+        .min_p = static_cast<float>(c.min_p),
+        .temperature = c.temperature == 0 ? 0.0f : static_cast<float>(std::clamp(c.temperature, kCoolest, kHottest)),
+        .top_k = static_cast<std::int32_t>(std::clamp<std::int64_t>(c.top_k, 0, limit)),
+        .row = rows[which[k]],
+        .edits = static_cast<std::int32_t>(edits)};
     std::copy(c.edits.begin(), c.edits.end(), all_edits + edits);
     edits += c.edits.size();
     d.edits_end = static_cast<std::int32_t>(edits);
@@ -125,7 +125,8 @@ std::vector<std::int32_t> CudaChoice::choose(const void* logits, std::span<const
   std::vector<std::int32_t> ids(choices.size(), -1);
   const auto* const found = host_tokens_.as<const std::int32_t>();
   const auto fetch = [&](std::int64_t count) {
-    cuda::copy(host_tokens_.as<void>(), tokens_.as<>(), static_cast<std::size_t>(count) * sizeof(std::int32_t), stream.handle());
+    cuda::copy(host_tokens_.as<void>(), tokens_.as<>(), static_cast<std::size_t>(count) * sizeof(std::int32_t),
+               stream.handle());
     stream.synchronize();
   };
   std::int64_t plain = 0;  // rows up to the last that is likeliest

@@ -16,8 +16,8 @@ class CudaChoice {
 
   explicit CudaChoice(std::int64_t vocab);
 
-  /// One id for each choice; -1 where nothing can be chosen (kernels/cuda/sample.h). Logits are bf16 [any, vocab], those of
-  /// choice i in row rows[i]; up to kMostRows choices.
+  /// One id for each choice; -1 where nothing can be chosen (kernels/cuda/sample.h). Logits are bf16 [any, vocab],
+  /// those of choice i in row rows[i]; up to kMostRows choices.
   std::vector<std::int32_t> choose(const void* logits, std::span<const std::int32_t> rows,
                                    std::span<const TokenChoice> choices, std::int64_t limit,
                                    const kernels::cuda::Stream& stream);
@@ -34,7 +34,7 @@ class CudaChoice {
 
   std::int64_t vocab_;
   kernels::cuda::Memory argmax_;
-  kernels::cuda::Memory tokens_;   // i32 [kMostRows]
+  kernels::cuda::Memory tokens_;  // i32 [kMostRows]
   kernels::cuda::HostMemory host_tokens_;
   kernels::cuda::Memory changed_;  // f32 [kChangedRows, vocab], once it is needed
   // What goes to the device and what comes back, each one block.

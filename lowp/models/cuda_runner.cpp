@@ -22,9 +22,9 @@ namespace {
 namespace cuda = kernels::cuda;
 
 constexpr std::int64_t kLogitRows = CudaChoice::kMostRows;  // whose logits are in device memory at a time
-constexpr std::int64_t kFetchedRows = 32;    // and in host memory
-constexpr std::int64_t kFirstRows = 256;     // of a step, before more are asked for
-constexpr std::int64_t kPlannedRows = 8192;  // of a step, in the memory that pages leave alone
+constexpr std::int64_t kFetchedRows = 32;                   // and in host memory
+constexpr std::int64_t kFirstRows = 256;                    // of a step, before more are asked for
+constexpr std::int64_t kPlannedRows = 8192;                 // of a step, in the memory that pages leave alone
 constexpr std::array<std::int64_t, 14> kGraphRows = {1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 160, 192, 224, 256};
 
 const Config& checked(const Config& config, const LoadOptions& options) {
@@ -320,11 +320,11 @@ void CudaRunner::mlp(const CudaLayer& layer, std::int64_t rows, Residual& residu
   const CudaWorkspace& w = workspace_;
   const cuda::AddNormTask before = norm(layer.mlp_norm, rows, residual);
   if (layer.experts.empty()) {
-    const auto gate = layer.gate_up->run_gated(
-        {.m = rows, .x = w.normed, .norm = &before, .y = w.gated, .workspace = w.product}, config_.gate_activation,
-        w.gate_up, stream());
-    layer.down->run(
-        {.m = rows, .x = w.gated, .gate = gate ? &*gate : nullptr, .y = w.out, .workspace = w.product}, stream());
+    const auto gate =
+        layer.gate_up->run_gated({.m = rows, .x = w.normed, .norm = &before, .y = w.gated, .workspace = w.product},
+                                 config_.gate_activation, w.gate_up, stream());
+    layer.down->run({.m = rows, .x = w.gated, .gate = gate ? &*gate : nullptr, .y = w.out, .workspace = w.product},
+                    stream());
   } else {
     cuda::add_norm(before, stream());
     experts_.run(layer, w.normed, rows, w.out, w.product, *stream_);
@@ -333,8 +333,8 @@ void CudaRunner::mlp(const CudaLayer& layer, std::int64_t rows, Residual& residu
   residual.output = w.out;
 }
 
-// Sees to the logits of up to kLogitRows rows of the last step; returns in which rows of logits_ they are, until the next
-// call.
+// Sees to the logits of up to kLogitRows rows of the last step; returns in which rows of logits_ they are, until the
+// next call.
 std::span<const std::int32_t> CudaRunner::find_logits(std::span<const std::int64_t> rows) {
   const auto count = static_cast<std::int64_t>(rows.size());
   found_.clear();

@@ -63,8 +63,8 @@ class CudaRunner final : public Runner {
   kernels::cuda::Memory wanted_, hidden_, logits_, head_workspace_;
   kernels::cuda::HostMemory host_;
   CudaChoice choice_;
-  std::size_t free_ = 0;       // bytes of the device once all but steps and pages was there
-  std::int64_t computed_ = 0;  // rows whose logits the last step left in logits_, in their order
+  std::size_t free_ = 0;                           // bytes of the device once all but steps and pages was there
+  std::int64_t computed_ = 0;                      // rows whose logits the last step left in logits_, in their order
   std::map<std::int64_t, std::int32_t> gathered_;  // or rows of it whose logits are there, and where
   std::vector<std::int32_t> found_;                // what find_logits() says
   std::map<std::int64_t, kernels::cuda::Graph> graphs_;

@@ -86,8 +86,8 @@ class Model {
   std::vector<std::int32_t> likeliest(std::span<const std::int64_t> rows, std::int64_t limit);
   /// Whether the device chooses and scores tokens by itself: the next two functions work.
   bool chooses() const { return options_.device.is_cuda(); }
-  /// Ids chosen on the device among the first `limit`, one for each choice; -1 where none can come or a logit is no finite
-  /// number.
+  /// Ids chosen on the device among the first `limit`, one for each choice; -1 where none can come or a logit is no
+  /// finite number.
   std::vector<std::int32_t> choose(std::span<const TokenChoice> choices, std::int64_t limit);
   /// Scores computed on the device: probabilities are over all ids, ranks and the likeliest among the first `limit`.
   std::vector<TokenScore> score(std::span<const TokenQuestion> questions, std::int64_t limit);

@@ -10,16 +10,16 @@
 
 namespace lowp::models {
 
-/// How the token after a row of the last forward() is chosen: edits, prohibitions, then at temperature 0 the likeliest id
-/// (the lowest on a tie); else temperature, top-k, top-p, min-p and the draw that `uniform` decides.
+/// How the token after a row of the last forward() is chosen: edits, prohibitions, then at temperature 0 the likeliest
+/// id (the lowest on a tie); else temperature, top-k, top-p, min-p and the draw that `uniform` decides.
 struct TokenChoice {
   std::int64_t row = 0;
   double temperature = 0;
   std::int64_t top_k = 0;  // <= 0: all
   double top_p = 1, min_p = 0;
-  double uniform = 0;                                 // in [0, 1)
-  std::span<const kernels::LogitEdit> edits = {};     // at most one for an id
-  std::span<const std::uint32_t> allowed = {};        // bit i % 32 of word i / 32: id i may come; empty: all may
+  double uniform = 0;                              // in [0, 1)
+  std::span<const kernels::LogitEdit> edits = {};  // at most one for an id
+  std::span<const std::uint32_t> allowed = {};     // bit i % 32 of word i / 32: id i may come; empty: all may
   bool plain() const { return temperature == 0 && edits.empty() && allowed.empty(); }
 };
 

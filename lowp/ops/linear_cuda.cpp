@@ -230,7 +230,8 @@ void CudaLinear::keep_order() {
 }
 
 bool CudaLinear::casts_in_product(std::int64_t m) const {
-  return activation_ && !calibrated() && !multiplies_codes(m) && cuda::casts_rows(activation_->format) && cuda::fuses_input(packed(m));
+  return activation_ && !calibrated() && !multiplies_codes(m) && cuda::casts_rows(activation_->format) &&
+         cuda::fuses_input(packed(m));
 }
 
 bool CudaLinear::casts_rows(std::int64_t m) const {

@@ -49,7 +49,8 @@ class CudaLinear {
 
   /// Linears that share an input as one, their outputs side by side: the same numbers as each by itself. nullopt where
   /// they cannot lie together: of other recipes, layouts or calibrated scales, or outputs that are no multiples of 16
-  /// (128, where weights have a scale for 128 x 128). Values of other types than bf16 are rounded to it. Throws as the constructors.
+  /// (128, where weights have a scale for 128 x 128). Values of other types than bf16 are rounded to it. Throws as the
+  /// constructors.
   static std::optional<CudaLinear> stacked(std::span<const LinearWeight> parts, const Device& device);
 
   /// A gate and an up projection as one, for run_gated(). nullopt as stacked(), and with biases.
@@ -63,8 +64,8 @@ class CudaLinear {
   /// fp8 sums of dense tiles: promoted every 128 of K, or all along K in the tensor cores.
   void use_sums(kernels::cuda::Sums sums) { sums_ = sums; }
 
-  /// From now on a row has the same bits whatever the number of rows: sums in one order, codes as bf16 (the second copy of
-  /// a weight goes). Not where rows_depend().
+  /// From now on a row has the same bits whatever the number of rows: sums in one order, codes as bf16 (the second copy
+  /// of a weight goes). Not where rows_depend().
   void keep_order();
 
   /// What run() does with m rows, a line.
@@ -73,9 +74,9 @@ class CudaLinear {
   /// Bytes of workspace that run() needs for m rows, 256-byte aligned parts.
   std::size_t workspace(std::int64_t m) const;
 
-  /// Enqueues y [m, n] = x [m, k] W^T + b and what stands in front of it, in as few kernels as there are for m rows, with
-  /// the numbers of norm, gate, cast and product one after the other. Allocates nothing and waits for nothing, so it can
-  /// be recorded in a graph.
+  /// Enqueues y [m, n] = x [m, k] W^T + b and what stands in front of it, in as few kernels as there are for m rows,
+  /// with the numbers of norm, gate, cast and product one after the other. Allocates nothing and waits for nothing, so
+  /// it can be recorded in a graph.
   void run(const CudaLinearTask& task, kernels::cuda::StreamHandle stream) const;
   void run(const void* x, std::int64_t m, void* y, void* workspace, kernels::cuda::StreamHandle stream) const;
   /// Of gated(): y [m, n / 2] = activation(gate) * up, with the numbers of stacked() and gate_mul(). Where the product

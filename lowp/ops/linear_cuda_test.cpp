@@ -113,8 +113,9 @@ TEST_F(CudaLinearTest, EveryRecipe) {
     // Of the largest values some saturate.
     std::optional<float> calibrated;
     if (recipe.activation && recipe.activation->scope == formats::Scope::calibrated)
-      calibrated = 2.5f / (recipe.activation->format.tensor_scale ? 2688.0f
-                                                                  : formats::max_value(recipe.activation->format.element));
+      calibrated =
+          2.5f /
+          (recipe.activation->format.tensor_scale ? 2688.0f : formats::max_value(recipe.activation->format.element));
     const CudaLinear linear(q, recipe, b.view(), gpu, calibrated);
     // Integers times scales are rounded to bf16, as torchao's dequantize does.
     const bool rounded = !formats::info(recipe.weight.element).is_float() && recipe.weight.group_cols != 0;
@@ -193,7 +194,8 @@ TEST_F(CudaLinearTest, RowsDoNotDependOnTheBatch) {
     std::memcpy(part.bytes().data(), x.bytes().data(), part.bytes().size());
     return run(linear, part);
   };
-  for (const auto& [few, many] : {std::pair<std::int64_t, std::int64_t>{1, 8}, {9, 16}, {17, 64}, {65, 128}, {130, 300}}) {
+  for (const auto& [few, many] :
+       {std::pair<std::int64_t, std::int64_t>{1, 8}, {9, 16}, {17, 64}, {65, 128}, {130, 300}}) {
     const Tensor a = first(few), b = first(many);
     EXPECT_EQ(std::memcmp(a.bytes().data(), b.bytes().data(), a.bytes().size()), 0) << few << " of " << many;
   }
@@ -285,9 +287,8 @@ TEST_F(CudaLinearTest, WhatSurroundsProducts) {
           if (gate_left) cuda::gate_mul(*gate_left, stream.handle());
           expect_equal(host(found, m, width), host(expected, m, width), what);
           expect_equal(host(other_sum, m, k), host(sum, m, k), "the sum of " + what);
-          separate->run(
-              {.m = m, .x = unused.as<>(), .norm = &fused, .y = found.as<>(), .workspace = workspace.as<>()},
-              stream.handle());
+          separate->run({.m = m, .x = unused.as<>(), .norm = &fused, .y = found.as<>(), .workspace = workspace.as<>()},
+                        stream.handle());
           expect_equal(host(found, m, width), host(gate, m, width), "without a gate, " + what);
         }
     }
@@ -327,7 +328,8 @@ TEST_F(CudaLinearTest, CastsInProductsHaveTheCodesOfCasts) {
 TEST_F(CudaLinearTest, RowsDoNotDependOnTheirNumber) {
   const std::int64_t n = 520, k = 3072;
   const Tensor w = random(n, k, 0.05f, 1), x = random(300, k, 1, 5);
-  for (const char* name : {"bf16", "int4_g128-bf16", "mxfp8-bf16", "nvfp4-nvfp4", "fp8-fp8", "int8-int8", "mxfp4-fp8"}) {
+  for (const char* name :
+       {"bf16", "int4_g128-bf16", "mxfp8-bf16", "nvfp4-nvfp4", "fp8-fp8", "int8-int8", "mxfp4-fp8"}) {
     const formats::Recipe recipe = formats::recipe(name);
     CudaLinear linear = recipe.keeps() ? CudaLinear(w.view(), std::nullopt, gpu)
                                        : CudaLinear(quantize(w.view(), recipe.weight, {}), recipe, std::nullopt, gpu);

@@ -174,7 +174,8 @@ TEST_P(CudaModel, BatchAndChunksChangeNothing) {
   EXPECT_EQ(seen[0], seen[2]);
 }
 
-// What is chosen on the device is what the sampler chooses from the logits, whether they come from a recorded step or not.
+// What is chosen on the device is what the sampler chooses from the logits, whether they come from a recorded step or
+// not.
 TEST_P(CudaModel, ChoicesAreTheSamplers) {
   models::Model gpu(path(), on_gpu());
   std::vector<models::Cache> caches;
@@ -198,8 +199,8 @@ TEST_P(CudaModel, ChoicesAreTheSamplers) {
                                           {.temperature = 1.3, .top_k = 200, .top_p = 0.8}};
     std::vector<std::vector<kernels::LogitEdit>> edits;
     std::vector<models::TokenChoice> choices;
-    const engine::History history{.prompt = std::span(ids).first(40), .output = std::span(ids).subspan(40, 30 + step),
-                                  .vocab_limit = limit};
+    const engine::History history{
+        .prompt = std::span(ids).first(40), .output = std::span(ids).subspan(40, 30 + step), .vocab_limit = limit};
     for (std::size_t i = 0; i < ways.size(); ++i) {
       ways[i].seed = step * 10 + i;
       edits.push_back(logit_edits(ways[i], history, static_cast<std::size_t>(limit)));

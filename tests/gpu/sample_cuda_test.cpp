@@ -31,8 +31,8 @@ struct Asked {
   History history;
 };
 
-// The ids of `asked` on the device, all for the same row 1 of three, and the number of those that are not the sampler's. Such
-// a draw must be at most kRounding of probability beside its id's share.
+// The ids of `asked` on the device, all for the same row 1 of three, and the number of those that are not the
+// sampler's. Such a draw must be at most kRounding of probability beside its id's share.
 int compare(models::CudaChoice& choice, const void* logits, std::span<const float> row, std::int64_t limit,
             std::span<const Asked> asked, const kernels::cuda::Stream& stream) {
   std::vector<std::vector<kernels::LogitEdit>> edits;
@@ -80,7 +80,8 @@ TEST_F(CudaSample, DrawsAreTheSamplers) {
       auto* const own = logits.data() + vocab;
       own[vocab - 1] = ops::to_bf16(1000);  // beyond the limit
       own[vocab / 2] = ops::to_bf16(-INFINITY);
-      const std::vector<float> row = floats(std::span(logits).subspan(static_cast<std::size_t>(vocab), static_cast<std::size_t>(vocab)));
+      const std::vector<float> row =
+          floats(std::span(logits).subspan(static_cast<std::size_t>(vocab), static_cast<std::size_t>(vocab)));
       const void* on_device = upload(logits);
       std::vector<std::int32_t> prompt, output;
       for (int i = 0; i < 200; ++i) prompt.push_back(static_cast<std::int32_t>(rng() % static_cast<unsigned>(vocab)));
@@ -118,7 +119,8 @@ TEST_F(CudaSample, DrawsAreTheSamplers) {
         }
       models::CudaChoice choice(vocab);
       for (std::size_t begin = 0; begin < asked.size(); begin += models::CudaChoice::kMostRows) {
-        const auto part = std::span(asked).subspan(begin, std::min<std::size_t>(asked.size() - begin, models::CudaChoice::kMostRows));
+        const auto part =
+            std::span(asked).subspan(begin, std::min<std::size_t>(asked.size() - begin, models::CudaChoice::kMostRows));
         other += compare(choice, on_device, row, limit, part, *stream);
         draws += static_cast<int>(part.size());
       }
@@ -158,13 +160,15 @@ TEST_F(CudaSample, ScoresAreTheSamplers) {
     std::vector<models::TokenQuestion> questions;
     for (int i = 0; i < 40; ++i) {
       rows.push_back(i % 4);
-      questions.push_back({.token = static_cast<std::int32_t>(rng() % static_cast<unsigned>(limit)), .top = i % 3 ? i / 2 : 0});
+      questions.push_back(
+          {.token = static_cast<std::int32_t>(rng() % static_cast<unsigned>(limit)), .top = i % 3 ? i / 2 : 0});
     }
     questions[7].top = 1024;
     models::CudaChoice choice(vocab);
     const auto found = choice.score(on_device, rows, questions, limit, *stream);
     for (std::size_t i = 0; i < questions.size(); ++i) {
-      const auto row = floats(std::span(logits).subspan(static_cast<std::size_t>(rows[i] * vocab), static_cast<std::size_t>(vocab)));
+      const auto row =
+          floats(std::span(logits).subspan(static_cast<std::size_t>(rows[i] * vocab), static_cast<std::size_t>(vocab)));
       const engine::Score expected = score(row, questions[i].token, questions[i].top, limit);
       EXPECT_EQ(found[i].token, expected.token);
       EXPECT_EQ(found[i].rank, expected.rank);

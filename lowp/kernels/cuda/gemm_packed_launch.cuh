@@ -108,8 +108,14 @@ void launch_wide(const PackedProduct& p, int splits, StreamHandle stream) {
 
 template <Codes C, Scales S>
 constexpr PackedKernels packed_kernels() {
-  PackedKernels row{C, S, nullptr, nullptr, &launch_wide<C, S, 16>, &launch_wide<C, S, 64>,
-                    &launch_wide<C, S, 128>, &launch_wide<C, S, 256>};
+  PackedKernels row{C,
+                    S,
+                    nullptr,
+                    nullptr,
+                    &launch_wide<C, S, 16>,
+                    &launch_wide<C, S, 64>,
+                    &launch_wide<C, S, 128>,
+                    &launch_wide<C, S, 256>};
   if constexpr (operand_bytes(C) == 2) {
     row.gemv1 = &launch_gemv<C, S, 1>;
     row.gemv8 = &launch_gemv<C, S, 8>;

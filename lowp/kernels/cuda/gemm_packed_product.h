@@ -26,8 +26,8 @@ struct PackedProduct {
   void* y = nullptr;
   bool overlaps_predecessor = true;  // weights are fetched while the kernel before still runs
 
-  // Sums in an order that n and k alone decide, so that a row has the same bits whatever m is. `partial`: partial_bytes()
-  // of memory, 16-byte aligned, that no other product uses at the time.
+  // Sums in an order that n and k alone decide, so that a row has the same bits whatever m is. `partial`:
+  // partial_bytes() of memory, 16-byte aligned, that no other product uses at the time.
   bool same_order = false;
   void* partial = nullptr;
 
@@ -36,7 +36,8 @@ struct PackedProduct {
   const AddNormTask* norm = nullptr;
   const formats::BlockSpec* cast = nullptr;  // casts_rows()
 
-  // Where fuses_gate(): y [m, n / 2] = activation(gate) * up, of outputs that are gate and up by turns, eight and eight.
+  // Where fuses_gate(): y [m, n / 2] = activation(gate) * up, of outputs that are gate and up by turns, eight and
+  // eight.
   std::optional<GateActivation> gate;
 };
 

@@ -38,15 +38,16 @@ void gate_mul(const GateTask& task, StreamHandle stream) {
 
 bool casts_rows(const formats::BlockSpec& f) {
   const bool float8 = f.rule == formats::Rule::float8 && f.element == formats::Elem::e4m3,
-             integer = f.rule == formats::Rule::symmetric && f.element == formats::Elem::int8 &&
-                       !f.scale_in_input_dtype;
+             integer =
+                 f.rule == formats::Rule::symmetric && f.element == formats::Elem::int8 && !f.scale_in_input_dtype;
   return (float8 || integer) && f.group_cols == 0 && f.zero_point == formats::ZeroPoint::none && !f.tensor_scale;
 }
 
 void cast_rows(const CastRowsTask& task, StreamHandle stream) {
   check_eights(task.width);
   LOWP_CHECK(task.width <= kMostRow, "rows of {}", task.width);
-  LOWP_CHECK(casts_rows(*task.format) && (task.format->group_rows == 1 || task.fixed_scale > 0), "a cast that is not of rows");
+  LOWP_CHECK(casts_rows(*task.format) && (task.format->group_rows == 1 || task.fixed_scale > 0),
+             "a cast that is not of rows");
   LOWP_CHECK(!task.norm || (task.norm->rows == task.rows && task.norm->width == task.width), "a norm of other rows");
   const Timed timed(stream, [&] { return moves("cast_rows", task.rows, 2 * task.width); });
   if (task.rows) launch_cast_rows(task, stream);

@@ -24,8 +24,8 @@ struct TimedWork : Work {
   double seconds = 0;
 };
 
-/// While one lives, the thread's calls that are Timed are timed. Their kernels run one after the other, none begins before
-/// its predecessor ended, and the host stays ahead of the device, so that it is not waited for. Not with graphs.
+/// While one lives, the thread's calls that are Timed are timed. Their kernels run one after the other, none begins
+/// before its predecessor ended, and the host stays ahead of the device, so that it is not waited for. Not with graphs.
 class Profile {
  public:
   Profile();

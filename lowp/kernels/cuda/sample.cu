@@ -21,8 +21,8 @@ __device__ bool change(const SampleTask& task, const Draw& d, const RowLogits& r
   return !wrong;
 }
 
-// The id at which the running sum of the weights from `cut` on passes the share `uniform` of all. A warp has a stretch of
-// neighbouring ids.
+// The id at which the running sum of the weights from `cut` on passes the share `uniform` of all. A warp has a stretch
+// of neighbouring ids.
 __device__ std::int32_t pick(const RowLogits& logits, const Row& row, std::uint64_t cut, const Draw& d, RowShared& s) {
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   const int each = (logits.chunks() + kRowWarps - 1) / kRowWarps, begin = warp * each,
@@ -44,8 +44,7 @@ __device__ std::int32_t pick(const RowLogits& logits, const Row& row, std::uint6
     if (w == warp) before = total;
     total += s.sums[w].weight;
   }
-  const std::uint64_t target =
-      min(static_cast<std::uint64_t>(d.uniform * static_cast<double>(total)), total - 1);
+  const std::uint64_t target = min(static_cast<std::uint64_t>(d.uniform * static_cast<double>(total)), total - 1);
   if (target < before || target - before >= mine) return -1;
   for (int chunk = begin; chunk < end; chunk += 32) {
     std::uint64_t own = 0;

@@ -30,16 +30,17 @@ struct SampleTask {
   std::int64_t vocab = 0, limit = 0;
   const Draw* draws = nullptr;  // device [count]
   std::int64_t count = 0;
-  const LogitEdit* edits = nullptr;        // device
-  const std::uint32_t* allowed = nullptr;  // device; of a draw (limit + 31) / 32 words: bit i % 32 of word i / 32 is id i's
-  float* changed = nullptr;                // [rows, vocab] that the draws with edits or words name
-  std::int32_t* token = nullptr;           // [count]
+  const LogitEdit* edits = nullptr;  // device
+  const std::uint32_t* allowed =
+      nullptr;                    // device; of a draw (limit + 31) / 32 words: bit i % 32 of word i / 32 is id i's
+  float* changed = nullptr;       // [rows, vocab] that the draws with edits or words name
+  std::int32_t* token = nullptr;  // [count]
 };
 void sample(const SampleTask& task, StreamHandle stream);
 
-/// Of token[i] under row row[i] as the model gave it: the log-probability over all of `vocab`, how many ids below `limit`
-/// have a larger logit, and the top[i] likeliest of those with theirs, likeliest first, of equals the lower id; fewer
-/// where the limit is less. Logits must be finite, or -infinity of other ids.
+/// Of token[i] under row row[i] as the model gave it: the log-probability over all of `vocab`, how many ids below
+/// `limit` have a larger logit, and the top[i] likeliest of those with theirs, likeliest first, of equals the lower id;
+/// fewer where the limit is less. Logits must be finite, or -infinity of other ids.
 struct ScoreTask {
   static constexpr std::int64_t kMostTop = 1024;
   const void* logits = nullptr;  // as above

@@ -1,7 +1,7 @@
 // One row of logits as a block sees it: what is largest, and the k likeliest or those that have a share of the weight.
 //
-// A set of likeliest ids is all ids from a cut on, in the order of token_order.cuh. Cuts are found by halving what is in
-// doubt: by passes over the row while it is too much, then in a list in shared memory. Sums are of integers, so that
+// A set of likeliest ids is all ids from a cut on, in the order of token_order.cuh. Cuts are found by halving what is
+// in doubt: by passes over the row while it is too much, then in a list in shared memory. Sums are of integers, so that
 // neither the threads nor the order in which ids come into the list matter.
 #pragma once
 
@@ -101,8 +101,8 @@ class Row {
   __device__ __forceinline__ Row(const RowLogits& logits, float temperature, RowShared& shared)
       : logits_(logits), temperature_(temperature), s_(shared) {}
 
-  /// The largest logit, the smallest finite one, and which id the largest is of. False where a logit is NaN or the largest
-  /// is not finite.
+  /// The largest logit, the smallest finite one, and which id the largest is of. False where a logit is NaN or the
+  /// largest is not finite.
   __device__ __forceinline__ bool look() {
     std::uint64_t best = 0;
     float least = INFINITY;

@@ -56,10 +56,11 @@ __global__ void __launch_bounds__(kRowThreads) score_tokens(const __grid_constan
   const auto wanted = static_cast<std::uint32_t>(top);
   if (fine && wanted < row.finite()) cut = row.cut_count(wanted, kept);
   __syncthreads();
-  if (fine) logits.each([&](int id, float x) {
-    const std::uint64_t order = token_order(x, static_cast<std::uint32_t>(id));
-    if (x > -INFINITY && order >= cut) listed[atomicAdd(&count, 1) % ScoreTask::kMostTop] = order;
-  });
+  if (fine)
+    logits.each([&](int id, float x) {
+      const std::uint64_t order = token_order(x, static_cast<std::uint32_t>(id));
+      if (x > -INFINITY && order >= cut) listed[atomicAdd(&count, 1) % ScoreTask::kMostTop] = order;
+    });
   __syncthreads();
   const std::uint32_t found = min(count, wanted);
   for (std::uint32_t j = threadIdx.x; j < wanted; j += kRowThreads) {
