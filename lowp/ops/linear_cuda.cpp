@@ -33,9 +33,9 @@ std::size_t aligned(std::size_t bytes) { return round_up<std::size_t>(bytes, 256
 
 }  // namespace
 
-// Parts of the workspace: sums, codes and scales, and the same as bf16 values.
+// Parts of the workspace: codes and scales, and the same as bf16 values.
 struct CudaLinear::Codes {
-  std::byte *partial, *codes, *scale, *zero_point, *amax, *values;
+  std::byte *codes, *scale, *zero_point, *amax, *values;
   std::size_t bytes;
 };
 
@@ -246,7 +246,6 @@ CudaLinear::Codes CudaLinear::place(std::int64_t m, void* workspace) const {
     part = base + c.bytes;
     c.bytes += aligned(bytes);
   };
-  if (same_order_) take(c.partial, cuda::partial_bytes(packed(m)));
   if (!activation_ || casts_in_product(m)) return c;
   const BlockFormat& f = activation_->format;
   const auto rows = static_cast<std::size_t>(m), k = static_cast<std::size_t>(k_);
@@ -372,7 +371,6 @@ void CudaLinear::multiply(const CudaLinearTask& task, std::optional<cuda::GateAc
   p.y = task.y;
   p.norm = task.norm;
   p.gate = gate;
-  p.partial = c.partial;
   if (!activation_) {
     p.x = task.x;
   } else if (casts_in_product(m)) {

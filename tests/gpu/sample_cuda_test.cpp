@@ -169,7 +169,7 @@ TEST_F(CudaSample, ScoresAreTheSamplers) {
     for (std::size_t i = 0; i < questions.size(); ++i) {
       const auto row =
           floats(std::span(logits).subspan(static_cast<std::size_t>(rows[i] * vocab), static_cast<std::size_t>(vocab)));
-      const engine::Score expected = score(row, questions[i].token, questions[i].top, limit);
+      const engine::Score expected = engine::score(row, questions[i].token, questions[i].top, limit);
       EXPECT_EQ(found[i].token, expected.token);
       EXPECT_EQ(found[i].rank, expected.rank);
       EXPECT_NEAR(found[i].logprob, expected.logprob, 1e-5);

@@ -91,7 +91,6 @@ void read_all(const void*, std::size_t, std::uint32_t*, StreamHandle) { absent()
 void dense_product(const DenseProduct&, StreamHandle) { absent(); }
 void grouped_product(const GroupedProduct&, StreamHandle) { absent(); }
 const char* dense_variant_name(const DenseProduct&) { absent(); }
-std::size_t partial_bytes(const PackedProduct&) { absent(); }
 bool fuses_input(const PackedProduct&) { absent(); }
 bool fuses_gate(const PackedProduct&) { absent(); }
 void packed_product(const PackedProduct&, StreamHandle) { absent(); }

@@ -84,10 +84,9 @@ void launch_wide(const PackedProduct& p, int splits, StreamHandle stream) {
                 .depths = static_cast<int>(padded / Shape::kDepth),
                 .units_along_k = static_cast<int>(padded / unit_depth(C)),
                 .row_tiles = static_cast<int>(ceil_div<std::int64_t>(p.n, kUnitRows)),
-                .splits = splits,
-                .partial = static_cast<float4*>(p.partial)};
+                .splits = splits};
   LaunchShape shape{.shared_bytes = Shape::kShared,
-                    .cluster = Shape::kSharing * (Shape::kLarge ? 1 : splits),
+                    .cluster = Shape::kSharing * splits,
                     .overlaps_predecessor = p.overlaps_predecessor};
   const std::int64_t tiles =
       ceil_div<std::int64_t>(p.n, Shape::kOutputs * Shape::kSharing) * ceil_div<std::int64_t>(p.m, Shape::kTokens);
@@ -108,14 +107,8 @@ void launch_wide(const PackedProduct& p, int splits, StreamHandle stream) {
 
 template <Codes C, Scales S>
 constexpr PackedKernels packed_kernels() {
-  PackedKernels row{C,
-                    S,
-                    nullptr,
-                    nullptr,
-                    &launch_wide<C, S, 16>,
-                    &launch_wide<C, S, 64>,
-                    &launch_wide<C, S, 128>,
-                    &launch_wide<C, S, 256>};
+  PackedKernels row{C, S, nullptr, nullptr, &launch_wide<C, S, 16>, &launch_wide<C, S, 64>,
+                    &launch_wide<C, S, 128>, &launch_wide<C, S, 256>};
   if constexpr (operand_bytes(C) == 2) {
     row.gemv1 = &launch_gemv<C, S, 1>;
     row.gemv8 = &launch_gemv<C, S, 8>;

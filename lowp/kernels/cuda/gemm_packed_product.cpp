@@ -67,7 +67,7 @@ enum class Way { gemv, wide16, wide64, wide128, wide256 };
 Way choose(const PackedProduct& p) {
   // Several rows of a long K leave gemv no room for its rings. It adds in another order than wide tiles.
   if (!p.same_order && p.m <= 8 && operand_bytes(p.codes) == 2 && plan_gemv(p).stages >= 2) return Way::gemv;
-  return p.m <= 16 ? Way::wide16 : p.m <= 64 ? Way::wide64 : p.m <= 128 ? Way::wide128 : Way::wide256;
+  return p.m <= 16 ? Way::wide16 : p.m <= 64 ? Way::wide64 : p.m <= 128 || p.same_order ? Way::wide128 : Way::wide256;
 }
 
 Work work_of(const PackedProduct& p) {
@@ -82,11 +82,6 @@ Work work_of(const PackedProduct& p) {
 
 }  // namespace
 
-std::size_t partial_bytes(const PackedProduct& p) {
-  const bool parts = p.same_order && choose(p) == Way::wide256 && plan_splits(p) > 1;
-  return parts ? static_cast<std::size_t>(multiprocessors()) * kPartialBytes : 0;
-}
-
 bool fuses_input(const PackedProduct& p) { return choose(p) == Way::gemv && p.k <= kMostRow; }
 bool fuses_gate(const PackedProduct& p) { return choose(p) != Way::wide256 && p.n % 16 == 0; }
 
@@ -96,7 +91,6 @@ void packed_product(const PackedProduct& p, StreamHandle stream) {
   LOWP_CHECK((!p.norm && !p.cast) || fuses_input(p), "{} rows that no kernel normalises or casts", p.m);
   LOWP_CHECK(!p.cast || casts_rows(*p.cast), "a cast that products do not have");
   LOWP_CHECK(!p.gate || fuses_gate(p), "{} rows whose gate no kernel applies", p.m);
-  LOWP_CHECK(p.partial || partial_bytes(p) == 0, "no memory for the parts of sums");
   const Timed timed(stream, [&] { return work_of(p); });
   const PackedKernels& k = kernels(p.codes, p.scales);
   switch (choose(p)) {
@@ -112,7 +106,7 @@ void packed_product(const PackedProduct& p, StreamHandle stream) {
     case Way::wide128:
       return k.wide128(p, plan_splits(p), stream);
     case Way::wide256:
-      return k.wide256(p, p.same_order ? plan_splits(p) : 1, stream);
+      return k.wide256(p, 1, stream);
   }
 }
 

@@ -26,10 +26,9 @@ struct PackedProduct {
   void* y = nullptr;
   bool overlaps_predecessor = true;  // weights are fetched while the kernel before still runs
 
-  // Sums in an order that n and k alone decide, so that a row has the same bits whatever m is. `partial`:
-  // partial_bytes() of memory, 16-byte aligned, that no other product uses at the time.
+  // Wide tiles of up to 128 rows for any m: sums in an order that n and k alone decide, so that a row always has the same
+  // bits.
   bool same_order = false;
-  void* partial = nullptr;
 
   // Where fuses_input(): x is the norm's result instead, which is not written (rows, width and out are not looked at),
   // and is put on a grid of 8 bits, its scales with the sum.
@@ -38,16 +37,13 @@ struct PackedProduct {
 
   // Where fuses_gate(): y [m, n / 2] = activation(gate) * up, of outputs that are gate and up by turns, eight and
   // eight.
-  std::optional<GateActivation> gate;
+  std::optional<GateActivation> gate = {};
 };
 
 /// Whether the kernel for so many rows can normalise and cast what it reads; of codes, scales, m, n and k.
 bool fuses_input(const PackedProduct& product);
 /// Whether it can apply a gate.
 bool fuses_gate(const PackedProduct& product);
-
-/// What `partial` takes; 0 for most products.
-std::size_t partial_bytes(const PackedProduct& product);
 
 /// Enqueues the product: up to 8 rows by gemv, beyond by wide tiles. Sums run in f32 in an order that depends on n and
 /// k and on which of the kernels runs, not on m otherwise, nor on the run.

@@ -17,9 +17,6 @@ struct PackedKernels {
   Wide wide16, wide64, wide128, wide256;
 };
 
-/// Of PackedProduct::partial for each block: [128 outputs, 256 tokens] f32.
-inline constexpr std::size_t kPartialBytes = 128 * 256 * sizeof(float);
-
 std::span<const PackedKernels> packed_kernels_16bit();
 std::span<const PackedKernels> packed_kernels_8bit();
 std::span<const PackedKernels> packed_kernels_4bit();

@@ -9,8 +9,7 @@
 // Two blocks of a cluster share the activations: with a tile of outputs each, both would read all of them, which at 128
 // tokens is as much as bf16 weights. Tiles of 256 tokens: a persistent grid. Tiles of fewer: a block a tile, and the
 // pairs of a cluster divide K; their sums are added in the order of the pairs through distributed memory, and a gate is
-// applied there. Where tiles of 256 must have the same sums, their blocks go through the parts of K one after the other
-// and keep in memory what they have.
+// applied there.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -39,9 +38,10 @@ struct WideShape {
   static constexpr int kWeightBytes = kOutputs / kUnitRows * kTileBytes;
   static constexpr int kTokenBytes = Tokens * 128;
   static constexpr int kSharing = 2;  // blocks that share activations
-  static constexpr int kTokenStages = kLarge ? 4 : Tokens == 128 ? 6 : Tokens == 64 ? 8 : 16;
+  static constexpr int kTokenStages = kLarge ? 4 : Tokens == 128 ? 5 : Tokens == 64 ? 8 : 16;
   static constexpr int kOutBytes = kLarge ? 4 * 64 * 128 : 0;
-  static constexpr int kRoom = 232448 - 1024 - kOutBytes - kTokenStages * (kTokenBytes + 16);
+  static constexpr int kLeft = kLarge ? 0 : 8192;  // to small kernels, which can then begin early
+  static constexpr int kRoom = 232448 - 1024 - kLeft - kOutBytes - kTokenStages * (kTokenBytes + 16);
   static constexpr int kWeightStages = kRoom / (kWeightBytes + 16) < 8 ? kRoom / (kWeightBytes + 16) : 8;
   static constexpr int kShared =
       1024 + kOutBytes + kTokenStages * (kTokenBytes + 16) + kWeightStages * (kWeightBytes + 16);
@@ -60,8 +60,7 @@ struct WideArgs {
   __nv_bfloat16* y;
   int m, n, depths;  // stages of weights along K
   int units_along_k, row_tiles;
-  int splits;       // pairs of blocks that divide K, or with 256 tokens parts that each block sums by themselves
-  float4* partial;  // of such parts: PackedProduct::partial
+  int splits;  // pairs of blocks that divide K
 };
 
 template <class Shape>
@@ -81,6 +80,8 @@ struct WideKernel {
   int member, part;  // in the pair; the pair's of K
   TileOrder order;
 
+  // The first block of the pair in the cluster.
+  __device__ __forceinline__ int pair() const { return Shape::kLarge ? 0 : part * Shape::kSharing; }
   __device__ std::uint32_t tokens_full(int s) const { return barriers + 16 * s; }
   __device__ std::uint32_t tokens_empty(int s) const { return barriers + 16 * s + 8; }
   __device__ std::uint32_t weights_full(int s) const { return barriers + 16 * (Shape::kTokenStages + s); }
@@ -150,7 +151,7 @@ struct WideKernel {
         constexpr int kPart = Shape::kTokens / Shape::kSharing;
         const int offset = member * kPart;
         ptx::load_tile(to + offset * 128, &map_x, tokens_full(place.stage), step * Shape::kStep, token + offset,
-                       static_cast<std::uint16_t>(((1 << Shape::kSharing) - 1) << (part * Shape::kSharing)));
+                       static_cast<std::uint16_t>(((1 << Shape::kSharing) - 1) << pair()));
         place.advance();
       }
     });
@@ -158,7 +159,7 @@ struct WideKernel {
 
   __device__ __forceinline__ void release_tokens(int stage) const {
     const int lane = static_cast<int>(threadIdx.x) & 31;
-    if (lane < Shape::kSharing) ptx::barrier_arrive(tokens_empty(stage), part * Shape::kSharing + lane);
+    if (lane < Shape::kSharing) ptx::barrier_arrive(tokens_empty(stage), pair() + lane);
   }
 
   // Step `step` of a stage of weights to fragments.
@@ -314,34 +315,15 @@ struct WideKernel {
     }
   }
 
-  // Adds a part's sums to those of the parts before, which this thread has left in memory.
-  __device__ __forceinline__ void join(float (&sums)[kSums], int consumer, int of_k) const {
-    float4* kept = args.partial + (static_cast<std::int64_t>(blockIdx.x) * 2 + consumer) * (kSums / 4 * 128) +
-                   (static_cast<int>(threadIdx.x) & 127);
-#pragma unroll
-    for (int i = 0; i < kSums; i += 4, kept += 128) {
-      if (of_k > 0) {
-        const float4 before = *kept;
-        sums[i] += before.x, sums[i + 1] += before.y, sums[i + 2] += before.z, sums[i + 3] += before.w;
-      }
-      if (of_k + 1 < args.splits) *kept = {sums[i], sums[i + 1], sums[i + 2], sums[i + 3]};
-    }
-  }
-
   __device__ void consume(int consumer) const {
     TokenPlace token_place;
     WeightPlace weight_place;
     each_tile([&](int output, int token, int begin, int end) {
       float sums[kSums];
-      if constexpr (Shape::kLarge) {
-        for (int p = 0; p < args.splits; ++p) {
-          multiply(sums, consumer, token_place, weight_place,
-                   args.depths * (p + 1) / args.splits - args.depths * p / args.splits);
-          if (args.splits > 1) join(sums, consumer, p);
-        }
+      multiply(sums, consumer, token_place, weight_place, end - begin);
+      if constexpr (Shape::kLarge)
         write(sums, consumer, output + consumer * 64, token);
-      } else {
-        multiply(sums, consumer, token_place, weight_place, end - begin);
+      else {
         ptx::sync_threads(1, 256);  // both are done with the rings, where the table goes
         keep(sums, consumer);
       }
@@ -359,6 +341,7 @@ __global__ void __launch_bounds__(384, 1)
                       out = tokens + Shape::kTokenStages * Shape::kTokenBytes, weights = out + Shape::kOutBytes;
   const TileOrder order{ceil_div(args.n, Shape::kOutputs * Shape::kSharing), ceil_div(args.m, Shape::kTokens),
                         2048 / (Shape::kOutputs * Shape::kSharing)};
+  const int rank = static_cast<int>(ptx::cluster_rank());
   const WideKernel<Shape> kernel{map_x,
                                  map_y,
                                  args,
@@ -366,8 +349,8 @@ __global__ void __launch_bounds__(384, 1)
                                  weights,
                                  out,
                                  weights + Shape::kWeightStages * Shape::kWeightBytes,
-                                 static_cast<int>(ptx::cluster_rank()) % Shape::kSharing,
-                                 static_cast<int>(ptx::cluster_rank()) / Shape::kSharing,
+                                 Shape::kLarge ? rank : rank % Shape::kSharing,
+                                 Shape::kLarge ? 0 : rank / Shape::kSharing,
                                  order};
   ptx::launch_dependents();
   if (threadIdx.x == 0) {

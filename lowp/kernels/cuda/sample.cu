@@ -37,12 +37,12 @@ __device__ std::int32_t pick(const RowLogits& logits, const Row& row, std::uint6
 #pragma unroll
   for (int mask = 16; mask > 0; mask /= 2) mine += __shfl_xor_sync(~0u, mine, mask);
   __syncthreads();  // the sums before have been read
-  if (lane == 0) s.sums[warp].weight = mine;
+  if (lane == 0) s.weights[warp] = mine;
   __syncthreads();
   std::uint64_t total = 0, before = 0;
   for (int w = 0; w < kRowWarps; ++w) {
     if (w == warp) before = total;
-    total += s.sums[w].weight;
+    total += s.weights[w];
   }
   const std::uint64_t target = min(static_cast<std::uint64_t>(d.uniform * static_cast<double>(total)), total - 1);
   if (target < before || target - before >= mine) return -1;
@@ -72,7 +72,7 @@ __device__ std::int32_t pick(const RowLogits& logits, const Row& row, std::uint6
 // A block a draw.
 __global__ void __launch_bounds__(kRowThreads) draw(const __grid_constant__ SampleTask task) {
   __shared__ RowShared shared;
-  const Draw d = task.draws[blockIdx.x];
+  const Draw& d = task.draws[blockIdx.x];
   RowLogits logits{static_cast<const std::uint16_t*>(task.logits) + d.row * task.vocab, nullptr,
                    static_cast<int>(task.limit)};
   std::int32_t* token = task.token + blockIdx.x;

@@ -23,7 +23,8 @@ struct RowSum {
 };
 
 struct RowShared {
-  RowSum sums[kRowWarps];
+  std::uint64_t weights[kRowWarps];
+  std::uint32_t counts[kRowWarps];
   float most[kRowWarps], least[kRowWarps];
   std::uint32_t listed;
   std::uint64_t order[kListed], weight[kListed], found;
@@ -39,9 +40,12 @@ __device__ __forceinline__ RowSum block_sum(RowSum mine, RowShared& s) {
   };
   mine = over_warp(mine);
   __syncthreads();  // the sums before have been read
-  if (threadIdx.x % 32 == 0) s.sums[threadIdx.x / 32] = mine;
+  if (threadIdx.x % 32 == 0) {
+    s.weights[threadIdx.x / 32] = mine.weight;
+    s.counts[threadIdx.x / 32] = mine.count;
+  }
   __syncthreads();
-  return over_warp(s.sums[threadIdx.x % 32]);
+  return over_warp({s.weights[threadIdx.x % 32], s.counts[threadIdx.x % 32]});
 }
 
 /// The logits, of either type, of ids below `limit`.
@@ -115,7 +119,7 @@ class Row {
       best = max(best, token_order(x, static_cast<std::uint32_t>(id)));
       least = fminf(least, x);
     });
-    own_best_ = best;
+    own_best_ = static_cast<std::uint32_t>(best >> 32);
     wrong = __syncthreads_or(wrong);
     finite_ = block_sum({0, finite}, s_).count;
     const auto over_warp = [](std::uint64_t v) {
@@ -128,11 +132,11 @@ class Row {
     best = over_warp(best);
     __syncthreads();
     if (threadIdx.x % 32 == 0) {
-      s_.sums[threadIdx.x / 32].weight = best;
+      s_.weights[threadIdx.x / 32] = best;
       s_.least[threadIdx.x / 32] = least;
     }
     __syncthreads();
-    top_ = over_warp(s_.sums[threadIdx.x % 32].weight);
+    top_ = over_warp(s_.weights[threadIdx.x % 32]);
     least_ = INFINITY;
     for (int w = 0; w < kRowWarps; ++w) least_ = fminf(least_, s_.least[w]);
     most_ = logit_of_order(top_);
@@ -149,10 +153,9 @@ class Row {
   __device__ __forceinline__ std::uint64_t cut_count(std::uint32_t k, RowSum& kept) {
     Doubt d{token_order(least_, ~0u), top_ + 1, {}, {}};
     if (k <= kRowThreads) {  // the k-th largest is at least the k-th largest of the threads' likeliest
-      const auto own = static_cast<std::uint32_t>(own_best_ >> 32);
       std::uint32_t low = 0;
       for (std::uint32_t bit = 0x80000000u; bit > 0; bit /= 2)
-        if (static_cast<std::uint32_t>(__syncthreads_count(own >= (low | bit))) >= k) low |= bit;
+        if (static_cast<std::uint32_t>(__syncthreads_count(own_best_ >= (low | bit))) >= k) low |= bit;
       d.low = max(d.low, static_cast<std::uint64_t>(low) << 32);
     }
     d.inside = scan(d.low, d.high, nullptr);
@@ -260,9 +263,9 @@ class Row {
   const RowLogits logits_;
   const float temperature_;
   RowShared& s_;
-  std::uint64_t own_best_ = 0, top_ = 0, list_low_ = 1, list_high_ = 0;
+  std::uint64_t top_ = 0, list_low_ = 1, list_high_ = 0;
   float most_ = 0, least_ = 0;
-  std::uint32_t finite_ = 0;
+  std::uint32_t finite_ = 0, own_best_ = 0;  // own: this thread's largest logit, as rising_bits()
   int list_count_ = 0;
 };
 
