@@ -99,8 +99,8 @@ TEST_F(CudaLinearTest, EveryRecipe) {
   const Tensor w = random(n, k, 0.05f, 1), b = random(1, n, 1, 2);
   const std::vector<float> bias = values(b);
   std::vector<std::string> names = formats::demo_recipe_names();
-  for (const char* more : {"mxfp4-fp8", "fp8-fp8_static", "int8-int8_static", "int4_g128_float-fp8_static",
-                           "mxfp4-fp8_static", "nvfp4-nvfp4_static"})
+  for (const char* more : {"mxfp4-fp8", "fp8_tensor-fp8_static", "int8-int8_static", "int4_g128-fp8_static",
+                           "nvfp4-fp8_static", "mxfp4-fp8_static", "nvfp4-nvfp4_static"})
     names.emplace_back(more);
   for (const std::string& name : names) {
     const formats::Recipe recipe = formats::recipe(name);

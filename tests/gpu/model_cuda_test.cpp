@@ -12,6 +12,7 @@
 #include "lowp/base/json.h"
 #include "lowp/base/temporary_folder.h"
 #include "lowp/engine/sampler.h"
+#include "lowp/eval/calibrate.h"
 #include "lowp/eval/perplexity.h"
 #include "lowp/formats/recipes.h"
 #include "lowp/kernels/cuda/runtime.h"
@@ -37,6 +38,18 @@ class CudaModel : public testing::TestWithParam<std::string> {
   std::string path() const { return kRoot + "/models/" + GetParam(); }
   text::Tokenizer tokenizer() const { return text::Tokenizer::from_file(path() + "/tokenizer.json"); }
   static std::string text() { return read_text(kRoot + "/tests/golden/demo.txt"); }
+  // The model in a recipe, calibrated on the text where it has to be.
+  void quantize(const std::string& recipe, const std::string& output) const {
+    quant::QuantizeRequest request;
+    request.model = path();
+    request.output = output;
+    request.rules = quant::Rules::single(formats::recipe(recipe));
+    request.calibrate = [&](const std::string& model, const std::set<std::string>& grams) {
+      models::Model loaded(model, {});
+      return eval::input_stats(loaded, tokenizer(), text(), 1024, grams, [](std::uint64_t, std::uint64_t) {});
+    };
+    quant::quantize_checkpoint(std::move(request));
+  }
 };
 
 // Of the nats that a recipe's products may differ by: sums in another order, and activations that fall on the other
@@ -54,11 +67,7 @@ TEST_P(CudaModel, EveryRecipeHasTheNllOfTheCpu) {
   const eval::PerplexityOptions options;
   for (const std::string& recipe : recipes) {
     const TemporaryFolder folder;
-    quant::QuantizeRequest request;
-    request.model = path();
-    request.output = folder.path() + "/out";
-    request.rules = quant::Rules::single(formats::recipe(recipe));
-    quant::quantize_checkpoint(std::move(request));
+    quantize(recipe, folder.path() + "/out");
     models::Model cpu(folder.path() + "/out", {}), gpu(folder.path() + "/out", on_gpu());
     const auto result = eval::perplexity(gpu, &cpu, false, tokenizer(), text(), options);
     const double expected = eval::perplexity(cpu, nullptr, false, tokenizer(), text(), options).nll;
@@ -66,6 +75,21 @@ TEST_P(CudaModel, EveryRecipeHasTheNllOfTheCpu) {
     // What rounding logits to bf16 makes of equal hidden states, about.
     if (recipe == "bf16") EXPECT_LE(result.kl->mean, 5e-4);
     std::printf("%-28s nll %.4f, on the CPU %.4f, KL %.1e\n", recipe.c_str(), result.nll, expected, result.kl->mean);
+  }
+}
+
+TEST_P(CudaModel, CalibratedActivationsHaveTheNllOfTheCpu) {
+  eval::PerplexityOptions options;
+  options.tokens = 1536;
+  for (const std::string recipe : {"fp8_tensor-fp8_static", "int8-int8_static", "int4_g128-fp8_static",
+                                   "mxfp4-fp8_static", "nvfp4-nvfp4_static"}) {
+    const TemporaryFolder folder;
+    quantize(recipe, folder.path() + "/out");
+    models::Model cpu(folder.path() + "/out", {}), gpu(folder.path() + "/out", on_gpu());
+    const double expected = eval::perplexity(cpu, nullptr, false, tokenizer(), text(), options).nll,
+                 found = eval::perplexity(gpu, nullptr, false, tokenizer(), text(), options).nll;
+    EXPECT_NEAR(found, expected, bound(recipe, expected)) << recipe;
+    std::printf("%-28s nll %.4f, on the CPU %.4f\n", recipe.c_str(), found, expected);
   }
 }
 
@@ -276,11 +300,7 @@ TEST_P(CudaModel, InvarianceIsToTheBit) {
   bool ever_differed = false;
   for (const char* recipe : {"bf16", "int4_g128-bf16", "nvfp4-nvfp4", "fp8-fp8", "mxfp4-fp8"}) {
     const TemporaryFolder folder;
-    quant::QuantizeRequest request;
-    request.model = path();
-    request.output = folder.path() + "/out";
-    request.rules = quant::Rules::single(formats::recipe(recipe));
-    quant::quantize_checkpoint(std::move(request));
+    quantize(recipe, folder.path() + "/out");
     models::LoadOptions options = on_gpu();
     options.invariant = true;
     if (recipe == std::string("fp8-fp8")) options.kv_cache = formats::Elem::e4m3;
@@ -297,11 +317,7 @@ TEST_P(CudaModel, InvarianceIsToTheBit) {
   models::LoadOptions options = on_gpu();
   options.invariant = true;
   const TemporaryFolder folder;
-  quant::QuantizeRequest request;
-  request.model = path();
-  request.output = folder.path() + "/out";
-  request.rules = quant::Rules::single(formats::recipe("fp8_tensor-fp8_tensor"));
-  quant::quantize_checkpoint(std::move(request));
+  quantize("fp8_tensor-fp8_tensor", folder.path() + "/out");
   EXPECT_THROW(models::Model(folder.path() + "/out", options), Error);
 }
 
