@@ -42,16 +42,15 @@ CudaProjections::Part CudaProjections::part(std::size_t i, std::int64_t rows, vo
   return {values + rows * n_[i], n_[i + 1] - n_[i]};
 }
 
-void CudaProjections::gate(GateActivation activation, std::int64_t rows, void* y, void* out,
+void CudaProjections::gate(kernels::cuda::GateActivation activation, std::int64_t rows, void* y, void* out,
                            kernels::cuda::StreamHandle stream) const {
   namespace cuda = kernels::cuda;
   const Part gate = part(0, rows, y), up = part(1, rows, y);
-  const bool silu = activation == GateActivation::silu;
   cuda::gate_mul({.gate = gate.values,
                   .up = up.values,
                   .gate_stride = gate.stride,
                   .up_stride = up.stride,
-                  .activation = silu ? cuda::GateActivation::silu : cuda::GateActivation::gelu_tanh,
+                  .activation = activation,
                   .out = out,
                   .rows = rows,
                   .width = n_[1]},

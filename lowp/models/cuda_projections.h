@@ -5,10 +5,17 @@
 #include <span>
 #include <vector>
 
+#include "lowp/kernels/cuda/layers.h"
 #include "lowp/models/config.h"
 #include "lowp/ops/linear_cuda.h"
 
 namespace lowp::models {
+
+/// A configuration's word for the kernels.
+inline kernels::cuda::GateActivation gate_kernel(GateActivation activation) {
+  return activation == GateActivation::silu ? kernels::cuda::GateActivation::silu
+                                            : kernels::cuda::GateActivation::gelu_tanh;
+}
 
 /// One product where the weights can lie together (ops::CudaLinear::stacked), else one for each.
 class CudaProjections {
@@ -35,7 +42,8 @@ class CudaProjections {
   Part part(std::size_t i, std::int64_t rows, void* y) const;
 
   /// Of a gate and an up projection: enqueues out bf16 [rows, width] = activation(gate) * up, from y as run() left it.
-  void gate(GateActivation activation, std::int64_t rows, void* y, void* out, kernels::cuda::StreamHandle stream) const;
+  void gate(kernels::cuda::GateActivation activation, std::int64_t rows, void* y, void* out,
+            kernels::cuda::StreamHandle stream) const;
 
   /// The same weights in memory of their own.
   CudaProjections copy() const;

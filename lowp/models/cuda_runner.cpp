@@ -82,6 +82,11 @@ CudaWorkspace::CudaWorkspace(const Config& c, const CudaWeights& weights, const 
   take(gate_up, rows * 2 * c.intermediate_size * 2);
   take(gated, rows * c.intermediate_size * 2);
   take(product, static_cast<std::int64_t>(most));
+  take(scores, rows * c.num_experts * 2);
+  std::size_t experts_need = 0;
+  for (const CudaLayer& layer : weights.layers)
+    if (layer.experts) experts_need = std::max(experts_need, layer.experts->workspace(rows));
+  take(experts, static_cast<std::int64_t>(experts_need));
   cuda::AttentionTask largest;
   largest.kv.layout = pages;
   largest.kv.max_pages = ceil_div(c.max_position_embeddings, kPageTokens);
@@ -98,10 +103,7 @@ CudaRunner::CudaRunner(const Config& config, const LoadOptions& options, WeightS
       weights_(config, options, source),
       layout_(layout_of(config, options)),
       pads_(!rows_depend(weights_)),
-      records_(std::all_of(weights_.layers.begin(), weights_.layers.end(),
-                           [](const CudaLayer& layer) { return layer.experts.empty(); })),
       batch_(config.max_position_embeddings),
-      experts_(config),
       workspace_(config, weights_, layout_, 0, nullptr),
       wanted_(kLogitRows * sizeof(std::int32_t)),
       hidden_(static_cast<std::size_t>(kLogitRows * config.hidden_size) * 2),
@@ -130,8 +132,7 @@ CudaRunner::CudaRunner(const Config& config, const LoadOptions& options, WeightS
 
 // Of the free memory: the workspace of a large step, and some for what the driver takes.
 std::size_t CudaRunner::kept_for_steps() const {
-  return CudaWorkspace(config_, weights_, layout_, kPlannedRows, nullptr).bytes +
-         (records_ ? 0 : experts_.bytes(kPlannedRows)) + free_ / 64;
+  return CudaWorkspace(config_, weights_, layout_, kPlannedRows, nullptr).bytes + free_ / 64;
 }
 
 std::string CudaRunner::memory_plan() const {
@@ -166,7 +167,7 @@ void CudaRunner::reserve(std::int64_t rows) {
 std::int64_t CudaRunner::graph_rows(std::span<const Chunk> batch) const {
   const auto count = static_cast<std::int64_t>(batch.size());
   const bool decodes = std::all_of(batch.begin(), batch.end(), [](const Chunk& c) { return c.tokens.size() == 1; });
-  if (!records_ || !decodes || count > kGraphRows.back()) return 0;
+  if (!decodes || count > kGraphRows.back()) return 0;
   return pads_ ? *std::lower_bound(kGraphRows.begin(), kGraphRows.end(), count) : count;
 }
 
@@ -211,7 +212,7 @@ void CudaRunner::layers(const CudaStep& step) {
     norm(w.stream, add, layer.attention_norm, step.rows, w.normed);
     attention(layer, static_cast<std::int64_t>(i), step);
     norm(w.stream, w.out, layer.mlp_norm, step.rows, w.normed);
-    mlp(layer, step.rows);
+    mlp(layer, step);
     add = w.out;
   }
   norm(w.stream, add, weights_.norm, step.rows, w.normed);
@@ -292,14 +293,22 @@ void CudaRunner::attention(const CudaLayer& layer, std::int64_t index, const Cud
   output_norm(layer.attention_output_norm, step.rows);
 }
 
-void CudaRunner::mlp(const CudaLayer& layer, std::int64_t rows) {
+void CudaRunner::mlp(const CudaLayer& layer, const CudaStep& step) {
   const CudaWorkspace& w = workspace_;
-  if (!layer.experts.empty()) {
-    experts_.run(layer, w.normed, rows, w.out, w.product, *stream_);
+  const std::int64_t rows = step.rows;
+  if (layer.experts) {
+    layer.router->run(w.normed, rows, w.scores, w.product, stream());
+    layer.experts->run({.rows = rows,
+                        .scores = w.scores,
+                        .positions = step.positions,
+                        .x = w.normed,
+                        .out = w.out,
+                        .workspace = w.experts},
+                       stream());
     return output_norm(layer.mlp_output_norm, rows);
   }
   layer.gate_up->run(w.normed, rows, w.gate_up, w.product, stream());
-  layer.gate_up->gate(config_.gate_activation, rows, w.gate_up, w.gated, stream());
+  layer.gate_up->gate(gate_kernel(config_.gate_activation), rows, w.gate_up, w.gated, stream());
   layer.down->run(w.gated, rows, w.out, w.product, stream());
   output_norm(layer.mlp_output_norm, rows);
 }

@@ -24,6 +24,21 @@ class Loader {
     if (!weights[0].equal_to.empty()) seen_.emplace(key, made.copy());
     return made;
   }
+  ops::CudaExperts experts(const Config& config, const std::vector<LayerOf<ops::LinearWeight>::Expert>& experts) {
+    const std::string key = "experts " + experts[0].gate.equal_to + experts[0].up.equal_to + experts[0].down.equal_to;
+    if (const auto at = experts_seen_.find(key); at != experts_seen_.end()) return at->second.copy();
+    std::vector<std::vector<const ops::LinearWeight*>> gate_up, down;
+    for (const auto& expert : experts) {
+      gate_up.push_back({&expert.gate, &expert.up});
+      down.push_back({&expert.down});
+    }
+    ops::CudaExperts made({gate_up, device_}, {down, device_},
+                          {.top = config.experts_per_token,
+                           .normalize = config.norm_topk_prob,
+                           .gate = gate_kernel(config.gate_activation)});
+    if (!experts[0].gate.equal_to.empty()) experts_seen_.emplace(key, made.copy());
+    return made;
+  }
   CudaProjections together(auto&... weights) {
     std::vector<ops::LinearWeight> all;
     (all.push_back(std::move(value(weights))), ...);
@@ -36,6 +51,7 @@ class Loader {
 
   const ops::Device device_;
   std::map<std::string, CudaProjections> seen_;
+  std::map<std::string, ops::CudaExperts> experts_seen_;
 };
 
 }  // namespace
@@ -67,8 +83,7 @@ CudaWeights::CudaWeights(const Config& config, const LoadOptions& options, Weigh
       continue;
     }
     layer.router.emplace(load.together(from.router));
-    for (auto& expert : from.experts)
-      layer.experts.push_back({load.together(expert.gate, expert.up), load.together(expert.down)});
+    layer.experts.emplace(load.experts(config, from.experts));
   }
   tell_progress(config, options, 1 + config.num_hidden_layers);
   std::vector<ops::LinearWeight> last;
