@@ -32,9 +32,11 @@ class CudaRunner final : public Runner {
   std::size_t kept_for_steps() const;
   std::int64_t graph_rows(std::span<const Chunk> batch) const;
   void layers(const CudaStep& step);
-  void attention(const CudaLayer& layer, std::int64_t index, const CudaStep& step);
-  void mlp(const CudaLayer& layer, const CudaStep& step);
-  void norm(void* x, const void* add, const kernels::cuda::Memory& weight, std::int64_t rows, void* out);
+  struct Residual;
+  void attention(const CudaLayer& layer, std::int64_t index, const CudaStep& step, Residual& residual);
+  void mlp(const CudaLayer& layer, const CudaStep& step, Residual& residual);
+  kernels::cuda::AddNormTask norm(const kernels::cuda::Memory& weight, std::int64_t rows) const;
+  kernels::cuda::AddNormTask norm(const kernels::cuda::Memory& weight, std::int64_t rows, Residual& residual) const;
   void output_norm(const kernels::cuda::Memory& weight, std::int64_t rows);
   bool gather_logits(std::span<const std::int64_t> rows);
   std::span<const std::int32_t> fetch_tokens(std::int64_t count);

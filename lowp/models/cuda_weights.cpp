@@ -16,11 +16,11 @@ class Loader {
  public:
   explicit Loader(const ops::Device& device) : device_(device) {}
 
-  CudaProjections operator()(std::vector<ops::LinearWeight> weights) {
+  CudaProjections operator()(std::vector<ops::LinearWeight> weights, bool gated = false) {
     std::string key;
     for (const ops::LinearWeight& weight : weights) key += weight.equal_to + "\n";
     if (const auto at = seen_.find(key); at != seen_.end()) return at->second.copy();
-    CudaProjections made(weights, device_);
+    CudaProjections made(weights, device_, gated);
     if (!weights[0].equal_to.empty()) seen_.emplace(key, made.copy());
     return made;
   }
@@ -39,13 +39,17 @@ class Loader {
     if (!experts[0].gate.equal_to.empty()) experts_seen_.emplace(key, made.copy());
     return made;
   }
-  CudaProjections together(auto&... weights) {
-    std::vector<ops::LinearWeight> all;
-    (all.push_back(std::move(value(weights))), ...);
-    return (*this)(std::move(all));
+  CudaProjections together(auto&... weights) { return (*this)(all(weights...)); }
+  CudaProjections gated(std::optional<ops::LinearWeight>& gate, std::optional<ops::LinearWeight>& up) {
+    return (*this)(all(gate, up), true);
   }
 
  private:
+  static std::vector<ops::LinearWeight> all(auto&... weights) {
+    std::vector<ops::LinearWeight> taken;
+    (taken.push_back(std::move(value(weights))), ...);
+    return taken;
+  }
   static ops::LinearWeight& value(ops::LinearWeight& weight) { return weight; }
   static ops::LinearWeight& value(std::optional<ops::LinearWeight>& weight) { return *weight; }
 
@@ -78,7 +82,7 @@ CudaWeights::CudaWeights(const Config& config, const LoadOptions& options, Weigh
     layer.qkv.emplace(load.together(from.q, from.k, from.v));
     layer.o.emplace(load.together(from.o));
     if (from.experts.empty()) {
-      layer.gate_up.emplace(load.together(from.gate, from.up));
+      layer.gate_up.emplace(load.gated(from.gate, from.up));
       layer.down.emplace(load.together(from.down));
       continue;
     }

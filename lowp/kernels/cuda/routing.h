@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "lowp/base/bits.h"
+#include "lowp/kernels/cuda/layers.h"
 #include "lowp/kernels/cuda/runtime.h"
 
 namespace lowp::kernels::cuda {
@@ -52,5 +53,21 @@ struct RouteTask {
 std::int64_t route_workspace(const RoutedRows& rows);
 /// Enqueues it: one kernel up to 32 rows, else two. They take part in programmatic dependent launch.
 void route(const RouteTask& task, StreamHandle stream);
+
+/// A norm, a router's product and route() of few rows as one kernel: a block for each expert, of which the last one to
+/// end routes. Sums of the scores run in an order of their own.
+struct RouterTask {
+  AddNormTask norm;               // of as many rows, out and sum are written; sum is not stream
+  const void* weight = nullptr;   // bf16 [experts, norm.width]
+  const void* bias = nullptr;     // bf16 [experts], or null
+  void* scores = nullptr;         // bf16 [rows, experts]
+  std::uint32_t* ended = nullptr;  // zero before the first call, and after each
+  RouteTask route;                // of these scores
+};
+inline constexpr std::int64_t kMostRouterRows = 4;
+void norm_and_route(const RouterTask& task, StreamHandle stream);
+
+/// A broken promise where there are too many experts.
+void check_routing(const RoutedRows& rows);
 
 }  // namespace lowp::kernels::cuda
