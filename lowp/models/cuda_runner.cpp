@@ -90,7 +90,6 @@ CudaWorkspace::CudaWorkspace(const Config& c, const CudaWeights& weights, const 
   take(gate_up, rows * 2 * c.intermediate_size * 2);
   take(gated, rows * c.intermediate_size * 2);
   take(product, static_cast<std::int64_t>(most));
-  take(scores, rows * c.num_experts * 2);
   std::size_t experts_need = 0;
   for (const CudaLayer& layer : weights.layers)
     if (layer.experts) experts_need = std::max(experts_need, layer.experts->workspace(rows));
@@ -324,12 +323,10 @@ void CudaRunner::mlp(const CudaLayer& layer, const CudaStep& step, Residual& res
     layer.down->run(
         {.m = rows, .x = w.gated, .gate = gate ? &*gate : nullptr, .y = w.out, .workspace = w.product}, stream());
   } else {
-    cuda::add_norm(before, stream());
-    layer.router->run(w.normed, rows, w.scores, w.product, stream());
     layer.experts->run({.rows = rows,
-                        .scores = w.scores,
                         .positions = step.positions,
                         .x = w.normed,
+                        .norm = &before,
                         .out = w.out,
                         .workspace = w.experts},
                        stream());

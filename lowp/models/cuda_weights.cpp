@@ -24,18 +24,20 @@ class Loader {
     if (!weights[0].equal_to.empty()) seen_.emplace(key, made.copy());
     return made;
   }
-  ops::CudaExperts experts(const Config& config, const std::vector<LayerOf<ops::LinearWeight>::Expert>& experts) {
-    const std::string key = "experts " + experts[0].gate.equal_to + experts[0].up.equal_to + experts[0].down.equal_to;
+  ops::CudaExperts experts(const Config& config, const LayerOf<ops::LinearWeight>& layer) {
+    const auto& experts = layer.experts;
+    const std::string key = layer.router->equal_to + "\n" + experts[0].gate.equal_to + experts[0].up.equal_to + experts[0].down.equal_to;
     if (const auto at = experts_seen_.find(key); at != experts_seen_.end()) return at->second.copy();
     std::vector<std::vector<const ops::LinearWeight*>> gate_up, down;
     for (const auto& expert : experts) {
       gate_up.push_back({&expert.gate, &expert.up});
       down.push_back({&expert.down});
     }
-    ops::CudaExperts made({gate_up, device_}, {down, device_},
+    ops::CudaExperts made(*layer.router, {gate_up, device_}, {down, device_},
                           {.top = config.experts_per_token,
                            .normalize = config.norm_topk_prob,
-                           .gate = gate_kernel(config.gate_activation)});
+                           .gate = gate_kernel(config.gate_activation)},
+                          device_);
     if (!experts[0].gate.equal_to.empty()) experts_seen_.emplace(key, made.copy());
     return made;
   }
@@ -86,8 +88,7 @@ CudaWeights::CudaWeights(const Config& config, const LoadOptions& options, Weigh
       layer.down.emplace(load.together(from.down));
       continue;
     }
-    layer.router.emplace(load.together(from.router));
-    layer.experts.emplace(load.experts(config, from.experts));
+    layer.experts.emplace(load.experts(config, from));
   }
   tell_progress(config, options, 1 + config.num_hidden_layers);
   std::vector<ops::LinearWeight> last;

@@ -19,8 +19,7 @@ struct CudaLayer {
   kernels::cuda::Memory q_norm, k_norm;                          // f32 [head_dim]
   std::optional<CudaProjections> qkv, o;
   std::optional<CudaProjections> gate_up, down;  // dense layers
-  std::optional<CudaProjections> router;         // sparse layers
-  std::optional<ops::CudaExperts> experts;
+  std::optional<ops::CudaExperts> experts;       // sparse layers
 };
 
 struct CudaWeights {
@@ -36,7 +35,7 @@ struct CudaWeights {
   template <typename See>
   void each(const See& see) const {
     for (const CudaLayer& layer : layers)
-      for (const auto* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down, &layer.router})
+      for (const auto* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down})
         if (*group) see(**group);
     see(*head);
   }

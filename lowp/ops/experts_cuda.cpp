@@ -12,16 +12,32 @@ using Parts = CudaActivation::Parts;
 // The workspace. Values of rows stand first where they are put on a grid before they are gathered.
 struct CudaExperts::Places {
   cuda::RoutedRows rows;
-  void *routing, *visitors, *ungated, *gated, *outputs;
+  std::uint32_t* ended;
+  void *scores, *router, *routing, *visitors, *ungated, *gated, *outputs;
   Parts of_rows, of_visitors, of_gated;
   std::size_t bytes;
 };
 
-CudaExperts::CudaExperts(CudaExpertStack gate_up, CudaExpertStack down, const Choosing& choosing)
-    : gate_up_(std::move(gate_up)), down_(std::move(down)), choosing_(choosing) {
+CudaExperts::CudaExperts(const LinearWeight& router, CudaExpertStack gate_up, CudaExpertStack down,
+                         const Choosing& choosing, const Device& device)
+    : CudaExperts(std::move(*CudaLinear::stacked({&router, 1}, device)), std::move(gate_up), std::move(down), choosing) {
+  Tensor holder;
+  if (router.values()) router_values_ = cuda::uploaded(as_bf16(*router.values(), holder).bytes);
+  if (router.bias) router_bias_ = cuda::uploaded(as_bf16(*router.bias, holder).bytes);
+}
+
+CudaExperts::CudaExperts(CudaLinear router, CudaExpertStack gate_up, CudaExpertStack down, const Choosing& choosing)
+    : router_(std::move(router)), gate_up_(std::move(gate_up)), down_(std::move(down)), choosing_(choosing) {
   if (gate_up_.experts() > cuda::kMostExperts || choosing.top > cuda::kMostChosen)
     fail(ErrorCode::unsupported, "{} of {} experts on a GPU: there are kernels for {} of {}", choosing.top,
          gate_up_.experts(), cuda::kMostChosen, cuda::kMostExperts);
+}
+
+CudaExperts CudaExperts::copy() const {
+  CudaExperts made(router_.copy(), gate_up_.copy(), down_.copy(), choosing_);
+  made.router_values_ = cuda::copied(router_values_);
+  made.router_bias_ = cuda::copied(router_bias_);
+  return made;
 }
 
 CudaExperts::Way CudaExperts::way(std::int64_t rows) const {
@@ -49,6 +65,9 @@ CudaExperts::Places CudaExperts::place(std::int64_t rows, void* workspace) const
     part = reinterpret_cast<std::remove_reference_t<decltype(part)>>(static_cast<std::byte*>(workspace) + p.bytes);
     p.bytes += round_up<std::size_t>(static_cast<std::size_t>(bytes), 256);
   };
+  take(p.ended, kCounted);
+  take(p.scores, rows * p.rows.experts * 2);
+  take(p.router, static_cast<std::int64_t>(router_.workspace(rows)));
   // Blocks of eight are the most: fewer rows never need more than many do.
   const std::int64_t visits = rows * choosing_.top,
                      blocks = std::max(p.rows.blocks(),
@@ -108,14 +127,28 @@ std::string CudaExperts::plan(std::int64_t rows) const {
 void CudaExperts::run(const Task& task, cuda::StreamHandle stream) const {
   if (task.rows == 0) return;
   const Places p = place(task.rows, task.workspace);
-  cuda::route({.scores = task.scores,
-               .positions = task.positions,
-               .normalize = choosing_.normalize,
-               .round_weights = choosing_.round_weights,
-               .to = p.rows,
-               .workspace = p.routing},
-              stream);
+  choose(task, p, stream);
   way(task.rows) == Way::few ? run_few(task, p, stream) : run_many(task, p, stream);
+}
+
+void CudaExperts::choose(const Task& task, const Places& p, cuda::StreamHandle stream) const {
+  const cuda::RouteTask routing{.scores = p.scores,
+                                .positions = task.positions,
+                                .normalize = choosing_.normalize,
+                                .round_weights = choosing_.round_weights,
+                                .to = p.rows,
+                                .workspace = p.routing};
+  if (task.norm && task.rows <= cuda::kMostRouterRows && router_values_.size())
+    return cuda::norm_and_route({.norm = *task.norm,
+                                 .weight = router_values_.as<>(),
+                                 .bias = router_bias_.as<>(),
+                                 .scores = p.scores,
+                                 .ended = p.ended,
+                                 .route = routing},
+                                stream);
+  if (task.norm) cuda::add_norm(*task.norm, stream);
+  router_.run(task.x, task.rows, p.scores, p.router, stream);
+  cuda::route(routing, stream);
 }
 
 void CudaExperts::run_few(const Task& task, const Places& p, cuda::StreamHandle stream) const {

@@ -1,10 +1,11 @@
-// A layer's experts on a CUDA device: rows are routed, multiplied by the experts they go to, and added up, without a
-// word from the host.
+// A layer's router and experts on a CUDA device: rows are routed, multiplied by the experts they go to, and added up,
+// without a word from the host.
 #pragma once
 
 #include <string>
 
 #include "lowp/ops/expert_stack_cuda.h"
+#include "lowp/ops/linear_cuda.h"
 
 namespace lowp::ops {
 
@@ -18,21 +19,26 @@ class CudaExperts {
     kernels::cuda::GateActivation gate = kernels::cuda::GateActivation::silu;
   };
   /// Throws Error(unsupported) for more than kMostExperts experts or kMostChosen of them for a row.
-  CudaExperts(CudaExpertStack gate_up, CudaExpertStack down, const Choosing& choosing);
+  CudaExperts(const LinearWeight& router, CudaExpertStack gate_up, CudaExpertStack down, const Choosing& choosing,
+              const Device& device);
 
   /// Device memory.
   struct Task {
     std::int64_t rows = 0;
-    const void* scores = nullptr;             // bf16 [rows, experts], the router's
     const std::int32_t* positions = nullptr;  // [rows], or null; rows with a negative one are nobody's: their sum is 0
     const void* x = nullptr;                  // bf16 [rows, hidden]
-    void* out = nullptr;                      // bf16 [rows, hidden]
-    void* workspace = nullptr;                // workspace(rows) bytes
+    /// If not null, of so many rows of hidden and with out = x: x is what this norm makes of its stream, and is written.
+    const kernels::cuda::AddNormTask* norm = nullptr;
+    void* out = nullptr;  // bf16 [rows, hidden]
+    /// workspace() bytes for as many rows as any call has; the first kCounted are zero before the first call.
+    void* workspace = nullptr;
   };
-  /// Enqueues out = the weighted sums of what the experts make of x, each row's in the order of the experts' numbers,
+  static constexpr std::size_t kCounted = 256;
+  /// Enqueues the norm and out = the weighted sums of what the experts make of x, each row's in the order of the experts' numbers,
   /// rounded to bf16 as models/moe.cpp rounds. Allocates nothing and waits for nothing.
   ///
-  /// Up to 8 rows, where there is room for their activations: two kernels beside the router's. More: their visits are
+  /// Up to kMostRouterRows rows: norm, router and routing are one kernel. Up to 8 rows, where there is room for their
+  /// activations: two more kernels. More: their visits are
   /// gathered and multiplied by tiles, of packed weights, or from kFew rows on of codes by codes where there are two.
   /// Activations are put on their grid once for each row, before they are gathered; where the rows of a call share a
   /// scale, those of an expert do.
@@ -43,16 +49,18 @@ class CudaExperts {
   /// What run() does with so many rows, a line.
   std::string plan(std::int64_t rows) const;
 
-  CudaExperts copy() const { return {gate_up_.copy(), down_.copy(), choosing_}; }
+  CudaExperts copy() const;
 
   static constexpr std::int64_t kFew = 64;  // as CudaLinear's
 
  private:
+  CudaExperts(CudaLinear router, CudaExpertStack gate_up, CudaExpertStack down, const Choosing& choosing);
   enum class Way { few, many, dense };
   struct Places;
   Way way(std::int64_t rows) const;
   kernels::cuda::RoutedRows routed(std::int64_t rows) const;
   Places place(std::int64_t rows, void* workspace) const;
+  void choose(const Task& task, const Places& p, kernels::cuda::StreamHandle stream) const;
   void run_few(const Task& task, const Places& p, kernels::cuda::StreamHandle stream) const;
   void run_many(const Task& task, const Places& p, kernels::cuda::StreamHandle stream) const;
   void gather(const Task& task, const Places& p, kernels::cuda::StreamHandle stream) const;
@@ -61,6 +69,8 @@ class CudaExperts {
   void multiply_codes(const CudaExpertStack& stack, const Places& p, const CudaActivation::Parts& parts, void* y,
                       kernels::cuda::StreamHandle stream) const;
 
+  CudaLinear router_;
+  kernels::cuda::Memory router_values_, router_bias_;  // as they are, for few rows; empty if it is quantized
   CudaExpertStack gate_up_, down_;
   Choosing choosing_;
 };

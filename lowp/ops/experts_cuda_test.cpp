@@ -43,6 +43,7 @@ class CudaExpertsTest : public CudaTest {
   }
 
   struct Experts {
+    LinearWeight router;  // whose scores are the row's first values
     std::vector<LinearWeight> gate, up, down;
 
     CudaExperts on_device(const Shape& shape) const {
@@ -51,11 +52,16 @@ class CudaExpertsTest : public CudaTest {
         gate_up.push_back({&gate[e], &up[e]});
         downs.push_back({&down[e]});
       }
-      return {CudaExpertStack(gate_up, Device{0}), CudaExpertStack(downs, Device{0}), {.top = shape.top}};
+      return {router, CudaExpertStack(gate_up, Device{0}), CudaExpertStack(downs, Device{0}), {.top = shape.top},
+              Device{0}};
     }
   };
   Experts experts(const Shape& shape, const formats::Recipe& recipe, bool bias = false) {
     Experts made;
+    made.router.holder = Tensor(DType::bf16, {shape.experts, shape.hidden});
+    for (std::int64_t e = 0; e < shape.experts; ++e)
+      made.router.holder.as<std::uint16_t>()[e * shape.hidden + e] = to_bf16(1);
+    made.router.weight = made.router.holder.view();
     for (std::int64_t e = 0; e < shape.experts; ++e) {
       made.gate.push_back(weight(shape.width, shape.hidden, recipe, bias));
       made.up.push_back(weight(shape.width, shape.hidden, recipe, bias));
@@ -64,24 +70,25 @@ class CudaExpertsTest : public CudaTest {
     return made;
   }
 
-  // Scores as multiples of 1/4, so that there are ties, and nobody chooses the last expert.
-  Bf16Values scores(const Shape& shape, std::int64_t rows, bool all_alike) {
-    Bf16Values made;
+  // Rows that begin with their scores: multiples of 1/4, so that there are ties, and nobody chooses the last expert.
+  Bf16Values rows_of(const Shape& shape, std::int64_t rows, bool all_alike = false) {
+    Bf16Values made = random(rows * shape.hidden);
     std::uniform_int_distribution<int> steps(-12, 12);
     for (std::int64_t r = 0; r < rows; ++r)
       for (std::int64_t e = 0; e < shape.experts; ++e)
-        made.push_back(to_bf16(e + 1 == shape.experts ? -50.0f
-                               : all_alike            ? static_cast<float>(e % 5)
-                                                      : 0.25f * static_cast<float>(steps(rng))));
+        made[static_cast<std::size_t>(r * shape.hidden + e)] =
+            to_bf16(e + 1 == shape.experts ? -8.0f
+                    : all_alike            ? static_cast<float>(e % 5)
+                                           : 0.25f * static_cast<float>(steps(rng)));
     return made;
   }
 
-  static Chosen choose(const Shape& shape, const Bf16Values& scores, const std::vector<std::int32_t>& positions) {
+  static Chosen choose(const Shape& shape, const Bf16Values& x, const std::vector<std::int32_t>& positions) {
     Chosen made;
     for (std::size_t r = 0; r < positions.size(); ++r) {
       auto& own = made.of_row.emplace_back();
       if (positions[r] < 0) continue;
-      const auto score = [&](int e) { return from_bf16(scores[r * static_cast<std::size_t>(shape.experts) + e]); };
+      const auto score = [&](int e) { return from_bf16(x[r * static_cast<std::size_t>(shape.hidden) + static_cast<std::size_t>(e)]); };
       std::vector<int> order(static_cast<std::size_t>(shape.experts));
       std::iota(order.begin(), order.end(), 0);
       std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return score(a) > score(b); });
@@ -104,7 +111,7 @@ class CudaExpertsTest : public CudaTest {
   }
 
   std::vector<float> reference(const Shape& shape, const Experts& experts, const Chosen& chosen, const Bf16Values& x) {
-    const std::size_t hidden = static_cast<std::size_t>(shape.hidden), width = static_cast<std::size_t>(shape.width);
+    const auto hidden = static_cast<std::size_t>(shape.hidden);
     std::vector<float> out(chosen.of_row.size() * hidden);
     for (std::size_t e = 0; e < experts.gate.size(); ++e) {
       std::vector<std::pair<std::size_t, float>> visits;
@@ -134,17 +141,16 @@ class CudaExpertsTest : public CudaTest {
         for (std::size_t j = 0; j < hidden; ++j)
           out[visits[i].first * hidden + j] += from_bf16(down[i * hidden + j]) * visits[i].second;
     }
-    (void)width;
     return out;
   }
 
-  Bf16Values run(const CudaExperts& experts, const Shape& shape, const Bf16Values& scores,
-                 const std::vector<std::int32_t>& positions, const Bf16Values& x, bool recorded = false) {
+  Bf16Values run(const CudaExperts& experts, const Shape& shape, const std::vector<std::int32_t>& positions,
+                 const Bf16Values& x, bool recorded = false) {
     const auto rows = static_cast<std::int64_t>(positions.size());
     auto* out = room<std::uint16_t>(rows * shape.hidden);
     auto* workspace = room<std::byte>(static_cast<std::int64_t>(experts.workspace(rows)));
+    cuda::fill(workspace, 0, CudaExperts::kCounted, handle());
     const CudaExperts::Task task{.rows = rows,
-                                 .scores = upload(scores),
                                  .positions = upload(positions),
                                  .x = upload(x),
                                  .out = out,
@@ -212,16 +218,16 @@ TEST_F(CudaExpertsTest, EveryWayInEveryKindOfRecipe) {
     const Experts made = experts(shape, recipe);
     const CudaExperts on_device = made.on_device(shape);
     for (const std::int64_t rows : kRows) {
-      const Bf16Values x = random(rows * shape.hidden), s = scores(shape, rows, false);
+      const Bf16Values x = rows_of(shape, rows);
       const auto at = positions(rows);
-      const Bf16Values found = run(on_device, shape, s, at, x);
-      const std::vector<float> expected = reference(shape, made, choose(shape, s, at), x);
+      const Bf16Values found = run(on_device, shape, at, x);
+      const std::vector<float> expected = reference(shape, made, choose(shape, x, at), x);
       const bool few_bits = recipe.activation && formats::info(recipe.activation->format.element).bits < 8;
       EXPECT_LT(error(found, expected), few_bits            ? 0.06
                                         : recipe.activation ? 0.02
                                                             : 0.008)
           << name << ", " << on_device.plan(rows);
-      EXPECT_EQ(found, run(on_device, shape, s, at, x)) << name << ", " << on_device.plan(rows);
+      EXPECT_EQ(found, run(on_device, shape, at, x)) << name << ", " << on_device.plan(rows);
       memories.clear();
     }
   }
@@ -232,9 +238,9 @@ TEST_F(CudaExpertsTest, AllRowsToTheSameExpertsAndBiases) {
   const Experts made = experts(shape, formats::recipe("mxfp4-bf16"), true);
   const CudaExperts on_device = made.on_device(shape);
   for (const std::int64_t rows : kRows) {
-    const Bf16Values x = random(rows * shape.hidden), s = scores(shape, rows, true);
+    const Bf16Values x = rows_of(shape, rows, true);
     const std::vector<std::int32_t> at = positions(rows);
-    EXPECT_LT(error(run(on_device, shape, s, at, x), reference(shape, made, choose(shape, s, at), x)), 0.008) << rows;
+    EXPECT_LT(error(run(on_device, shape, at, x), reference(shape, made, choose(shape, x, at), x)), 0.008) << rows;
   }
 }
 
@@ -242,19 +248,56 @@ TEST_F(CudaExpertsTest, GraphsAndManyTilesOfABlock) {
   const Shape shape{24, 8, 2048, 768};
   const Experts made = experts(shape, formats::recipe("mxfp4-bf16"));
   const CudaExperts on_device = made.on_device(shape);
-  Bf16Values first;
   for (const std::int64_t rows : {1, 8, 40, 300}) {
-    Bf16Values x = random(rows * shape.hidden), s = scores(shape, rows, false);
+    Bf16Values x = rows_of(shape, rows);
     std::vector<std::int32_t> at(static_cast<std::size_t>(rows), 0);
-    const Bf16Values found = run(on_device, shape, s, at, x);
-    EXPECT_EQ(found, run(on_device, shape, s, at, x, true)) << rows;
+    const Bf16Values found = run(on_device, shape, at, x);
+    EXPECT_EQ(found, run(on_device, shape, at, x, true)) << rows;
     if (rows > 8) continue;
-    EXPECT_LT(error(found, reference(shape, made, choose(shape, s, at), x)), 0.008) << rows;
+    EXPECT_LT(error(found, reference(shape, made, choose(shape, x, at), x)), 0.008) << rows;
     // A row alone gets what it gets beside others.
     x.resize(static_cast<std::size_t>(shape.hidden));
-    s.resize(static_cast<std::size_t>(shape.experts));
-    const Bf16Values alone = run(on_device, shape, s, {0}, x);
+    const Bf16Values alone = run(on_device, shape, {0}, x);
     EXPECT_TRUE(std::equal(alone.begin(), alone.end(), found.begin())) << rows;
+  }
+}
+
+// The norm in front, by itself and in the router's kernel.
+TEST_F(CudaExpertsTest, NormsAndRoutesInOneKernel) {
+  const Shape shape{24, 4, 512, 96};
+  const Experts made = experts(shape, formats::recipe("mxfp4-bf16"));
+  const CudaExperts on_device = made.on_device(shape);
+  const std::vector<float> weight(static_cast<std::size_t>(shape.hidden), 0.5f);
+  for (const std::int64_t rows : {1, 3, 4, 5, 40}) {
+    const Bf16Values stream = rows_of(shape, rows), add = random(rows * shape.hidden, 0.25f);
+    const std::vector<std::int32_t> at = positions(rows);
+    cuda::AddNormTask norm{.stream = upload(stream),
+                           .add = upload(add),
+                           .sum = room<std::uint16_t>(rows * shape.hidden),
+                           .weight = upload(weight),
+                           .out = room<std::uint16_t>(rows * shape.hidden),
+                           .rows = rows,
+                           .width = shape.hidden};
+    cuda::add_norm(norm, handle());
+    const Bf16Values sum = download(static_cast<std::uint16_t*>(norm.sum), rows * shape.hidden),
+                     x = download(static_cast<std::uint16_t*>(norm.out), rows * shape.hidden),
+                     expected = run(on_device, shape, at, x);
+    cuda::fill(norm.sum, 0xFF, sum.size() * 2, handle());
+    cuda::fill(norm.out, 0xFF, sum.size() * 2, handle());
+    auto* out = room<std::uint16_t>(rows * shape.hidden);
+    auto* workspace = room<std::byte>(static_cast<std::int64_t>(on_device.workspace(rows)));
+    cuda::fill(workspace, 0, CudaExperts::kCounted, handle());
+    for (int i = 0; i < 3; ++i)
+      on_device.run({.rows = rows,
+                     .positions = upload(at),
+                     .x = norm.out,
+                     .norm = &norm,
+                     .out = out,
+                     .workspace = workspace},
+                    handle());
+    EXPECT_EQ(download(static_cast<std::uint16_t*>(norm.sum), rows * shape.hidden), sum) << rows;
+    EXPECT_EQ(download(static_cast<std::uint16_t*>(norm.out), rows * shape.hidden), x) << rows;
+    EXPECT_EQ(download(out, rows * shape.hidden), expected) << rows;
   }
 }
 

@@ -98,7 +98,6 @@ void share_amax(const RoutedRows&, MatrixAmax*, StreamHandle) { absent(); }
 std::int64_t route_workspace(const RoutedRows&) { absent(); }
 void route(const RouteTask&, StreamHandle) { absent(); }
 void norm_and_route(const RouterTask&, StreamHandle) { absent(); }
-void check_routing(const RoutedRows&) { absent(); }
 bool experts_are_few(const ExpertsProduct&, const ExpertsProduct&) { absent(); }
 void experts_of_few(const ExpertsProduct&, StreamHandle) { absent(); }
 void combine_experts_of_few(const ExpertsProduct&, StreamHandle) { absent(); }

@@ -1,7 +1,7 @@
-#include "lowp/base/error.h"
 #include "lowp/kernels/cuda/experts.h"
 #include "lowp/kernels/cuda/front.cuh"
 #include "lowp/kernels/cuda/layers.cuh"
+#include "lowp/kernels/cuda/routing_launch.h"
 
 namespace lowp::kernels::cuda {
 namespace {
@@ -71,17 +71,15 @@ __global__ void __launch_bounds__(kThreads) add_weighted(const __grid_constant__
 
 }  // namespace
 
-void gather_places(const GatherPlaces& task, StreamHandle stream) {
-  LOWP_CHECK(task.values.bytes % 16 == 0, "rows of {} bytes", task.values.bytes);
-  if (task.places) launch_early(gather_rows_to_places, task.places, kThreads, task, stream);
+void launch_gather_places(const GatherPlaces& task, StreamHandle stream) {
+  launch_early(gather_rows_to_places, task.places, kThreads, task, stream);
 }
 
 void share_amax(const RoutedRows& rows, MatrixAmax* amax, StreamHandle stream) {
   launch_early(share_largest, rows.experts, kThreads, ShareArgs{rows.expert_first, rows.expert_size, amax}, stream);
 }
 
-void combine(const CombineTask& task, StreamHandle stream) {
-  if (task.rows == 0) return;
+void launch_combine(const CombineTask& task, StreamHandle stream) {
   launch_early(add_weighted, ceil_div<std::int64_t>(task.rows * task.width / 8, kThreads), kThreads, task, stream);
 }
 

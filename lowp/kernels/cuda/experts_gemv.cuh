@@ -84,19 +84,19 @@ __global__ void __launch_bounds__(kGemvWarps * 32) gemv_experts(const __grid_con
     return {block, at - block * a.tiles};
   };
 
-  // The next unit that this warp fetches.
-  struct Cursor {
+  // The next unit that this warp fetches. In shared memory, because the loop below has no registers to spare.
+  __shared__ struct Cursor {
     int bout, job, unit;
     const std::uint8_t* from;
-  } next{0, group, member, nullptr};
-  const auto seek = [&] {  // from a job that may not be there to one that is
+  } cursors[kGemvWarps];
+  const auto fetch = [&](int stage) {  // by the first lane
+    Cursor& next = cursors[warp];
     while (next.bout < bouts && next.job >= jobs_of(next.bout)) ++next.bout, next.job = group;
     if (next.bout >= bouts) return;
-    const Job job = job_at(next.bout, next.job);
-    next.from = p.units + (static_cast<long>(expert_of[job.block]) * a.tiles + job.tile) * a.units_along_k * kBytes;
-  };
-  const auto fetch = [&](int stage) {
-    if (next.bout >= bouts) return;
+    if (next.unit == member) {
+      const Job job = job_at(next.bout, next.job);
+      next.from = p.units + (static_cast<long>(expert_of[job.block]) * a.tiles + job.tile) * a.units_along_k * kBytes;
+    }
     ptx::barrier_expect(ready + 8 * stage, kBytes);
     ptx::load_bytes(ring + stage * kBytes, next.from + static_cast<long>(next.unit) * kBytes, kBytes,
                     ready + 8 * stage);
@@ -104,11 +104,9 @@ __global__ void __launch_bounds__(kGemvWarps * 32) gemv_experts(const __grid_con
     if (next.unit < a.units_along_k) return;
     next.unit = member;
     next.job += teams;
-    seek();
   };
   if (lane == 0) {
-    if (member >= a.units_along_k) next.bout = bouts;
-    seek();
+    cursors[warp] = {member < a.units_along_k ? 0 : bouts, group, member, nullptr};
     for (int s = 0; s < a.stages; ++s) fetch(s);
   }
 

@@ -38,20 +38,22 @@ void launch_experts_wide(const ExpertsProduct& p, StreamHandle stream) {
   const auto* kernel = reinterpret_cast<const void*>(&gemm_experts<Shape>);
   const std::int64_t padded = round_up<std::int64_t>(p.k, padded_depth(C)), places = p.rows.places();
   ExpertsWideArgs args{
-      .p = p, .gate = gate_of(p), .wide = {}, .column_tiles = static_cast<int>(ceil_div<std::int64_t>(p.n, 128))};
+      .p = p, .gate = gate_of(p), .wide = {}, .column_tiles = static_cast<int>(ceil_div<std::int64_t>(p.n, Shape::kOutputs * Shape::kSharing))};
   args.wide.units = p.units;
   args.wide.depths = static_cast<int>(padded / Shape::kDepth);
   args.wide.units_along_k = static_cast<int>(padded / unit_depth(C));
   args.wide.row_tiles = static_cast<int>(ceil_div<std::int64_t>(p.n, kUnitRows));
-  allow_shared(kernel, Shape::kShared);
+  static const int resident =
+      resident_clusters(kernel, {.shared_bytes = Shape::kShared, .cluster = Shape::kSharing});
   constexpr int kBytes = operand_bytes(C);
   CUtensorMap x = tensor_map(p.x, kBytes == 1 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-                             kBytes, places, p.k, Tokens);
+                             kBytes, places, p.k, Tokens / Shape::kSharing);
   void* arguments[] = {&x, &args};
   const std::int64_t tiles = p.rows.blocks() * args.column_tiles;
   launch(kernel,
-         {.blocks = static_cast<int>(std::min<std::int64_t>(multiprocessors(), tiles)),
+         {.blocks = static_cast<int>(std::min<std::int64_t>(resident, tiles)) * Shape::kSharing,
           .shared_bytes = Shape::kShared,
+          .cluster = Shape::kSharing,
           .overlaps_predecessor = true},
          arguments, stream);
 }

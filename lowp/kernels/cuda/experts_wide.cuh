@@ -1,5 +1,5 @@
 // Many rows times the packed weights of the experts they go to: the loop of gemm_wide.cuh over (block of places of one
-// expert, 128 outputs), a persistent grid. Results go through shared memory to those rows that are the expert's, as
+// expert, 256 outputs), a persistent grid of pairs of blocks that share activations. Results go through shared memory to those rows that are the expert's, as
 // they are, or gate and up, which lie by turns, eight and eight, as the gate's activation times up.
 #pragma once
 
@@ -22,7 +22,7 @@ struct ExpertsShape {
   static constexpr int kTileBytes = kDepth / unit_depth(C) * unit_bytes(C, S);
   static constexpr int kWeightBytes = kOutputs / kUnitRows * kTileBytes;
   static constexpr int kTokenBytes = Tokens * 128;
-  static constexpr int kSharing = 1;
+  static constexpr int kSharing = 2;
   static constexpr int kTokenStages = Tokens == 128 ? 6 : Tokens == 64 ? 8 : 16;
   static constexpr int kStaged = Tokens < 64 ? Tokens : 64;  // tokens that are turned at once
   static constexpr int kOutBytes = 2 * kStaged * 128;
@@ -37,7 +37,7 @@ struct ExpertsWideArgs {
   ExpertsProduct p;
   Gate gate;
   WideArgs wide;
-  int column_tiles;  // of 128 outputs
+  int column_tiles;  // of a pair's outputs
 };
 
 template <class Shape>
@@ -52,10 +52,11 @@ struct ExpertsKernel : WideKernel<Shape> {
   };
   template <class Work>
   __device__ void each(const Work& work) const {
-    for (int i = static_cast<int>(blockIdx.x); i < blocks * column_tiles; i += static_cast<int>(gridDim.x)) {
+    const int pairs = static_cast<int>(gridDim.x) / Shape::kSharing;
+    for (int i = static_cast<int>(blockIdx.x) / Shape::kSharing; i < blocks * column_tiles; i += pairs) {
       const int block = i / column_tiles;
       work(Tile{__ldcg(p.rows.block_expert + block), __ldcg(p.rows.block_first + block),
-                __ldcg(p.rows.block_size + block), (i - block * column_tiles) * Shape::kOutputs});
+                __ldcg(p.rows.block_size + block), ((i - block * column_tiles) * Shape::kSharing + this->member) * Shape::kOutputs});
     }
   }
 
@@ -66,7 +67,7 @@ struct ExpertsKernel : WideKernel<Shape> {
         static_cast<unsigned>(args.units_along_k) * (unit_bytes(Shape::kCodes, Shape::kScales) / 16);
     typename Base::WeightPlace place;
     each([&](const Tile& tile) {
-      const int first = tile.output / kUnitRows, count = min(Shape::kOutputs / kUnitRows, args.row_tiles - first);
+      const int first = tile.output / kUnitRows, count = max(0, min(Shape::kOutputs / kUnitRows, args.row_tiles - first));
       unsigned from16 = static_cast<unsigned>(tile.expert * args.row_tiles + first) * stride16;
 #pragma unroll 1
       for (int d = 0; d < args.depths; ++d, from16 += kTile16) {
@@ -90,8 +91,11 @@ struct ExpertsKernel : WideKernel<Shape> {
       for (int step = 0; step < this->args.depths * Shape::kStepsOfDepth; ++step) {
         ptx::barrier_wait(this->tokens_empty(place.stage), place.parity ^ 1);
         ptx::barrier_expect(this->tokens_full(place.stage), Shape::kTokenBytes);
-        ptx::load_tile(this->tokens + place.stage * Shape::kTokenBytes, &this->map_x, this->tokens_full(place.stage),
-                       step * Shape::kStep, tile.first);
+        constexpr int kPart = Shape::kTokens / Shape::kSharing;
+        const int offset = this->member * kPart;
+        ptx::load_tile(this->tokens + place.stage * Shape::kTokenBytes + offset * 128, &this->map_x,
+                       this->tokens_full(place.stage), step * Shape::kStep, tile.first + offset,
+                       (1 << Shape::kSharing) - 1);
         place.advance();
       }
     });
@@ -166,17 +170,18 @@ __global__ void __launch_bounds__(384, 1)
                       out = tokens + Shape::kTokenStages * Shape::kTokenBytes, weights = out + Shape::kOutBytes;
   ptx::wait_for_predecessor();  // rows were routed by then, and a successor may know
   ptx::launch_dependents();
-  const ExpertsKernel<Shape> kernel{{map_x, map_x, args.wide, tokens, weights, out,
-                                     weights + Shape::kWeightStages * Shape::kWeightBytes, 0, TileOrder{}},
-                                    args.p,
-                                    args.gate,
-                                    args.column_tiles,
-                                    __ldcg(args.p.rows.block_count)};
+  const ExpertsKernel<Shape> kernel{
+      {map_x, map_x, args.wide, tokens, weights, out, weights + Shape::kWeightStages * Shape::kWeightBytes,
+       static_cast<int>(ptx::cluster_rank()), 0, TileOrder{}},
+      args.p,
+      args.gate,
+      args.column_tiles,
+      __ldcg(args.p.rows.block_count)};
   if (threadIdx.x == 0) {
     kernel.begin();
     ptx::prefetch_map(&map_x);
   }
-  __syncthreads();
+  ptx::cluster_sync();
   const int warpgroup = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / 128, 0);  // uniform, as descriptors must be
   if (warpgroup == 0) {
     if (threadIdx.x == 0) kernel.load_tokens();
@@ -184,6 +189,7 @@ __global__ void __launch_bounds__(384, 1)
   } else {
     kernel.consume(warpgroup - 1);
   }
+  ptx::cluster_sync();  // nobody leaves while a neighbour may still signal
 }
 
 }  // namespace lowp::kernels::cuda

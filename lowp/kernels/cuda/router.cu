@@ -1,6 +1,6 @@
-#include "lowp/base/error.h"
 #include "lowp/kernels/cuda/add_norm.cuh"
 #include "lowp/kernels/cuda/routing.cuh"
+#include "lowp/kernels/cuda/routing_launch.h"
 
 namespace lowp::kernels::cuda {
 namespace {
@@ -66,13 +66,8 @@ __global__ void __launch_bounds__(512) normalise_and_route(const __grid_constant
 
 }  // namespace
 
-void norm_and_route(const RouterTask& task, StreamHandle stream) {
+void launch_router(const RouterTask& task, StreamHandle stream) {
   const RoutedRows& to = task.route.to;
-  check_routing(to);
-  LOWP_CHECK(task.norm.rows == to.rows && to.rows <= kMostRouterRows && task.norm.width <= kMostRow &&
-                 task.norm.sum != task.norm.stream,
-             "a router of {} rows of {}", to.rows, task.norm.width);
-  if (to.rows == 0) return;
   RouterArgs args{.norm = task.norm,
                   .weight = static_cast<const std::uint16_t*>(task.weight),
                   .bias = static_cast<const std::uint16_t*>(task.bias),

@@ -1,6 +1,6 @@
 #include "lowp/kernels/cuda/routing.cuh"
 
-#include "lowp/base/error.h"
+#include "lowp/kernels/cuda/routing_launch.h"
 
 namespace lowp::kernels::cuda {
 namespace {
@@ -37,15 +37,8 @@ int groups_of(const RoutedRows& rows) {
 
 std::int64_t route_workspace(const RoutedRows& rows) { return 2 * rows.experts * groups_of(rows) * 4; }
 
-void check_routing(const RoutedRows& rows) {
-  LOWP_CHECK(rows.experts <= kMostExperts && rows.top <= kMostChosen && rows.top <= rows.experts, "{} of {} experts",
-             rows.top, rows.experts);
-}
-
-void route(const RouteTask& task, StreamHandle stream) {
+void launch_route(const RouteTask& task, StreamHandle stream) {
   const RoutedRows& to = task.to;
-  check_routing(to);
-  if (to.rows == 0) return;
   const int groups = groups_of(to);
   auto* masks = static_cast<std::uint32_t*>(task.workspace);
   const RouteArgs args{task, groups, masks, masks + to.experts * groups};

@@ -67,7 +67,4 @@ struct RouterTask {
 inline constexpr std::int64_t kMostRouterRows = 4;
 void norm_and_route(const RouterTask& task, StreamHandle stream);
 
-/// A broken promise where there are too many experts.
-void check_routing(const RoutedRows& rows);
-
 }  // namespace lowp::kernels::cuda
