@@ -59,7 +59,8 @@ cuda::RoutedRows CudaExperts::routed(std::int64_t rows) const {
 
 CudaExperts::Places CudaExperts::place(std::int64_t rows, void* workspace) const {
   const Way how = way(rows);
-  Places p{.rows = routed(rows)};
+  Places p{};
+  p.rows = routed(rows);
   const std::int64_t places = p.rows.places(), hidden = gate_up_.k(), width = down_.k();
   const auto take = [&](auto*& part, std::int64_t bytes) {
     part = reinterpret_cast<std::remove_reference_t<decltype(part)>>(static_cast<std::byte*>(workspace) + p.bytes);

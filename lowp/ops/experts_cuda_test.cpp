@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "lowp/base/error.h"
 #include "lowp/formats/recipes.h"
 #include "lowp/ops/cast.h"
 #include "lowp/ops/cuda_testing.h"
@@ -214,7 +215,7 @@ TEST_F(CudaExpertsTest, EveryWayInEveryKindOfRecipe) {
                            "nvfp4-nvfp4",
                            "nvfp4-nvfp4_tensor"}) {
     const formats::Recipe recipe = formats::recipe(name);
-    const Shape shape{12, 3, 512, recipe.weight.group_rows > 1 || recipe.weight.group_cols >= 128 ? 256 : 224};
+    const Shape shape{16, 3, 512, recipe.weight.group_rows > 1 || recipe.weight.group_cols >= 128 ? 256 : 224};
     const Experts made = experts(shape, recipe);
     const CudaExperts on_device = made.on_device(shape);
     for (const std::int64_t rows : kRows) {
@@ -234,7 +235,7 @@ TEST_F(CudaExpertsTest, EveryWayInEveryKindOfRecipe) {
 }
 
 TEST_F(CudaExpertsTest, AllRowsToTheSameExpertsAndBiases) {
-  const Shape shape{9, 4, 320, 136};
+  const Shape shape{16, 4, 320, 160};
   const Experts made = experts(shape, formats::recipe("mxfp4-bf16"), true);
   const CudaExperts on_device = made.on_device(shape);
   for (const std::int64_t rows : kRows) {

@@ -19,8 +19,8 @@ struct GatherPlaces {
   };
   const std::int32_t* place_row = nullptr;  // [places]
   std::int64_t places = 0;
-  Array values;     // rows of a multiple of 16 bytes
-  Array scales[2];  // rows of any size, best small
+  Array values = {};     // rows of a multiple of 16 bytes
+  Array scales[2] = {};  // rows of any size, best small
 };
 void gather_places(const GatherPlaces& task, StreamHandle stream);
 

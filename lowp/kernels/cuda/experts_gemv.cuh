@@ -34,7 +34,7 @@ LOWP_HD constexpr int experts_bout_sums(bool gated, int team, int places, int co
 }
 
 template <Codes C, Scales S, bool Gated>
-__global__ void __launch_bounds__(kGemvWarps * 32) gemv_experts(const __grid_constant__ ExpertsGemvArgs a) {
+__global__ void __launch_bounds__(kGemvThreads, (kGemvBlocks<C, S>)) gemv_experts(const __grid_constant__ ExpertsGemvArgs a) {
   constexpr int kBytes = unit_bytes(C, S), kDepth = unit_depth(C);
   extern __shared__ __align__(128) std::uint8_t shared[];
   __shared__ __align__(8) std::uint64_t ring_barriers[kGemvWarps][kGemvMostStages];

@@ -17,7 +17,7 @@ struct ExpertsProduct {
   Codes codes = Codes::bf16;
   Scales scales = Scales::none;
   std::int64_t n = 0, k = 0;
-  RoutedRows rows;
+  RoutedRows rows = {};
   const void* x = nullptr;         // bf16, e4m3 with Codes::e2m1_folded; [places, k], or where it is said [rows, k]
   const float* x_scale = nullptr;  // or null; of row i of x at i * x_scale_step
   int x_scale_step = 1;
