@@ -9,13 +9,9 @@ namespace lowp::models {
 
 namespace cuda = kernels::cuda;
 
-namespace {
-
 cuda::GateActivation gate_kernel(GateActivation activation) {
   return activation == GateActivation::silu ? cuda::GateActivation::silu : cuda::GateActivation::gelu_tanh;
 }
-
-}  // namespace
 
 CudaProjections::CudaProjections(std::span<const ops::LinearWeight> weights, const ops::Device& device, bool gated)
     : n_{0} {

@@ -11,6 +11,9 @@
 
 namespace lowp::models {
 
+/// A configuration's word for the kernels.
+kernels::cuda::GateActivation gate_kernel(GateActivation activation);
+
 /// One product where the weights can lie together (ops::CudaLinear::stacked or gated), else one for each.
 class CudaProjections {
  public:

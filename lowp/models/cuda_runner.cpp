@@ -90,6 +90,10 @@ CudaWorkspace::CudaWorkspace(const Config& c, const CudaWeights& weights, const 
   take(gate_up, rows * 2 * c.intermediate_size * 2);
   take(gated, rows * c.intermediate_size * 2);
   take(product, static_cast<std::int64_t>(most));
+  std::size_t experts_need = 0;
+  for (const CudaLayer& layer : weights.layers)
+    if (layer.experts) experts_need = std::max(experts_need, layer.experts->workspace(rows));
+  take(experts, static_cast<std::int64_t>(experts_need));
   cuda::AttentionTask largest;
   largest.kv.layout = pages;
   largest.kv.max_pages = ceil_div(c.max_position_embeddings, kPageTokens);
@@ -107,10 +111,7 @@ CudaRunner::CudaRunner(const Config& config, const LoadOptions& options, WeightS
       layout_(layout_of(config, options)),
       invariant_(options.invariant),
       pads_(!rows_depend(weights_)),
-      records_(std::all_of(weights_.layers.begin(), weights_.layers.end(),
-                           [](const CudaLayer& layer) { return layer.experts.empty(); })),
       batch_(config.max_position_embeddings),
-      experts_(config),
       workspace_(config, weights_, layout_, 0, nullptr),
       wanted_(kLogitRows * sizeof(std::int32_t)),
       hidden_(static_cast<std::size_t>(kLogitRows * config.hidden_size) * 2),
@@ -137,8 +138,7 @@ CudaRunner::CudaRunner(const Config& config, const LoadOptions& options, WeightS
 
 // Of the free memory: the workspace of a large step, and some for what the driver takes.
 std::size_t CudaRunner::kept_for_steps() const {
-  return CudaWorkspace(config_, weights_, layout_, kPlannedRows, nullptr).bytes +
-         (records_ ? 0 : experts_.bytes(kPlannedRows)) + free_ / 64;
+  return CudaWorkspace(config_, weights_, layout_, kPlannedRows, nullptr).bytes + free_ / 64;
 }
 
 std::string CudaRunner::memory_plan() const {
@@ -173,7 +173,7 @@ void CudaRunner::reserve(std::int64_t rows) {
 std::int64_t CudaRunner::graph_rows(std::span<const Chunk> batch) const {
   const auto count = static_cast<std::int64_t>(batch.size());
   const bool decodes = std::all_of(batch.begin(), batch.end(), [](const Chunk& c) { return c.tokens.size() == 1; });
-  if (!records_ || !decodes || count > kGraphRows.back() || cuda::Profile::current()) return 0;
+  if (!decodes || count > kGraphRows.back() || cuda::Profile::current()) return 0;
   return pads_ ? *std::lower_bound(kGraphRows.begin(), kGraphRows.end(), count) : count;
 }
 
@@ -221,7 +221,7 @@ void CudaRunner::layers(const CudaStep& step) {
   for (std::size_t i = 0; i < weights_.layers.size(); ++i) {
     const CudaLayer& layer = weights_.layers[i];
     attention(layer, static_cast<std::int64_t>(i), step, residual);
-    mlp(layer, step.rows, residual);
+    mlp(layer, step, residual);
   }
   cuda::add_norm(norm(weights_.norm, step.rows, residual), stream());
 }
@@ -316,18 +316,24 @@ void CudaRunner::attention(const CudaLayer& layer, std::int64_t index, const Cud
   residual.output = w.out;
 }
 
-void CudaRunner::mlp(const CudaLayer& layer, std::int64_t rows, Residual& residual) {
+void CudaRunner::mlp(const CudaLayer& layer, const CudaStep& step, Residual& residual) {
   const CudaWorkspace& w = workspace_;
+  const std::int64_t rows = step.rows;
   const cuda::AddNormTask before = norm(layer.mlp_norm, rows, residual);
-  if (layer.experts.empty()) {
-    const auto gate =
-        layer.gate_up->run_gated({.m = rows, .x = w.normed, .norm = &before, .y = w.gated, .workspace = w.product},
-                                 config_.gate_activation, w.gate_up, stream());
-    layer.down->run({.m = rows, .x = w.gated, .gate = gate ? &*gate : nullptr, .y = w.out, .workspace = w.product},
-                    stream());
+  if (!layer.experts) {
+    const auto gate = layer.gate_up->run_gated(
+        {.m = rows, .x = w.normed, .norm = &before, .y = w.gated, .workspace = w.product}, config_.gate_activation,
+        w.gate_up, stream());
+    layer.down->run(
+        {.m = rows, .x = w.gated, .gate = gate ? &*gate : nullptr, .y = w.out, .workspace = w.product}, stream());
   } else {
-    cuda::add_norm(before, stream());
-    experts_.run(layer, w.normed, rows, w.out, w.product, *stream_);
+    layer.experts->run({.rows = rows,
+                        .positions = step.positions,
+                        .x = w.normed,
+                        .norm = &before,
+                        .out = w.out,
+                        .workspace = w.experts},
+                       stream());
   }
   output_norm(layer.mlp_output_norm, rows);
   residual.output = w.out;

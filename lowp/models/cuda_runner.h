@@ -7,7 +7,6 @@
 #include "lowp/kernels/cuda/attention.h"
 #include "lowp/models/cuda_batch.h"
 #include "lowp/models/cuda_choice.h"
-#include "lowp/models/cuda_experts.h"
 #include "lowp/models/cuda_weights.h"
 #include "lowp/models/cuda_workspace.h"
 #include "lowp/models/runner.h"
@@ -37,7 +36,7 @@ class CudaRunner final : public Runner {
   void layers(const CudaStep& step);
   struct Residual;
   void attention(const CudaLayer& layer, std::int64_t index, const CudaStep& step, Residual& residual);
-  void mlp(const CudaLayer& layer, std::int64_t rows, Residual& residual);
+  void mlp(const CudaLayer& layer, const CudaStep& step, Residual& residual);
   kernels::cuda::AddNormTask norm(const kernels::cuda::Memory& weight, std::int64_t rows) const;
   kernels::cuda::AddNormTask norm(const kernels::cuda::Memory& weight, std::int64_t rows, Residual& residual) const;
   void output_norm(const kernels::cuda::Memory& weight, std::int64_t rows);
@@ -51,10 +50,8 @@ class CudaRunner final : public Runner {
   const CudaWeights weights_;
   const kernels::cuda::KvPageLayout layout_;
   const bool invariant_;
-  const bool pads_;     // a step may have rows of nobody
-  const bool records_;  // steps as graphs: nothing in them waits for the host
+  const bool pads_;  // a step may have rows of nobody
   CudaBatch batch_;
-  CudaExperts experts_;
   kernels::cuda::Memory cos_, sin_, window_cos_, window_sin_;  // f32 [positions, head_dim / 2]
   kernels::cuda::Memory memory_;                               // of the workspace
   CudaWorkspace workspace_;

@@ -21,13 +21,26 @@ class Loader {
     for (const ops::LinearWeight& weight : weights) key += weight.equal_to + "\n";
     if (const auto at = seen_.find(key); at != seen_.end()) return at->second.copy();
     CudaProjections made(weights, device_, gated);
-    if (invariant_) {
-      if (made.rows_depend())
-        fail(ErrorCode::unsupported, "--invariance batch: {} has a scale for all activations of a step",
-             weights[0].recipe->name);
-      made.keep_order();
-    }
+    keep_order(made, weights[0]);
     if (!weights[0].equal_to.empty()) seen_.emplace(key, made.copy());
+    return made;
+  }
+  ops::CudaExperts experts(const Config& config, const LayerOf<ops::LinearWeight>& layer) {
+    const auto& experts = layer.experts;
+    const std::string key = layer.router->equal_to + "\n" + experts[0].gate.equal_to + experts[0].up.equal_to + experts[0].down.equal_to;
+    if (const auto at = experts_seen_.find(key); at != experts_seen_.end()) return at->second.copy();
+    std::vector<std::vector<const ops::LinearWeight*>> gate_up, down;
+    for (const auto& expert : experts) {
+      gate_up.push_back({&expert.gate, &expert.up});
+      down.push_back({&expert.down});
+    }
+    ops::CudaExperts made(*layer.router, {gate_up, device_}, {down, device_},
+                          {.top = config.experts_per_token,
+                           .normalize = config.norm_topk_prob,
+                           .gate = gate_kernel(config.gate_activation)},
+                          device_);
+    keep_order(made, experts[0].gate);
+    if (!experts[0].gate.equal_to.empty()) experts_seen_.emplace(key, made.copy());
     return made;
   }
   CudaProjections together(auto&... weights) { return (*this)(all(weights...)); }
@@ -36,6 +49,13 @@ class Loader {
   }
 
  private:
+  void keep_order(auto& made, const ops::LinearWeight& of) const {
+    if (!invariant_) return;
+    if (made.rows_depend())
+      fail(ErrorCode::unsupported, "--invariance batch: {} has a scale for all activations of a step",
+           of.recipe->name);
+    made.keep_order();
+  }
   static std::vector<ops::LinearWeight> all(auto&... weights) {
     std::vector<ops::LinearWeight> taken;
     (taken.push_back(std::move(value(weights))), ...);
@@ -47,6 +67,7 @@ class Loader {
   const ops::Device device_;
   const bool invariant_;
   std::map<std::string, CudaProjections> seen_;
+  std::map<std::string, ops::CudaExperts> experts_seen_;
 };
 
 }  // namespace
@@ -77,9 +98,7 @@ CudaWeights::CudaWeights(const Config& config, const LoadOptions& options, Weigh
       layer.down.emplace(load.together(from.down));
       continue;
     }
-    layer.router.emplace(load.together(from.router));
-    for (auto& expert : from.experts)
-      layer.experts.push_back({load.together(expert.gate, expert.up), load.together(expert.down)});
+    layer.experts.emplace(load.experts(config, from));
   }
   tell_progress(config, options, 1 + config.num_hidden_layers);
   std::vector<ops::LinearWeight> last;

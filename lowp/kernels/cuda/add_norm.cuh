@@ -6,10 +6,11 @@
 
 namespace lowp::kernels::cuda {
 
-/// The row of block blockIdx.x, of row_threads() threads, after AddNormTask; the sum is written. Waits for the
+/// Row `index` after AddNormTask, by a block of row_threads() threads; the sum is written if `keeps`. Waits for the
 /// predecessor. Beyond the row: zeros.
-__device__ __forceinline__ void normalised_row(const AddNormTask& task, Bf16x8 (&row)[kRowChunks]) {
-  const std::int64_t base = blockIdx.x * task.width;
+__device__ __forceinline__ void normalised_row(const AddNormTask& task, std::int64_t index, bool keeps,
+                                               Bf16x8 (&row)[kRowChunks]) {
+  const std::int64_t base = index * task.width;
   const int chunks = static_cast<int>(task.width) / 8;
   float weight[kRowChunks][8] = {};
 #pragma unroll
@@ -32,7 +33,7 @@ __device__ __forceinline__ void normalised_row(const AddNormTask& task, Bf16x8 (
     if (task.add) {
 #pragma unroll
       for (int j = 0; j < 4; ++j) row[i].word[j] = ptx::add_bf16x2(row[i].word[j], add[i].word[j]);
-      if (const int at = row_chunk(i); at < chunks) store_eight(task.sum, base + at * 8, row[i]);
+      if (const int at = row_chunk(i); keeps && at < chunks) store_eight(task.sum, base + at * 8, row[i]);
     }
     float v[8];
     row[i].values(v);

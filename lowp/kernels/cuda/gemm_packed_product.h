@@ -35,8 +35,7 @@ struct PackedProduct {
   const AddNormTask* norm = nullptr;
   const formats::BlockSpec* cast = nullptr;  // casts_rows()
 
-  // Where fuses_gate(): y [m, n / 2] = activation(gate) * up, of outputs that are gate and up by turns, eight and
-  // eight.
+  // Where fuses_gate(): y [m, n / 2] = activation(gate) * up, of outputs that are gate and up by turns, eight and eight.
   std::optional<GateActivation> gate = {};
 };
 

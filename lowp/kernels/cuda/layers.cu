@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(kThreads) gather(const __grid_constant__ Gathe
 __global__ void __launch_bounds__(512) add_and_norm(const __grid_constant__ AddNormTask task) {
   ptx::launch_dependents();
   Bf16x8 row[kRowChunks];
-  normalised_row(task, row);
+  normalised_row(task, blockIdx.x, true, row);
 #pragma unroll
   for (int i = 0; i < kRowChunks; ++i)
     if (const int at = row_chunk(i); at < task.width / 8) store_eight(task.out, blockIdx.x * task.width + at * 8, row[i]);

@@ -24,7 +24,7 @@ struct Args {
 template <Before kBefore>
 __device__ __forceinline__ void load_row(const Args& args, Bf16x8 (&row)[kRowChunks]) {
   if constexpr (kBefore == Before::norm) {
-    normalised_row(args.norm, row);
+    normalised_row(args.norm, blockIdx.x, true, row);
   } else {
     ptx::wait_for_predecessor();
     Bf16x8 up[kRowChunks];
