@@ -32,7 +32,7 @@ struct PackedProduct {
   const formats::BlockSpec* cast = nullptr;  // casts_rows()
 
   // Where fuses_gate(): y [m, n / 2] = activation(gate) * up, of outputs that are gate and up by turns, eight and eight.
-  std::optional<GateActivation> gate;
+  std::optional<GateActivation> gate = {};
 };
 
 /// Whether the kernel for so many rows can normalise and cast what it reads; of codes, scales, m, n and k.

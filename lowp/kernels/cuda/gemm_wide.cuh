@@ -38,9 +38,10 @@ struct WideShape {
   static constexpr int kWeightBytes = kOutputs / kUnitRows * kTileBytes;
   static constexpr int kTokenBytes = Tokens * 128;
   static constexpr int kSharing = 2;  // blocks that share activations
-  static constexpr int kTokenStages = kLarge ? 4 : Tokens == 128 ? 6 : Tokens == 64 ? 8 : 16;
+  static constexpr int kTokenStages = kLarge ? 4 : Tokens == 128 ? 5 : Tokens == 64 ? 8 : 16;
   static constexpr int kOutBytes = kLarge ? 4 * 64 * 128 : 0;
-  static constexpr int kRoom = 232448 - 1024 - kOutBytes - kTokenStages * (kTokenBytes + 16);
+  static constexpr int kLeft = kLarge ? 0 : 8192;  // to small kernels, which can then begin early
+  static constexpr int kRoom = 232448 - 1024 - kLeft - kOutBytes - kTokenStages * (kTokenBytes + 16);
   static constexpr int kWeightStages = kRoom / (kWeightBytes + 16) < 8 ? kRoom / (kWeightBytes + 16) : 8;
   static constexpr int kShared =
       1024 + kOutBytes + kTokenStages * (kTokenBytes + 16) + kWeightStages * (kWeightBytes + 16);
@@ -79,6 +80,8 @@ struct WideKernel {
   int member, part;  // in the pair; the pair's of K
   TileOrder order;
 
+  // The first block of the pair in the cluster.
+  __device__ __forceinline__ int pair() const { return Shape::kLarge ? 0 : part * Shape::kSharing; }
   __device__ std::uint32_t tokens_full(int s) const { return barriers + 16 * s; }
   __device__ std::uint32_t tokens_empty(int s) const { return barriers + 16 * s + 8; }
   __device__ std::uint32_t weights_full(int s) const { return barriers + 16 * (Shape::kTokenStages + s); }
@@ -148,7 +151,7 @@ struct WideKernel {
         constexpr int kPart = Shape::kTokens / Shape::kSharing;
         const int offset = member * kPart;
         ptx::load_tile(to + offset * 128, &map_x, tokens_full(place.stage), step * Shape::kStep, token + offset,
-                       static_cast<std::uint16_t>(((1 << Shape::kSharing) - 1) << (part * Shape::kSharing)));
+                       static_cast<std::uint16_t>(((1 << Shape::kSharing) - 1) << pair()));
         place.advance();
       }
     });
@@ -156,7 +159,7 @@ struct WideKernel {
 
   __device__ __forceinline__ void release_tokens(int stage) const {
     const int lane = static_cast<int>(threadIdx.x) & 31;
-    if (lane < Shape::kSharing) ptx::barrier_arrive(tokens_empty(stage), part * Shape::kSharing + lane);
+    if (lane < Shape::kSharing) ptx::barrier_arrive(tokens_empty(stage), pair() + lane);
   }
 
   // Step `step` of a stage of weights to fragments.
@@ -338,6 +341,7 @@ __global__ void __launch_bounds__(384, 1)
                       out = tokens + Shape::kTokenStages * Shape::kTokenBytes, weights = out + Shape::kOutBytes;
   const TileOrder order{ceil_div(args.n, Shape::kOutputs * Shape::kSharing), ceil_div(args.m, Shape::kTokens),
                         2048 / (Shape::kOutputs * Shape::kSharing)};
+  const int rank = static_cast<int>(ptx::cluster_rank());
   const WideKernel<Shape> kernel{map_x,
                                  map_y,
                                  args,
@@ -345,8 +349,8 @@ __global__ void __launch_bounds__(384, 1)
                                  weights,
                                  out,
                                  weights + Shape::kWeightStages * Shape::kWeightBytes,
-                                 static_cast<int>(ptx::cluster_rank()) % Shape::kSharing,
-                                 static_cast<int>(ptx::cluster_rank()) / Shape::kSharing,
+                                 Shape::kLarge ? rank : rank % Shape::kSharing,
+                                 Shape::kLarge ? 0 : rank / Shape::kSharing,
                                  order};
   ptx::launch_dependents();
   if (threadIdx.x == 0) {

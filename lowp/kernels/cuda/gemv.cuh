@@ -73,8 +73,12 @@ struct Unit {
   }
 };
 
+/// Blocks whose registers should fit a multiprocessor: nibbles with a bf16 scale for 32 need more than 64 a thread.
+template <Codes C, Scales S>
+inline constexpr int kGemvBlocks = C == Codes::u4 && S == Scales::bf16_32 ? 1 : 2;
+
 template <Codes C, Scales S, int Columns>  // 1 row of x, or up to 8
-__global__ void __launch_bounds__(kGemvThreads) gemv(const __grid_constant__ GemvArgs a) {
+__global__ void __launch_bounds__(kGemvThreads, (kGemvBlocks<C, S>)) gemv(const __grid_constant__ GemvArgs a) {
   constexpr int kBytes = unit_bytes(C, S), kDepth = unit_depth(C), kSlots = kGemvWarps;  // at most that many teams
   extern __shared__ __align__(128) std::uint8_t shared[];
   __shared__ __align__(8) std::uint64_t ring_barriers[kGemvWarps][kGemvMostStages], full_barriers[kSlots][kGemvSums],
@@ -118,7 +122,6 @@ __global__ void __launch_bounds__(kGemvThreads) gemv(const __grid_constant__ Gem
   const std::uint32_t* mine =
       x + 4 * t + (Columns == 1 ? 0 : (g < a.m ? g : 0) * (gemv_row_stride(padded_k, Columns) / 2));
 
-  const int log_height = a.gate == Gate::none ? 4 : 3, outputs = a.n >> (4 - log_height);  // of a tile, of all
   const auto add_up = [&](int tile) {  // the tile-th of this team
     const int buffer = tile % kGemvSums;
     ptx::barrier_wait(full + 8 * buffer, tile / kGemvSums & 1);
@@ -134,7 +137,8 @@ __global__ void __launch_bounds__(kGemvThreads) gemv(const __grid_constant__ Gem
       if (a.bias) sum += __bfloat162float(a.bias[row]);
       return sum;
     };
-    const int height = 1 << log_height;
+    const int log_height = a.gate == Gate::none ? 4 : 3, height = 1 << log_height,  // of a tile of outputs
+        outputs = a.n >> (4 - log_height);
     for (int i = lane; i < height * Columns; i += 32) {
       const int in_tile = i & (height - 1), column = i >> log_height, row = (first + tile) * height + in_tile;
       if (row >= outputs || column >= a.m) continue;

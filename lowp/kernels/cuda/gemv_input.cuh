@@ -45,7 +45,6 @@ class GemvRows {
     if (!in.norm) return;
     group_ = thread() / in.lanes;
     member_ = thread() - group_ * in.lanes;
-    if (thread() < chunks_) load_constants(in.norm + 8 * thread(), weight_);
     for (int line = thread(); 4 * line < chunks_; line += kGemvThreads) ptx::prefetch(in.norm + 32 * line);
   }
 
@@ -54,11 +53,15 @@ class GemvRows {
   __device__ __forceinline__ void stage() {
     if (in_.norm) {
       add();
+      float weight[8] = {};  // of this thread's first chunk, on its way while others still add
+      if (thread() < chunks_) load_constants(in_.norm + 8 * thread(), weight);
       __syncthreads();
-      normalise();
+      normalise(weight);
     } else {
+#pragma unroll 1
       for (int row = 0; row < m_; ++row) {
         std::uint32_t largest = 0;
+#pragma unroll 1
         for (int c = thread(); c < chunks_; c += kGemvThreads)
           keep(row, c, load_written(in_.x, (static_cast<long>(row) * chunks_ + c) * 8), largest);
         note_largest(row, largest);
@@ -111,6 +114,7 @@ class GemvRows {
     // Each block writes its part of the sums.
     const int blocks = static_cast<int>(gridDim.x), block = static_cast<int>(blockIdx.x),
               own_begin = chunks_ * block / blocks, own_end = chunks_ * (block + 1) / blocks;
+#pragma unroll 1
     for (int first = 0; first < m_; first += at_once) {
       const int row = first + group_;
       if (group_ >= at_once || row >= m_) continue;  // whole warps
@@ -146,7 +150,8 @@ class GemvRows {
     }
   }
 
-  __device__ __forceinline__ void normalise() const {
+  __device__ __forceinline__ void normalise(const float (&first_weight)[8]) const {
+#pragma unroll 1
     for (int row = 0; row < m_; ++row) {
       float all = lane() < in_.lanes / 32 ? shared_.squares[row][lane()] : 0.0f;
 #pragma unroll
@@ -154,12 +159,13 @@ class GemvRows {
       const float mean = formats::divide(all, static_cast<float>(chunks_ * 8)),
                   scale = formats::divide(1.0f, __fsqrt_rn(mean + in_.eps));
       std::uint32_t largest = 0;
+#pragma unroll 1
       for (int c = thread(); c < chunks_; c += kGemvThreads) {
         float v[8], weight[8];
         load(row, c).values(v);
         if (c == thread()) {
 #pragma unroll
-          for (int j = 0; j < 8; ++j) weight[j] = weight_[j];
+          for (int j = 0; j < 8; ++j) weight[j] = first_weight[j];
         } else {
           load_constants(in_.norm + 8 * c, weight);
         }
@@ -178,6 +184,7 @@ class GemvRows {
   template <RowCast kCast>
   __device__ __forceinline__ void quantize() const {
     using Codec = RowCodec<kCast>;
+#pragma unroll 1
     for (int row = 0; row < m_; ++row) {
       std::uint32_t largest = 0;
       if (lane() < kGemvWarps) {
@@ -188,6 +195,7 @@ class GemvRows {
       for (int mask = 16; mask > 0; mask /= 2) largest = max(largest, __shfl_xor_sync(~0u, largest, mask));
       const Chosen chosen = Codec::choose(in_.codec, largest);
       if (thread() == 0) shared_.scale[row] = bits_float(chosen.stored);
+#pragma unroll 1
       for (int c = thread(); c < chunks_; c += kGemvThreads)
         store(row, c, values_of_codes<kCast>(encode_chunk<Codec>(in_.codec, chosen, load(row, c), 0)));
     }
@@ -198,7 +206,6 @@ class GemvRows {
   std::uint32_t* const to_;
   Shared& shared_;
   int group_ = 0, member_ = 0;  // of the threads that add squares
-  float weight_[8] = {};        // of this thread's first chunk
 };
 
 }  // namespace lowp::kernels::cuda
