@@ -85,6 +85,10 @@ TEST_P(CudaModel, CalibratedActivationsHaveTheNllOfTheCpu) {
                                    "mxfp4-fp8_static", "nvfp4-nvfp4_static"}) {
     const TemporaryFolder folder;
     quantize(recipe, folder.path() + "/out");
+    if (GetParam() == "bookworm-moe-9m") {  // not of experts
+      EXPECT_THROW(models::Model(folder.path() + "/out", on_gpu()), Error) << recipe;
+      continue;
+    }
     models::Model cpu(folder.path() + "/out", {}), gpu(folder.path() + "/out", on_gpu());
     const double expected = eval::perplexity(cpu, nullptr, false, tokenizer(), text(), options).nll,
                  found = eval::perplexity(gpu, nullptr, false, tokenizer(), text(), options).nll;

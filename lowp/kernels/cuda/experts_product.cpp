@@ -5,6 +5,7 @@
 #include "lowp/base/error.h"
 #include "lowp/kernels/cuda/experts_table.h"
 #include "lowp/kernels/cuda/gemm_launch.h"
+#include "lowp/kernels/cuda/profile.h"
 
 namespace lowp::kernels::cuda {
 namespace {
@@ -63,6 +64,17 @@ void check(const ExpertsProduct& p) {
   LOWP_CHECK(p.k > 0 && p.k % 16 == 0 && p.n % (p.gated ? 16 : 8) == 0, "no product with experts [{}, {}]", p.n, p.k);
 }
 
+// Of one row all that is read is known here: its experts' weights. How many experts several rows choose is not.
+Work work_of(const ExpertsProduct& p) {
+  const std::int64_t units = ceil_div<std::int64_t>(p.n, kUnitRows) *
+                             (round_up<std::int64_t>(p.k, padded_depth(p.codes)) / unit_depth(p.codes)),
+                     visits = p.rows.rows * p.rows.top;
+  return {.name = fmt::format("experts {} x {}", p.n, p.k),
+          .bytes = p.rows.rows == 1 ? static_cast<double>(visits * units * unit_bytes(p.codes, p.scales)) : 0.0,
+          .flop = 2.0 * static_cast<double>(visits) * static_cast<double>(p.n * p.k),
+          .multiplies = operand_bytes(p.codes) == 1 ? Multiplies::e4m3 : Multiplies::bf16};
+}
+
 }  // namespace
 
 bool experts_are_few(const ExpertsProduct& gate_up, const ExpertsProduct& down) {
@@ -75,12 +87,14 @@ bool experts_are_few(const ExpertsProduct& gate_up, const ExpertsProduct& down) 
 void experts_of_few(const ExpertsProduct& p, StreamHandle stream) {
   check(p);
   LOWP_CHECK(p.gated && p.rows.block_rows == 8 && p.rows.align == 1, "not the product of few rows");
+  const Timed timed(stream, [&] { return work_of(p); });
   if (p.rows.rows) kernels(p).gated(p, plan(p), stream);
 }
 
 void combine_experts_of_few(const ExpertsProduct& p, StreamHandle stream) {
   check(p);
   LOWP_CHECK(!p.gated && p.rows.block_rows == 8 && p.rows.align == 1, "not the product of few rows");
+  const Timed timed(stream, [&] { return work_of(p); });
   if (p.rows.rows) kernels(p).combined(p, plan(p), stream);
 }
 
@@ -92,6 +106,7 @@ int experts_block_rows(std::int64_t visits, std::int64_t experts) {
 void experts_of_many(const ExpertsProduct& p, StreamHandle stream) {
   check(p);
   if (p.rows.rows == 0) return;
+  const Timed timed(stream, [&] { return work_of(p); });
   const ExpertsKernels& k = kernels(p);
   (p.rows.block_rows == 16 ? k.wide16 : p.rows.block_rows == 64 ? k.wide64 : k.wide128)(p, stream);
 }

@@ -1,6 +1,7 @@
 #include "lowp/kernels/cuda/routing.h"
 
 #include "lowp/base/error.h"
+#include "lowp/kernels/cuda/profile.h"
 #include "lowp/kernels/cuda/routing_launch.h"
 
 namespace lowp::kernels::cuda {
@@ -15,6 +16,7 @@ void check_routing(const RoutedRows& rows) {
 
 void route(const RouteTask& task, StreamHandle stream) {
   check_routing(task.to);
+  const Timed timed(stream, [] { return Work{.name = "route"}; });
   if (task.to.rows) launch_route(task, stream);
 }
 
@@ -24,16 +26,19 @@ void norm_and_route(const RouterTask& task, StreamHandle stream) {
   LOWP_CHECK(task.norm.rows == to.rows && to.rows <= kMostRouterRows && task.norm.width <= kMostRow &&
                  task.norm.width % 8 == 0 && (!task.norm.add || task.norm.sum != task.norm.stream),
              "a router of {} rows of {}", to.rows, task.norm.width);
+  const Timed timed(stream, [] { return Work{.name = "norm_and_route"}; });
   if (to.rows) launch_router(task, stream);
 }
 
 void gather_places(const GatherPlaces& task, StreamHandle stream) {
   LOWP_CHECK(task.values.bytes % 16 == 0, "rows of {} bytes", task.values.bytes);
+  const Timed timed(stream, [] { return Work{.name = "gather_places"}; });
   if (task.places) launch_gather_places(task, stream);
 }
 
 void combine(const CombineTask& task, StreamHandle stream) {
   LOWP_CHECK(task.width % 8 == 0, "rows of {}", task.width);
+  const Timed timed(stream, [] { return Work{.name = "combine"}; });
   if (task.rows) launch_combine(task, stream);
 }
 
