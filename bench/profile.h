@@ -19,9 +19,9 @@ struct KernelTime {
 };
 
 struct StepProfile {
-  std::string test;                 // "pp4096", "tg128", "batch64"
-  double seconds = 0;               // of a step as it always runs: recorded, kernels overlapping
-  std::vector<KernelTime> kernels;  // one after the other; the longest first
+  std::string test;                      // "pp4096", "tg128", "batch64"
+  double seconds = 0;                    // of a step as it always runs: recorded, kernels overlapping
+  std::vector<KernelTime> kernels = {};  // one after the other; the longest first
 };
 
 /// Profiles a prompt of `what.prefill` tokens, and a decode step of one sequence behind `what.batch_prompt` tokens and
