@@ -1,6 +1,7 @@
 #include "lowp/kernels/cuda/experts_product.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "lowp/base/error.h"
 #include "lowp/kernels/cuda/experts_table.h"
@@ -64,13 +65,16 @@ void check(const ExpertsProduct& p) {
   LOWP_CHECK(p.k > 0 && p.k % 16 == 0 && p.n % (p.gated ? 16 : 8) == 0, "no product with experts [{}, {}]", p.n, p.k);
 }
 
-// Of one row all that is read is known here: its experts' weights. How many experts several rows choose is not.
+// With the weights of as many experts as so many rows choose if they choose evenly: which they choose the host does not
+// know.
 Work work_of(const ExpertsProduct& p) {
   const std::int64_t units = ceil_div<std::int64_t>(p.n, kUnitRows) *
                              (round_up<std::int64_t>(p.k, padded_depth(p.codes)) / unit_depth(p.codes)),
                      visits = p.rows.rows * p.rows.top;
+  const auto all = static_cast<double>(p.rows.experts);
+  const double idle = all * std::pow(1 - static_cast<double>(p.rows.top) / all, static_cast<double>(p.rows.rows));
   return {.name = fmt::format("experts {} x {}", p.n, p.k),
-          .bytes = p.rows.rows == 1 ? static_cast<double>(visits * units * unit_bytes(p.codes, p.scales)) : 0.0,
+          .bytes = (all - idle) * static_cast<double>(units * unit_bytes(p.codes, p.scales)),
           .flop = 2.0 * static_cast<double>(visits) * static_cast<double>(p.n * p.k),
           .multiplies = operand_bytes(p.codes) == 1 ? Multiplies::e4m3 : Multiplies::bf16};
 }
