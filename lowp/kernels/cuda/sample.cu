@@ -27,8 +27,9 @@ __device__ std::int32_t pick(const RowLogits& logits, const Row& row, std::uint6
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   const int each = (logits.chunks() + kRowWarps - 1) / kRowWarps, begin = warp * each,
             end = min(begin + each, logits.chunks());
+  const float least = cut ? logit_of_order(cut) : -INFINITY;
   const auto weight = [&](int id, float x) -> std::uint64_t {
-    if (!(x > -INFINITY) || token_order(x, static_cast<std::uint32_t>(id)) < cut) return 0;
+    if (!(x >= least) || !(x > -INFINITY) || token_order(x, static_cast<std::uint32_t>(id)) < cut) return 0;
     const float w = row.weight(x);
     return w < d.min_p ? 0 : Row::integer(w);
   };

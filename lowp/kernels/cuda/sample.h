@@ -23,8 +23,8 @@ struct Draw {
 
 /// token[i]: of the ids that are left, the first whose weight and those before it, in the order of ids, sum to more
 /// than uniform * (the sum of all); -1 where a logit below `limit` is NaN, the largest is +infinity after the edits, or
-/// none is finite. Weights are e^((x - largest) / temperature) in f32, summed as integers in units of 2^-44, so that no
-/// sum depends on an order; what weighs less does not come.
+/// none is finite. Weights are e^((x - largest) * (1 / temperature)) in f32, summed as integers in units of 2^-44, so
+/// that no sum depends on an order; what weighs less does not come.
 struct SampleTask {
   const void* logits = nullptr;  // bf16 [any, vocab]; vocab a multiple of 8 and at most 2^19
   std::int64_t vocab = 0, limit = 0;

@@ -103,22 +103,27 @@ class Row {
   static constexpr float kUnit = 0x1p44f;  // of weights: 2^19 of them fit 64 bits
 
   __device__ __forceinline__ Row(const RowLogits& logits, float temperature, RowShared& shared)
-      : logits_(logits), temperature_(temperature), s_(shared) {}
+      : logits_(logits), temperature_(temperature), inverse_(1 / temperature), s_(shared) {}
 
   /// The largest logit, the smallest finite one, and which id the largest is of. False where a logit is NaN or the
   /// largest is not finite.
   __device__ __forceinline__ bool look() {
-    std::uint64_t best = 0;
-    float least = INFINITY;
+    float most = -INFINITY, least = INFINITY;
+    int first = 0;  // of the largest
     bool wrong = false;
     std::uint32_t finite = 0;
     logits_.each([&](int id, float x) {
       wrong |= !(x < INFINITY);
-      if (!(x > -INFINITY)) return;
-      ++finite;
-      best = max(best, token_order(x, static_cast<std::uint32_t>(id)));
-      least = fminf(least, x);
+      if (x > most) {
+        most = x;
+        first = id;
+      }
+      if (x > -INFINITY) {
+        ++finite;
+        least = fminf(least, x);
+      }
     });
+    std::uint64_t best = finite ? token_order(most, static_cast<std::uint32_t>(first)) : 0;
     own_best_ = static_cast<std::uint32_t>(best >> 32);
     wrong = __syncthreads_or(wrong);
     finite_ = block_sum({0, finite}, s_).count;
@@ -146,7 +151,7 @@ class Row {
   __device__ __forceinline__ std::int32_t likeliest() const { return id_of_order(top_); }
   __device__ __forceinline__ std::uint32_t finite() const { return finite_; }
 
-  __device__ __forceinline__ float weight(float x) const { return expf((x - most_) / temperature_); }
+  __device__ __forceinline__ float weight(float x) const { return expf((x - most_) * inverse_); }
   __device__ __forceinline__ static std::uint64_t integer(float weight) { return __float2ull_rn(weight * kUnit); }
 
   /// The cut that leaves the k likeliest, 0 < k <= finite(); `kept`: their sum.
@@ -197,11 +202,13 @@ class Row {
     if (threadIdx.x == 0) s_.listed = 0;
     __syncthreads();
     volatile std::uint32_t& listed = s_.listed;
+    const float least = all ? -INFINITY : logit_of_order(low);
     RowSum part, whole;
     logits_.each([&](int id, float x) {
+      if (!(x >= least) || !(x > -INFINITY)) return;
       const std::uint64_t order = token_order(x, static_cast<std::uint32_t>(id));
       const bool inside = order >= low && order < high;
-      if (!(inside || all) || !(x > -INFINITY)) return;
+      if (!inside && !all) return;
       const std::uint64_t w = integer(weight(x));
       if (all) whole = whole + RowSum{w, 1};
       if (!inside) return;
@@ -261,7 +268,7 @@ class Row {
   }
 
   const RowLogits logits_;
-  const float temperature_;
+  const float temperature_, inverse_;
   RowShared& s_;
   std::uint64_t top_ = 0, list_low_ = 1, list_high_ = 0;
   float most_ = 0, least_ = 0;
