@@ -21,7 +21,7 @@ struct CudaWorkspace {
   void* gate_up = nullptr;    // [rows, 2 * intermediate]
   void* gated = nullptr;      // [rows, intermediate]
   void* product = nullptr;    // what Linears need
-  void* experts = nullptr;    // what experts need; zero at first
+  void* experts = nullptr;    // what experts need
   void* attention = nullptr;  // what attend_decode needs
   std::size_t bytes = 0;
 

@@ -36,10 +36,12 @@ inline constexpr std::int64_t kMostFewPlaces = 128;
 /// shared memory.
 bool experts_are_few(const ExpertsProduct& gate_up, const ExpertsProduct& down);
 
-/// Few rows, of x [rows, k]: the gated product. RoutedRows::block_rows is 8, align is 1.
-void experts_of_few(const ExpertsProduct& product, StreamHandle stream);
-/// Few rows, from x [places, k]: their visits' products, weighed and added as combine() does: y [rows, n].
-void combine_experts_of_few(const ExpertsProduct& product, StreamHandle stream);
+/// Few rows, of x [rows, k]: the gated product. Every block chooses by itself: of `rows` only the numbers are read, and
+/// places are those of route() with align 1.
+void experts_of_few(const ExpertsProduct& product, const ExpertChoice& choice, StreamHandle stream);
+/// Few rows, from x [places, k]: their visits' products, weighed and added as combine() does: y [rows, n]. It follows
+/// experts_of_few(), before whose kernel the scores were there.
+void combine_experts_of_few(const ExpertsProduct& product, const ExpertChoice& choice, StreamHandle stream);
 
 /// RoutedRows::block_rows that suits so many visits: 16, 64 or 128.
 int experts_block_rows(std::int64_t visits, std::int64_t experts);
