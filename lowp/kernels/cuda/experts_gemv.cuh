@@ -82,6 +82,7 @@ struct FewChosen {
       expert_of[block] = static_cast<std::int16_t>(thread);
       first_of[block] = static_cast<std::int16_t>(place);
       size_of[block] = static_cast<std::int16_t>(size);
+#pragma unroll 1
       for (; mask; mask &= mask - 1, ++place) {
         row_of[place] = static_cast<std::int16_t>(__ffs(static_cast<int>(mask)) - 1);
         expert_at[place] = static_cast<std::int16_t>(thread);
@@ -220,12 +221,14 @@ __global__ void __launch_bounds__(kGemvThreads, (kGemvBlocks<C, S>))
     }
     __syncthreads();
     if constexpr (Gated) {
+#pragma unroll 1
       for (int i = thread; i < jobs * columns * 8; i += kGemvThreads) {
         const int at = i % 8, column = i / 8 % columns, job = i / 8 / columns;
         const Job of = job_at(bout, job);
         if (column >= few.size_of[of.block]) continue;
         const float* from = table + 16 * (job * a.team * columns + column) + at;
         float gate = 0, up = 0;
+#pragma unroll 1
         for (int w = 0; w < a.team; ++w) {
           gate += from[16 * w * columns];
           up += from[16 * w * columns + 8];
@@ -237,16 +240,20 @@ __global__ void __launch_bounds__(kGemvThreads, (kGemvBlocks<C, S>))
       }
     } else {
       const int tile = begin + bout, top = static_cast<int>(p.rows.top);
+#pragma unroll 1
       for (int i = thread; i < few.places * 16; i += kGemvThreads) {
         float sum = 0;
+#pragma unroll 1
         for (int w = 0; w < a.team; ++w) sum += table[16 * w * a.x_rows + i];
         table[i] = round_bf16(scaled(sum, few.expert_at[i / 16], tile, i % 16, i / 16));
       }
       __syncthreads();
+#pragma unroll 1
       for (int i = thread; i < static_cast<int>(p.rows.rows) * 16; i += kGemvThreads) {
         const int at = i % 16, row = i / 16;
         if (tile * kUnitRows + at >= p.n) continue;
         float sum = 0;
+#pragma unroll 1
         for (int v = 0; v < top; ++v) {
           const int expert = few.chosen[row * top + v];
           if (expert < 0) continue;

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cstdlib>
 
 #include "lowp/kernels/cuda/gemm_launch.h"
 #include "lowp/kernels/cuda/gemm_packed_table.h"
@@ -57,9 +56,7 @@ void launch_gemv(const PackedProduct& p, int stages, int team, StreamHandle stre
   const int x_bytes = static_cast<int>(p.m) * gemv_row_stride(units * unit_depth(C), Columns) * 2;
   // More than half of a multiprocessor's shared memory: blocks that begin early, while small kernels hold some of the
   // multiprocessors, would else go two by two to the others.
-  static const int first = std::getenv("X_FIRST") ? std::atoi(std::getenv("X_FIRST")) : 120,
-                   follow = std::getenv("X_FOLLOW") ? std::atoi(std::getenv("X_FOLLOW")) : 120;
-  const int kAlone = (p.norm || p.k > p.n ? follow : first) << 10;
+  constexpr int kAlone = 120 << 10;
   const LaunchShape shape{.blocks = multiprocessors(),
                           .threads = kGemvWarps * 32,
                           .shared_bytes = std::max(kAlone, kGemvWarps * stages * unit_bytes(C, S) + x_bytes),
