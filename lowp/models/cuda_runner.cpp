@@ -317,11 +317,11 @@ void CudaRunner::mlp(const CudaLayer& layer, const CudaStep& step, Residual& res
   const std::int64_t rows = step.rows;
   const cuda::AddNormTask before = norm(layer.mlp_norm, rows, residual);
   if (!layer.experts) {
-    const auto gate = layer.gate_up->run_gated(
-        {.m = rows, .x = w.normed, .norm = &before, .y = w.gated, .workspace = w.product}, config_.gate_activation,
-        w.gate_up, stream());
-    layer.down->run(
-        {.m = rows, .x = w.gated, .gate = gate ? &*gate : nullptr, .y = w.out, .workspace = w.product}, stream());
+    const auto gate =
+        layer.gate_up->run_gated({.m = rows, .x = w.normed, .norm = &before, .y = w.gated, .workspace = w.product},
+                                 config_.gate_activation, w.gate_up, stream());
+    layer.down->run({.m = rows, .x = w.gated, .gate = gate ? &*gate : nullptr, .y = w.out, .workspace = w.product},
+                    stream());
   } else {
     layer.experts->run({.rows = rows,
                         .positions = step.positions,
