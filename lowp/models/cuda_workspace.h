@@ -10,7 +10,7 @@
 namespace lowp::models {
 
 struct CudaWorkspace {
-  std::int64_t rows = 0;      // of a step that there is room for
+  std::int64_t rows = 0;  // of a step that there is room for
   // bf16
   void* stream = nullptr;     // [rows, hidden]: residual stream,
   void* next = nullptr;       // likewise: and where it goes when something is added, by turns
@@ -21,7 +21,7 @@ struct CudaWorkspace {
   void* gate_up = nullptr;    // [rows, 2 * intermediate]
   void* gated = nullptr;      // [rows, intermediate]
   void* product = nullptr;    // what Linears need
-  void* experts = nullptr;    // what experts need; zero at first
+  void* experts = nullptr;    // what experts need
   void* attention = nullptr;  // what attend_decode needs
   std::size_t bytes = 0;
 

@@ -12,7 +12,6 @@ using Parts = CudaActivation::Parts;
 // The workspace. Values of rows stand first where they are put on a grid before they are gathered.
 struct CudaExperts::Places {
   cuda::RoutedRows rows;
-  std::uint32_t* ended;
   void *scores, *router, *routing, *visitors, *ungated, *gated, *outputs;
   Parts of_rows, of_visitors, of_gated;
   std::size_t bytes;
@@ -20,7 +19,8 @@ struct CudaExperts::Places {
 
 CudaExperts::CudaExperts(const LinearWeight& router, CudaExpertStack gate_up, CudaExpertStack down,
                          const Choosing& choosing, const Device& device)
-    : CudaExperts(std::move(*CudaLinear::stacked({&router, 1}, device)), std::move(gate_up), std::move(down), choosing) {
+    : CudaExperts(std::move(*CudaLinear::stacked({&router, 1}, device)), std::move(gate_up), std::move(down),
+                  choosing) {
   Tensor holder;
   if (router.values()) router_values_ = cuda::uploaded(as_bf16(*router.values(), holder).bytes);
   if (router.bias) router_bias_ = cuda::uploaded(as_bf16(*router.bias, holder).bytes);
@@ -76,7 +76,6 @@ CudaExperts::Places CudaExperts::place(std::int64_t rows, void* workspace) const
     part = reinterpret_cast<std::remove_reference_t<decltype(part)>>(static_cast<std::byte*>(workspace) + p.bytes);
     p.bytes += round_up<std::size_t>(static_cast<std::size_t>(bytes), 256);
   };
-  take(p.ended, kCounted);
   take(p.scores, rows * p.rows.experts * 2);
   take(p.router, static_cast<std::int64_t>(router_.workspace(rows)));
   // Blocks of eight are the most: fewer rows never need more than many do.
@@ -115,7 +114,7 @@ CudaExperts::Places CudaExperts::place(std::int64_t rows, void* workspace) const
 
 std::size_t CudaExperts::workspace(std::int64_t rows) const {
   std::size_t most = 0;
-  for (const std::int64_t count : {rows, std::min(rows, kFew), std::min<std::int64_t>(rows, 8)})
+  for (const std::int64_t count : {rows, std::min(rows, kFew), std::min(rows, kFewest)})
     most = std::max(most, place(count, nullptr).bytes);
   return most;
 }
@@ -138,31 +137,31 @@ std::string CudaExperts::plan(std::int64_t rows) const {
 void CudaExperts::run(const Task& task, cuda::StreamHandle stream) const {
   if (task.rows == 0) return;
   const Places p = place(task.rows, task.workspace);
-  choose(task, p, stream);
-  way(task.rows) == Way::few ? run_few(task, p, stream) : run_many(task, p, stream);
+  score(task, p, stream);
+  const cuda::ExpertChoice choice{.scores = p.scores,
+                                  .positions = task.positions,
+                                  .normalize = choosing_.normalize,
+                                  .round_weights = choosing_.round_weights};
+  if (way(task.rows) == Way::few) return run_few(task, choice, p, stream);
+  cuda::route({.choice = choice, .to = p.rows, .workspace = p.routing}, stream);
+  run_many(task, p, stream);
 }
 
-void CudaExperts::choose(const Task& task, const Places& p, cuda::StreamHandle stream) const {
-  const cuda::RouteTask routing{.scores = p.scores,
-                                .positions = task.positions,
-                                .normalize = choosing_.normalize,
-                                .round_weights = choosing_.round_weights,
-                                .to = p.rows,
-                                .workspace = p.routing};
-  if (!same_order_ && task.norm && task.rows <= cuda::kMostRouterRows && router_values_.size())
-    return cuda::norm_and_route({.norm = *task.norm,
+// The norm and the router's product.
+void CudaExperts::score(const Task& task, const Places& p, cuda::StreamHandle stream) const {
+  if (!same_order_ && task.norm && task.rows <= kFewest && router_values_.size())
+    return cuda::norm_and_score({.norm = *task.norm,
                                  .weight = router_values_.as<>(),
                                  .bias = router_bias_.as<>(),
-                                 .scores = p.scores,
-                                 .ended = p.ended,
-                                 .route = routing},
+                                 .experts = p.rows.experts,
+                                 .scores = p.scores},
                                 stream);
   if (task.norm) cuda::add_norm(*task.norm, stream);
   router_.run(task.x, task.rows, p.scores, p.router, stream);
-  cuda::route(routing, stream);
 }
 
-void CudaExperts::run_few(const Task& task, const Places& p, cuda::StreamHandle stream) const {
+void CudaExperts::run_few(const Task& task, const cuda::ExpertChoice& choice, const Places& p,
+                          cuda::StreamHandle stream) const {
   const auto product = [&](const CudaExpertStack& stack, const void* x, std::int64_t rows, const Parts& parts,
                            void* y) {
     cuda::ExpertsProduct made = stack.packed();
@@ -179,8 +178,8 @@ void CudaExperts::run_few(const Task& task, const Places& p, cuda::StreamHandle 
     }
     return made;
   };
-  cuda::experts_of_few(product(gate_up_, task.x, task.rows, p.of_rows, p.gated), stream);
-  cuda::combine_experts_of_few(product(down_, p.gated, p.rows.places(), p.of_gated, task.out), stream);
+  cuda::experts_of_few(product(gate_up_, task.x, task.rows, p.of_rows, p.gated), choice, stream);
+  cuda::combine_experts_of_few(product(down_, p.gated, p.rows.places(), p.of_gated, task.out), choice, stream);
 }
 
 // The rows at their places, on their grid.

@@ -27,17 +27,16 @@ class CudaExperts {
     std::int64_t rows = 0;
     const std::int32_t* positions = nullptr;  // [rows], or null; rows with a negative one are nobody's: their sum is 0
     const void* x = nullptr;                  // bf16 [rows, hidden]
-    /// If not null, of so many rows of hidden and with out = x: x is what this norm makes of its stream, and is written.
+    /// If not null, of so many rows of hidden and with out = x: x is what this norm makes of its stream, and is
+    /// written.
     const kernels::cuda::AddNormTask* norm = nullptr;
-    void* out = nullptr;  // bf16 [rows, hidden]
-    /// workspace() bytes for as many rows as any call has; the first kCounted are zero before the first call.
-    void* workspace = nullptr;
+    void* out = nullptr;        // bf16 [rows, hidden]
+    void* workspace = nullptr;  // workspace(rows) bytes
   };
-  static constexpr std::size_t kCounted = 256;
-  /// Enqueues the norm and out = the weighted sums of what the experts make of x, each row's in the order of the experts' numbers,
-  /// rounded to bf16 as models/moe.cpp rounds. Allocates nothing and waits for nothing.
+  /// Enqueues the norm and out = the weighted sums of what the experts make of x, each row's in the order of the
+  /// experts' numbers, rounded to bf16 as models/moe.cpp rounds. Allocates nothing and waits for nothing.
   ///
-  /// Up to kMostRouterRows rows: norm, router and routing are one kernel. Up to 8 rows, where there is room for their
+  /// Up to kFewest rows, where there is room for their
   /// activations: two more kernels. More: their visits are
   /// gathered and multiplied by tiles, of packed weights, or from kFew rows on of codes by codes where there are two.
   /// Activations are put on their grid once for each row, before they are gathered; where the rows of a call share a
@@ -57,7 +56,7 @@ class CudaExperts {
 
   CudaExperts copy() const;
 
-  static constexpr std::int64_t kFew = 64;  // as CudaLinear's
+  static constexpr std::int64_t kFewest = 8, kFew = 64;  // the latter as CudaLinear's
 
  private:
   CudaExperts(CudaLinear router, CudaExpertStack gate_up, CudaExpertStack down, const Choosing& choosing);
@@ -66,8 +65,9 @@ class CudaExperts {
   Way way(std::int64_t rows) const;
   kernels::cuda::RoutedRows routed(std::int64_t rows) const;
   Places place(std::int64_t rows, void* workspace) const;
-  void choose(const Task& task, const Places& p, kernels::cuda::StreamHandle stream) const;
-  void run_few(const Task& task, const Places& p, kernels::cuda::StreamHandle stream) const;
+  void score(const Task& task, const Places& p, kernels::cuda::StreamHandle stream) const;
+  void run_few(const Task& task, const kernels::cuda::ExpertChoice& choice, const Places& p,
+               kernels::cuda::StreamHandle stream) const;
   void run_many(const Task& task, const Places& p, kernels::cuda::StreamHandle stream) const;
   void gather(const Task& task, const Places& p, kernels::cuda::StreamHandle stream) const;
   void multiply(const CudaExpertStack& stack, const Places& p, const CudaActivation::Parts& parts, const void* x,

@@ -53,7 +53,10 @@ class CudaExpertsTest : public CudaTest {
         gate_up.push_back({&gate[e], &up[e]});
         downs.push_back({&down[e]});
       }
-      return {router, CudaExpertStack(gate_up, Device{0}), CudaExpertStack(downs, Device{0}), {.top = shape.top},
+      return {router,
+              CudaExpertStack(gate_up, Device{0}),
+              CudaExpertStack(downs, Device{0}),
+              {.top = shape.top},
               Device{0}};
     }
   };
@@ -89,7 +92,9 @@ class CudaExpertsTest : public CudaTest {
     for (std::size_t r = 0; r < positions.size(); ++r) {
       auto& own = made.of_row.emplace_back();
       if (positions[r] < 0) continue;
-      const auto score = [&](int e) { return from_bf16(x[r * static_cast<std::size_t>(shape.hidden) + static_cast<std::size_t>(e)]); };
+      const auto score = [&](int e) {
+        return from_bf16(x[r * static_cast<std::size_t>(shape.hidden) + static_cast<std::size_t>(e)]);
+      };
       std::vector<int> order(static_cast<std::size_t>(shape.experts));
       std::iota(order.begin(), order.end(), 0);
       std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return score(a) > score(b); });
@@ -150,12 +155,8 @@ class CudaExpertsTest : public CudaTest {
     const auto rows = static_cast<std::int64_t>(positions.size());
     auto* out = room<std::uint16_t>(rows * shape.hidden);
     auto* workspace = room<std::byte>(static_cast<std::int64_t>(experts.workspace(rows)));
-    cuda::fill(workspace, 0, CudaExperts::kCounted, handle());
-    const CudaExperts::Task task{.rows = rows,
-                                 .positions = upload(positions),
-                                 .x = upload(x),
-                                 .out = out,
-                                 .workspace = workspace};
+    const CudaExperts::Task task{
+        .rows = rows, .positions = upload(positions), .x = upload(x), .out = out, .workspace = workspace};
     if (recorded) {
       cuda::Graph graph;
       graph.record(*stream, [&] {
@@ -287,15 +288,10 @@ TEST_F(CudaExpertsTest, NormsAndRoutesInOneKernel) {
     cuda::fill(norm.out, 0xFF, sum.size() * 2, handle());
     auto* out = room<std::uint16_t>(rows * shape.hidden);
     auto* workspace = room<std::byte>(static_cast<std::int64_t>(on_device.workspace(rows)));
-    cuda::fill(workspace, 0, CudaExperts::kCounted, handle());
     for (int i = 0; i < 3; ++i)
-      on_device.run({.rows = rows,
-                     .positions = upload(at),
-                     .x = norm.out,
-                     .norm = &norm,
-                     .out = out,
-                     .workspace = workspace},
-                    handle());
+      on_device.run(
+          {.rows = rows, .positions = upload(at), .x = norm.out, .norm = &norm, .out = out, .workspace = workspace},
+          handle());
     EXPECT_EQ(download(static_cast<std::uint16_t*>(norm.sum), rows * shape.hidden), sum) << rows;
     EXPECT_EQ(download(static_cast<std::uint16_t*>(norm.out), rows * shape.hidden), x) << rows;
     EXPECT_EQ(download(out, rows * shape.hidden), expected) << rows;

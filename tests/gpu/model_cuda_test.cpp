@@ -79,8 +79,7 @@ TEST_P(CudaModel, EveryRecipeHasTheNllOfTheCpu) {
 }
 
 TEST_P(CudaModel, CalibratedActivationsHaveTheNllOfTheCpu) {
-  eval::PerplexityOptions options;
-  options.tokens = 1536;
+  const eval::PerplexityOptions options;
   for (const std::string recipe : {"fp8_tensor-fp8_static", "int8-int8_static", "int4_g128-fp8_static",
                                    "mxfp4-fp8_static", "nvfp4-nvfp4_static"}) {
     const TemporaryFolder folder;
@@ -92,7 +91,8 @@ TEST_P(CudaModel, CalibratedActivationsHaveTheNllOfTheCpu) {
     models::Model cpu(folder.path() + "/out", {}), gpu(folder.path() + "/out", on_gpu());
     const double expected = eval::perplexity(cpu, nullptr, false, tokenizer(), text(), options).nll,
                  found = eval::perplexity(gpu, nullptr, false, tokenizer(), text(), options).nll;
-    EXPECT_NEAR(found, expected, bound(recipe, expected)) << recipe;
+    // One step for all of a layer's activations is coarser than one for each row.
+    EXPECT_NEAR(found, expected, 2 * bound(recipe, expected)) << recipe;
     std::printf("%-28s nll %.4f, on the CPU %.4f\n", recipe.c_str(), found, expected);
   }
 }

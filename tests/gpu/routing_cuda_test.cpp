@@ -31,9 +31,7 @@ class CudaRouting : public ops::CudaTest {
     to.block_count = room<std::int32_t>(1, 0x11);
     to.expert_first = room<std::int32_t>(to.experts, 0x11);
     to.expert_size = room<std::int32_t>(to.experts, 0x11);
-    cuda::route({.scores = upload(scores),
-                 .positions = upload(positions),
-                 .normalize = normalize,
+    cuda::route({.choice = {.scores = upload(scores), .positions = upload(positions), .normalize = normalize},
                  .to = to,
                  .workspace = room<std::byte>(cuda::route_workspace(to))},
                 handle());

@@ -110,10 +110,10 @@ void gather_places(const GatherPlaces&, StreamHandle) { absent(); }
 void share_amax(const RoutedRows&, MatrixAmax*, StreamHandle) { absent(); }
 std::int64_t route_workspace(const RoutedRows&) { absent(); }
 void route(const RouteTask&, StreamHandle) { absent(); }
-void norm_and_route(const RouterTask&, StreamHandle) { absent(); }
+void norm_and_score(const RouterTask&, StreamHandle) { absent(); }
 bool experts_are_few(const ExpertsProduct&, const ExpertsProduct&) { absent(); }
-void experts_of_few(const ExpertsProduct&, StreamHandle) { absent(); }
-void combine_experts_of_few(const ExpertsProduct&, StreamHandle) { absent(); }
+void experts_of_few(const ExpertsProduct&, const ExpertChoice&, StreamHandle) { absent(); }
+void combine_experts_of_few(const ExpertsProduct&, const ExpertChoice&, StreamHandle) { absent(); }
 int experts_block_rows(std::int64_t, std::int64_t) { absent(); }
 void experts_of_many(const ExpertsProduct&, StreamHandle) { absent(); }
 const std::string& why_no_cublas() { return why_none(); }

@@ -9,23 +9,93 @@
 // and the gate's activation times up is what it writes for each place. Combined: a block has a stretch of the tiles,
 // for all experts; a bout is a tile, at whose end a row gains what its experts made of it, in their order.
 //
-// Which weights are read is known once rows are routed. The gated kernel waits for that before it lets its successor
-// begin, so that the combined one finds the lists there when it starts and fetches before it waits.
+// Which weights are read is known once rows have chosen, which every block finds out by itself, from the router's
+// scores. The gated kernel waits for these before it lets its successor begin, so that the combined one finds them
+// there when it starts, chooses, and fetches before it waits.
 #pragma once
 
 #include "lowp/kernels/cuda/experts_product.h"
 #include "lowp/kernels/cuda/gated.cuh"
 #include "lowp/kernels/cuda/gemv.cuh"
+#include "lowp/kernels/cuda/routing.cuh"
 
 namespace lowp::kernels::cuda {
 
 struct ExpertsGemvArgs {
   ExpertsProduct p;
+  ExpertChoice choice;
   Gate gate;
   int units_along_k, tiles;  // of an expert
   int stages;                // of a warp's ring
   int team;                  // warps
   int x_rows;                // rows of x that are staged: those of the batch, or places
+};
+
+/// What a block knows of the rows' choices: blocks are the experts that rows go to.
+struct FewChosen {
+  std::uint32_t masks[kMostFewExperts];  // by expert: its rows
+  std::int16_t first[kMostFewExperts];   // and its first place
+  std::int32_t chosen[kMostFewPlaces];
+  float weights[kMostFewPlaces];                                                              // [rows, top]
+  std::int16_t expert_of[kMostFewPlaces], first_of[kMostFewPlaces], size_of[kMostFewPlaces];  // by block
+  std::int16_t row_of[kMostFewPlaces], expert_at[kMostFewPlaces];                             // by place
+  std::uint32_t totals[kGemvWarps];
+  int places;
+
+  /// By the whole block, which has a thread for each expert; returns the blocks.
+  __device__ __forceinline__ int choose(const ExpertChoice& choice, const RoutedRows& rows) {
+    static_assert(kGemvThreads >= kMostFewExperts && kGemvWarps >= 8);
+    const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32,
+              experts = static_cast<int>(rows.experts), top = static_cast<int>(rows.top);
+    if (thread < kMostFewExperts) masks[thread] = 0;
+    __syncthreads();
+    if (warp < rows.rows) {
+      std::int32_t* const own = chosen + warp * top;
+      if (experts <= 128)
+        choose_experts<4>(choice, experts, top, warp, own, weights + warp * top, masks);
+      else
+        choose_experts<kMostFewExperts / 32>(choice, experts, top, warp, own, weights + warp * top, masks);
+    }
+    __syncthreads();
+    std::uint32_t mask = thread < kMostFewExperts ? masks[thread] : 0;
+    const int size = __popc(mask);
+    const std::uint32_t counts = static_cast<std::uint32_t>(size) << 16 | (size > 0);
+    std::uint32_t sum = counts;
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+      const std::uint32_t other = __shfl_up_sync(~0u, sum, step);
+      if (lane >= step) sum += other;
+    }
+    if (lane == 31) totals[warp] = sum;
+    __syncthreads();
+    std::uint32_t all = 0;
+#pragma unroll
+    for (int w = 0; w < kGemvWarps; ++w) {
+      if (w == warp) sum += all;
+      all += totals[w];
+    }
+    sum -= counts;
+    int place = static_cast<int>(sum >> 16);
+    if (thread < kMostFewExperts) first[thread] = static_cast<std::int16_t>(place);
+    if (size) {
+      const int block = static_cast<int>(sum & 0xFFFF);
+      expert_of[block] = static_cast<std::int16_t>(thread);
+      first_of[block] = static_cast<std::int16_t>(place);
+      size_of[block] = static_cast<std::int16_t>(size);
+#pragma unroll 1
+      for (; mask; mask &= mask - 1, ++place) {
+        row_of[place] = static_cast<std::int16_t>(__ffs(static_cast<int>(mask)) - 1);
+        expert_at[place] = static_cast<std::int16_t>(thread);
+      }
+    }
+    __syncthreads();
+    places = static_cast<int>(all >> 16);
+    return static_cast<int>(all & 0xFFFF);
+  }
+  /// The place of a row's visit to an expert.
+  __device__ __forceinline__ int place(int row, int expert) const {
+    return first[expert] + __popc(masks[expert] & ((1u << row) - 1));
+  }
 };
 
 /// Partial sums of a bout, in floats: a warp of a team has `columns` times 16 for each job, or for each place.
@@ -34,12 +104,12 @@ LOWP_HD constexpr int experts_bout_sums(bool gated, int team, int places, int co
 }
 
 template <Codes C, Scales S, bool Gated>
-__global__ void __launch_bounds__(kGemvThreads, (kGemvBlocks<C, S>)) gemv_experts(const __grid_constant__ ExpertsGemvArgs a) {
+__global__ void __launch_bounds__(kGemvThreads, (kGemvBlocks<C, S>))
+    gemv_experts(const __grid_constant__ ExpertsGemvArgs a) {
   constexpr int kBytes = unit_bytes(C, S), kDepth = unit_depth(C);
   extern __shared__ __align__(128) std::uint8_t shared[];
   __shared__ __align__(8) std::uint64_t ring_barriers[kGemvWarps][kGemvMostStages];
-  __shared__ int expert_of[kMostFewPlaces], first_of[kMostFewPlaces], size_of[kMostFewPlaces], row_of[kMostFewPlaces],
-      block_of[kMostFewPlaces];
+  __shared__ FewChosen few;
   const ExpertsProduct& p = a.p;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32, g = lane / 4, t = lane % 4;
   const int member = warp % a.team, group = warp / a.team, teams = kGemvWarps / a.team;
@@ -50,24 +120,13 @@ __global__ void __launch_bounds__(kGemvThreads, (kGemvBlocks<C, S>)) gemv_expert
   auto* x = reinterpret_cast<std::uint32_t*>(shared + kGemvWarps * a.stages * kBytes);
   auto* sums_of_bouts = reinterpret_cast<float*>(x + a.x_rows * stride);
 
-  if constexpr (Gated) ptx::wait_for_predecessor();
-  ptx::launch_dependents();
-  const int blocks = __ldcg(p.rows.block_count);
-  for (int i = thread; i < blocks; i += kGemvWarps * 32) {
-    const int first = __ldcg(p.rows.block_first + i), size = __ldcg(p.rows.block_size + i);
-    expert_of[i] = __ldcg(p.rows.block_expert + i);
-    first_of[i] = first;
-    size_of[i] = size;
-    for (int j = first; j < first + size; ++j) {
-      row_of[j] = __ldcg(p.rows.place_row + j);
-      block_of[j] = i;
-    }
-  }
   if (lane == 0) {
     for (int s = 0; s < a.stages; ++s) ptx::barrier_init(ready + 8 * s, 1);
     ptx::barrier_init_fence();
   }
-  __syncthreads();
+  if constexpr (Gated) ptx::wait_for_predecessor();
+  ptx::launch_dependents();
+  const int blocks = few.choose(a.choice, p.rows);
 
   // This block's jobs, in bouts.
   const auto share = [&](long of, int i) { return static_cast<int>(of * i / static_cast<int>(gridDim.x)); };
@@ -91,11 +150,14 @@ __global__ void __launch_bounds__(kGemvThreads, (kGemvBlocks<C, S>)) gemv_expert
   } cursors[kGemvWarps];
   const auto fetch = [&](int stage) {  // by the first lane
     Cursor& next = cursors[warp];
+#pragma unroll 1
     while (next.bout < bouts && next.job >= jobs_of(next.bout)) ++next.bout, next.job = group;
     if (next.bout >= bouts) return;
     if (next.unit == member) {
       const Job job = job_at(next.bout, next.job);
-      next.from = p.units + (static_cast<long>(expert_of[job.block]) * a.tiles + job.tile) * a.units_along_k * kBytes;
+      const long tile = static_cast<long>(few.expert_of[job.block]) * a.tiles + job.tile;
+      next.from = p.units + tile * a.units_along_k * kBytes;
+      if (member == 0) ptx::prefetch(p.row_scale + tile * kUnitRows);
     }
     ptx::barrier_expect(ready + 8 * stage, kBytes);
     ptx::load_bytes(ring + stage * kBytes, next.from + static_cast<long>(next.unit) * kBytes, kBytes,
@@ -107,18 +169,21 @@ __global__ void __launch_bounds__(kGemvThreads, (kGemvBlocks<C, S>)) gemv_expert
   };
   if (lane == 0) {
     cursors[warp] = {member < a.units_along_k ? 0 : bouts, group, member, nullptr};
+#pragma unroll 1
     for (int s = 0; s < a.stages; ++s) fetch(s);
   }
 
   if constexpr (!Gated) ptx::wait_for_predecessor();
   const auto* source = static_cast<const __nv_bfloat16*>(p.x);
-  for (int row = warp; row < a.x_rows; row += kGemvWarps)
-    for (int i = lane; i < padded_k / 8; i += 32) {
-      uint4 v{0, 0, 0, 0};
-      if (8 * i < p.k) v = *reinterpret_cast<const uint4*>(source + row * p.k + 8 * i);
-      std::uint32_t* to = x + row * stride + i / 4 * 16 + i % 4;  // as stage_rows() of gemv.cuh
-      to[0] = v.x, to[4] = v.y, to[8] = v.z, to[12] = v.w;
-    }
+  const int chunks = padded_k / 8;
+#pragma unroll 2
+  for (int c = thread; c < a.x_rows * chunks; c += kGemvThreads) {
+    const int row = c / chunks, i = c - row * chunks;
+    uint4 v{0, 0, 0, 0};
+    if (8 * i < p.k) v = *reinterpret_cast<const uint4*>(source + row * p.k + 8 * i);
+    std::uint32_t* to = x + row * stride + i / 4 * 16 + i % 4;  // as GemvRows keeps them
+    to[0] = v.x, to[4] = v.y, to[8] = v.z, to[12] = v.w;
+  }
   __syncthreads();
 
   const auto scaled = [&](float sum, int expert, int tile, int in_tile, int row) {
@@ -133,14 +198,17 @@ __global__ void __launch_bounds__(kGemvThreads, (kGemvBlocks<C, S>)) gemv_expert
 
   int stage = 0;
   std::uint32_t parity = 0;
+#pragma unroll 1
   for (int bout = 0; bout < bouts; ++bout) {
     float* const table = sums_of_bouts + bout % 2 * bout_sums;
     const int jobs = jobs_of(bout);
+#pragma unroll 1
     for (int i = group; i < jobs; i += teams) {
-      const int block = job_at(bout, i).block, size = size_of[block], first = first_of[block];
+      const int block = job_at(bout, i).block, size = few.size_of[block], first = few.first_of[block];
       const int column = first + (g < size ? g : 0);  // columns beyond read the first; nothing is kept of them
-      const std::uint32_t* mine = x + 4 * t + (Gated ? row_of[column] : column) * stride;
+      const std::uint32_t* mine = x + 4 * t + (Gated ? few.row_of[column] : column) * stride;
       float sums[4] = {};
+#pragma unroll 1
       for (int unit = member; unit < a.units_along_k; unit += a.team) {
         ptx::barrier_wait(ready + 8 * stage, parity);
         Unit<C, S> u;
@@ -160,34 +228,43 @@ __global__ void __launch_bounds__(kGemvThreads, (kGemvBlocks<C, S>)) gemv_expert
     }
     __syncthreads();
     if constexpr (Gated) {
-      for (int i = thread; i < jobs * columns * 8; i += kGemvWarps * 32) {
+#pragma unroll 1
+      for (int i = thread; i < jobs * columns * 8; i += kGemvThreads) {
         const int at = i % 8, column = i / 8 % columns, job = i / 8 / columns;
         const Job of = job_at(bout, job);
-        if (column >= size_of[of.block]) continue;
+        if (column >= few.size_of[of.block]) continue;
         const float* from = table + 16 * (job * a.team * columns + column) + at;
         float gate = 0, up = 0;
+#pragma unroll 1
         for (int w = 0; w < a.team; ++w) {
           gate += from[16 * w * columns];
           up += from[16 * w * columns + 8];
         }
-        const int expert = expert_of[of.block], place = first_of[of.block] + column, row = row_of[place];
+        const int expert = few.expert_of[of.block], place = few.first_of[of.block] + column, row = few.row_of[place];
         gate = scaled(gate, expert, of.tile, at, row);
         up = scaled(up, expert, of.tile, at + 8, row);
         out[place * (p.n / 2) + of.tile * 8 + at] = __float2bfloat16_rn(gated(a.gate, gate, up));
       }
     } else {
       const int tile = begin + bout, top = static_cast<int>(p.rows.top);
-      for (int i = thread; i < static_cast<int>(p.rows.rows) * 16; i += kGemvWarps * 32) {
+#pragma unroll 1
+      for (int i = thread; i < few.places * 16; i += kGemvThreads) {
+        float sum = 0;
+#pragma unroll 1
+        for (int w = 0; w < a.team; ++w) sum += table[16 * w * a.x_rows + i];
+        table[i] = round_bf16(scaled(sum, few.expert_at[i / 16], tile, i % 16, i / 16));
+      }
+      __syncthreads();
+#pragma unroll 1
+      for (int i = thread; i < static_cast<int>(p.rows.rows) * 16; i += kGemvThreads) {
         const int at = i % 16, row = i / 16;
         if (tile * kUnitRows + at >= p.n) continue;
         float sum = 0;
+#pragma unroll 1
         for (int v = 0; v < top; ++v) {
-          const int place = __ldcg(p.rows.visits + row * top + v);
-          if (place < 0) continue;
-          float product = 0;
-          for (int w = 0; w < a.team; ++w) product += table[16 * (w * a.x_rows + place) + at];
-          product = scaled(product, expert_of[block_of[place]], tile, at, place);
-          sum = round_bf16(sum + round_bf16(round_bf16(product) * __ldcg(p.rows.weights + row * top + v)));
+          const int expert = few.chosen[row * top + v];
+          if (expert < 0) continue;
+          sum = round_bf16(sum + round_bf16(table[16 * few.place(row, expert) + at] * few.weights[row * top + v]));
         }
         out[row * p.n + tile * kUnitRows + at] = __float2bfloat16_rn(sum);
       }

@@ -13,8 +13,10 @@ inline Gate gate_of(const ExpertsProduct& p) {
 }
 
 template <Codes C, Scales S, bool Gated>
-void launch_experts_gemv(const ExpertsProduct& p, const ExpertsPlan& plan, StreamHandle stream) {
+void launch_experts_gemv(const ExpertsProduct& p, const ExpertChoice& choice, const ExpertsPlan& plan,
+                         StreamHandle stream) {
   ExpertsGemvArgs args{.p = p,
+                       .choice = choice,
                        .gate = gate_of(p),
                        .units_along_k = static_cast<int>(round_up<std::int64_t>(p.k, padded_depth(C)) / unit_depth(C)),
                        .tiles = static_cast<int>(ceil_div<std::int64_t>(p.n, kUnitRows)),
@@ -38,13 +40,15 @@ void launch_experts_wide(const ExpertsProduct& p, StreamHandle stream) {
   const auto* kernel = reinterpret_cast<const void*>(&gemm_experts<Shape>);
   const std::int64_t padded = round_up<std::int64_t>(p.k, padded_depth(C)), places = p.rows.places();
   ExpertsWideArgs args{
-      .p = p, .gate = gate_of(p), .wide = {}, .column_tiles = static_cast<int>(ceil_div<std::int64_t>(p.n, Shape::kOutputs * Shape::kSharing))};
+      .p = p,
+      .gate = gate_of(p),
+      .wide = {},
+      .column_tiles = static_cast<int>(ceil_div<std::int64_t>(p.n, Shape::kOutputs * Shape::kSharing))};
   args.wide.units = p.units;
   args.wide.depths = static_cast<int>(padded / Shape::kDepth);
   args.wide.units_along_k = static_cast<int>(padded / unit_depth(C));
   args.wide.row_tiles = static_cast<int>(ceil_div<std::int64_t>(p.n, kUnitRows));
-  static const int resident =
-      resident_clusters(kernel, {.shared_bytes = Shape::kShared, .cluster = Shape::kSharing});
+  static const int resident = resident_clusters(kernel, {.shared_bytes = Shape::kShared, .cluster = Shape::kSharing});
   constexpr int kBytes = operand_bytes(C);
   CUtensorMap x = tensor_map(p.x, kBytes == 1 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
                              kBytes, places, p.k, Tokens / Shape::kSharing);

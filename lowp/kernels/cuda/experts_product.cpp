@@ -22,7 +22,7 @@ constexpr int kWarps = 16, kMostStages = 4;
 // Shared memory of a block. The two products of few rows stand side by side on a multiprocessor, and two of one kind do
 // not: blocks that begin while other kernels hold some multiprocessors would else go two by two to the others.
 constexpr int kGated = 120 << 10, kCombined = 104 << 10, kWhole = 224 << 10;
-constexpr int kDeclared = 4 << 10;  // what the kernel declares itself, about
+constexpr int kDeclared = 10 << 10;  // what the kernel declares itself, about
 
 // Does not depend on the number of rows, so that sums do not either, but for the stages.
 int team_of(const ExpertsProduct& p, std::int64_t units) {
@@ -82,24 +82,25 @@ Work work_of(const ExpertsProduct& p) {
 }  // namespace
 
 bool experts_are_few(const ExpertsProduct& gate_up, const ExpertsProduct& down) {
-  if (gate_up.rows.rows > 8 || gate_up.rows.rows * gate_up.rows.top > kMostFewPlaces) return false;
+  const RoutedRows& rows = gate_up.rows;
+  if (rows.rows > 8 || rows.rows * rows.top > kMostFewPlaces || rows.experts > kMostFewExperts) return false;
   for (const ExpertsProduct* p : {&gate_up, &down})
     if (!kernels(*p).gated || plan(*p).stages == 0) return false;
   return true;
 }
 
-void experts_of_few(const ExpertsProduct& p, StreamHandle stream) {
+void experts_of_few(const ExpertsProduct& p, const ExpertChoice& choice, StreamHandle stream) {
   check(p);
-  LOWP_CHECK(p.gated && p.rows.block_rows == 8 && p.rows.align == 1, "not the product of few rows");
+  LOWP_CHECK(p.gated, "not gate and up");
   const Timed timed(stream, [&] { return work_of(p); });
-  if (p.rows.rows) kernels(p).gated(p, plan(p), stream);
+  if (p.rows.rows) kernels(p).gated(p, choice, plan(p), stream);
 }
 
-void combine_experts_of_few(const ExpertsProduct& p, StreamHandle stream) {
+void combine_experts_of_few(const ExpertsProduct& p, const ExpertChoice& choice, StreamHandle stream) {
   check(p);
-  LOWP_CHECK(!p.gated && p.rows.block_rows == 8 && p.rows.align == 1, "not the product of few rows");
+  LOWP_CHECK(!p.gated, "gate and up");
   const Timed timed(stream, [&] { return work_of(p); });
-  if (p.rows.rows) kernels(p).combined(p, plan(p), stream);
+  if (p.rows.rows) kernels(p).combined(p, choice, plan(p), stream);
 }
 
 int experts_block_rows(std::int64_t visits, std::int64_t experts) {

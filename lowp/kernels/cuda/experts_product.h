@@ -29,17 +29,19 @@ struct ExpertsProduct {
   void* y = nullptr;  // bf16 [places, n], gated: [places, n / 2]
 };
 
-/// Most places of the products of few rows.
-inline constexpr std::int64_t kMostFewPlaces = 128;
+/// Most places, and experts, of the products of few rows.
+inline constexpr std::int64_t kMostFewPlaces = 128, kMostFewExperts = 256;
 
 /// Whether experts_of_few() and combine_experts_of_few() take so many rows: up to 8, whose activations leave room in
 /// shared memory.
 bool experts_are_few(const ExpertsProduct& gate_up, const ExpertsProduct& down);
 
-/// Few rows, of x [rows, k]: the gated product. RoutedRows::block_rows is 8, align is 1.
-void experts_of_few(const ExpertsProduct& product, StreamHandle stream);
-/// Few rows, from x [places, k]: their visits' products, weighed and added as combine() does: y [rows, n].
-void combine_experts_of_few(const ExpertsProduct& product, StreamHandle stream);
+/// Few rows, of x [rows, k]: the gated product. Every block chooses by itself: of `rows` only the numbers are read, and
+/// places are those of route() with align 1.
+void experts_of_few(const ExpertsProduct& product, const ExpertChoice& choice, StreamHandle stream);
+/// Few rows, from x [places, k]: their visits' products, weighed and added as combine() does: y [rows, n]. It follows
+/// experts_of_few(), before whose kernel the scores were there.
+void combine_experts_of_few(const ExpertsProduct& product, const ExpertChoice& choice, StreamHandle stream);
 
 /// RoutedRows::block_rows that suits so many visits: 16, 64 or 128.
 int experts_block_rows(std::int64_t visits, std::int64_t experts);

@@ -17,7 +17,7 @@ struct ExpertsPlan {
 struct ExpertsKernels {
   Codes codes;
   Scales scales;
-  using Few = void (*)(const ExpertsProduct&, const ExpertsPlan&, StreamHandle);
+  using Few = void (*)(const ExpertsProduct&, const ExpertChoice&, const ExpertsPlan&, StreamHandle);
   using Many = void (*)(const ExpertsProduct&, StreamHandle);
   Few gated, combined;  // of bf16 activations
   Many wide16, wide64, wide128;

@@ -1,6 +1,7 @@
 // Many rows times the packed weights of the experts they go to: the loop of gemm_wide.cuh over (block of places of one
-// expert, 256 outputs), a persistent grid of pairs of blocks that share activations. Results go through shared memory to those rows that are the expert's, as
-// they are, or gate and up, which lie by turns, eight and eight, as the gate's activation times up.
+// expert, 256 outputs), a persistent grid of pairs of blocks that share activations. Results go through shared memory
+// to those rows that are the expert's, as they are, or gate and up, which lie by turns, eight and eight, as the gate's
+// activation times up.
 #pragma once
 
 #include "lowp/kernels/cuda/experts_product.h"
@@ -56,7 +57,8 @@ struct ExpertsKernel : WideKernel<Shape> {
     for (int i = static_cast<int>(blockIdx.x) / Shape::kSharing; i < blocks * column_tiles; i += pairs) {
       const int block = i / column_tiles;
       work(Tile{__ldcg(p.rows.block_expert + block), __ldcg(p.rows.block_first + block),
-                __ldcg(p.rows.block_size + block), ((i - block * column_tiles) * Shape::kSharing + this->member) * Shape::kOutputs});
+                __ldcg(p.rows.block_size + block),
+                ((i - block * column_tiles) * Shape::kSharing + this->member) * Shape::kOutputs});
     }
   }
 
@@ -67,7 +69,8 @@ struct ExpertsKernel : WideKernel<Shape> {
         static_cast<unsigned>(args.units_along_k) * (unit_bytes(Shape::kCodes, Shape::kScales) / 16);
     typename Base::WeightPlace place;
     each([&](const Tile& tile) {
-      const int first = tile.output / kUnitRows, count = max(0, min(Shape::kOutputs / kUnitRows, args.row_tiles - first));
+      const int first = tile.output / kUnitRows,
+                count = max(0, min(Shape::kOutputs / kUnitRows, args.row_tiles - first));
       unsigned from16 = static_cast<unsigned>(tile.expert * args.row_tiles + first) * stride16;
 #pragma unroll 1
       for (int d = 0; d < args.depths; ++d, from16 += kTile16) {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cstdlib>
 
 #include "lowp/kernels/cuda/gemm_launch.h"
 #include "lowp/kernels/cuda/gemm_packed_table.h"
@@ -55,18 +54,10 @@ void launch_gemv(const PackedProduct& p, int stages, int team, StreamHandle stre
                 .stages = stages,
                 .team = team};
   const int x_bytes = static_cast<int>(p.m) * gemv_row_stride(units * unit_depth(C), Columns) * 2;
-<<<<<<< HEAD
-  // More than half of a multiprocessor's shared memory: blocks that begin early, while small kernels hold some of the
-  // multiprocessors, would else go two by two to the others.
-  static const int first = std::getenv("X_FIRST") ? std::atoi(std::getenv("X_FIRST")) : 120,
-                   follow = std::getenv("X_FOLLOW") ? std::atoi(std::getenv("X_FOLLOW")) : 120;
-  const int kAlone = (p.norm || p.k > p.n ? follow : first) << 10;
-=======
   // Blocks that begin early, while other kernels than products hold some of the multiprocessors, would go two by two to
   // the rest; so they ask for more than half of the shared memory. Behind a product every multiprocessor has one block
   // and room for one more.
   constexpr int kMoreThanHalf = 115 << 10;
->>>>>>> dec
   const LaunchShape shape{.blocks = multiprocessors(),
                           .threads = kGemvWarps * 32,
                           .shared_bytes = std::max(p.after_gemv ? 0 : kMoreThanHalf,

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstdlib>
 
 #include "lowp/base/error.h"
 #include "lowp/kernels/cuda/gemm_launch.h"
@@ -29,14 +28,7 @@ struct GemvPlan {
   int team = 16;
 };
 
-int x_env(const char* name, int otherwise) {
-  const char* v = std::getenv(name);
-  return v ? std::atoi(v) : otherwise;
-}
 GemvPlan plan_gemv(const PackedProduct& p) {
-  static const int room_first = x_env("X_ROOM_FIRST", 113), room_follow = x_env("X_ROOM_FOLLOW", 113);
-  const bool follow = p.norm || p.k > p.n;
-  const int kHalf = (follow ? room_follow : room_first) << 10;
   const bool one = p.m == 1;
   const int declared = one ? 6 << 10 : 35 << 10;
   const std::int64_t padded = round_up<std::int64_t>(p.k, padded_depth(p.codes)),

@@ -20,14 +20,12 @@ void route(const RouteTask& task, StreamHandle stream) {
   if (task.to.rows) launch_route(task, stream);
 }
 
-void norm_and_route(const RouterTask& task, StreamHandle stream) {
-  const RoutedRows& to = task.route.to;
-  check_routing(to);
-  LOWP_CHECK(task.norm.rows == to.rows && to.rows <= kMostRouterRows && task.norm.width <= kMostRow &&
-                 task.norm.width % 8 == 0 && (!task.norm.add || task.norm.sum != task.norm.stream),
-             "a router of {} rows of {}", to.rows, task.norm.width);
-  const Timed timed(stream, [] { return Work{.name = "norm_and_route"}; });
-  if (to.rows) launch_router(task, stream);
+void norm_and_score(const RouterTask& task, StreamHandle stream) {
+  LOWP_CHECK(
+      task.norm.width <= kMostRow && task.norm.width % 8 == 0 && (!task.norm.add || task.norm.sum != task.norm.stream),
+      "a router of rows of {}", task.norm.width);
+  const Timed timed(stream, [] { return Work{.name = "norm_and_score"}; });
+  if (task.norm.rows) launch_router(task, stream);
 }
 
 void gather_places(const GatherPlaces& task, StreamHandle stream) {

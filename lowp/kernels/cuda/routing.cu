@@ -1,5 +1,4 @@
 #include "lowp/kernels/cuda/routing.cuh"
-
 #include "lowp/kernels/cuda/routing_launch.h"
 
 namespace lowp::kernels::cuda {
@@ -12,12 +11,16 @@ template <int kEach>
 __global__ void __launch_bounds__(kThreads) choose_rows(const __grid_constant__ RouteArgs args) {
   __shared__ std::uint32_t masks[kMostExperts];
   ptx::launch_dependents();
-  const int thread = static_cast<int>(threadIdx.x), experts = static_cast<int>(args.task.to.experts);
+  const RoutedRows& to = args.task.to;
+  const int thread = static_cast<int>(threadIdx.x), experts = static_cast<int>(to.experts),
+            top = static_cast<int>(to.top);
   for (int e = thread; e < experts; e += kThreads) masks[e] = 0;
   __syncthreads();
   ptx::wait_for_predecessor();
-  const std::int64_t row = std::int64_t{blockIdx.x} * kRouteGroup + thread / 32;
-  if (row < args.task.to.rows) choose_experts<kEach>(args.task, row, masks);
+  const int row = static_cast<int>(blockIdx.x) * kRouteGroup + thread / 32;
+  if (row < to.rows)
+    choose_experts<kEach>(args.task.choice, experts, top, row, to.visits + static_cast<long>(row) * top,
+                          to.weights + static_cast<long>(row) * top, masks);
   __syncthreads();
   if (args.groups == 1) return place_visits(args, masks);
   for (int e = thread; e < experts; e += kThreads) args.masks[e * args.groups + blockIdx.x] = masks[e];
@@ -29,9 +32,7 @@ __global__ void __launch_bounds__(kThreads) place_rows(const __grid_constant__ R
   place_visits(args, args.masks);
 }
 
-int groups_of(const RoutedRows& rows) {
-  return static_cast<int>(ceil_div<std::int64_t>(rows.rows, kRouteGroup));
-}
+int groups_of(const RoutedRows& rows) { return static_cast<int>(ceil_div<std::int64_t>(rows.rows, kRouteGroup)); }
 
 }  // namespace
 

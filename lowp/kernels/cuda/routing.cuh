@@ -18,27 +18,23 @@ struct RouteArgs {
   std::uint32_t* before;
 };
 
-// The warp's row. Leaves experts in place of places.
+/// A warp chooses for a row: its experts, ascending, their weights, and its bit in their masks. Nobody's row: -1.
 template <int kEach>  // experts of a lane
-__device__ void choose_experts(const RouteTask& task, std::int64_t row, std::uint32_t* masks) {
-  const RoutedRows& to = task.to;
-  const int lane = static_cast<int>(threadIdx.x) % 32, experts = static_cast<int>(to.experts),
-            top = static_cast<int>(to.top);
-  std::int32_t* visits = to.visits + row * top;
-  if (task.positions && task.positions[row] < 0) {
-    if (lane < top) {
-      visits[lane] = -1;
-      to.weights[row * top + lane] = 0;
-    }
-    return;
-  }
-  const auto* scores = static_cast<const unsigned short*>(task.scores) + row * experts;
+__device__ __forceinline__ void choose_experts(const ExpertChoice& choice, int experts, int top, int row,
+                                               std::int32_t* chosen, float* weights, std::uint32_t* masks) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const auto* scores = static_cast<const unsigned short*>(choice.scores) + static_cast<long>(row) * experts;
+  const bool nobody = choice.positions && __ldcg(choice.positions + row) < 0;
   float p[kEach], largest = -INFINITY;
 #pragma unroll
   for (int i = 0; i < kEach; ++i) {
     const int e = i * 32 + lane;
     p[i] = e < experts ? bits_float(static_cast<std::uint32_t>(__ldcg(scores + e)) << 16) : -INFINITY;
     largest = fmaxf(largest, p[i]);
+  }
+  if (nobody) {
+    if (lane < top) chosen[lane] = -1, weights[lane] = 0;
+    return;
   }
 #pragma unroll
   for (int mask = 16; mask > 0; mask /= 2) largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, mask));
@@ -57,31 +53,33 @@ __device__ void choose_experts(const RouteTask& task, std::int64_t row, std::uin
     key[i] = i * 32 + lane < experts ? (float_bits(formats::divide(p[i], sum)) & 0x7FFFFFFFu) + 1 : 0;
   float kept = 0, weight = 0;
   int expert = 0;
+#pragma unroll 1
   for (int c = 0; c < top; ++c) {
     std::uint32_t best = 0, at = 0;
 #pragma unroll
     for (int i = 0; i < kEach; ++i)
       if (key[i] > best) best = key[i], at = static_cast<std::uint32_t>(i * 32 + lane);
     const std::uint32_t most = __reduce_max_sync(~0u, best);
-    const auto chosen = static_cast<int>(__reduce_min_sync(~0u, best == most ? at : ~0u));
+    const auto taken = static_cast<int>(__reduce_min_sync(~0u, best == most ? at : ~0u));
     const float value = bits_float(most - 1);
     kept += value;
-    if (lane == c) expert = chosen, weight = value;
+    if (lane == c) expert = taken, weight = value;
 #pragma unroll
     for (int i = 0; i < kEach; ++i)
-      if (i * 32 + lane == chosen) key[i] = 0;
+      if (i * 32 + lane == taken) key[i] = 0;
   }
   int rank = 0;
+#pragma unroll 1
   for (int c = 0; c < top; ++c) rank += __shfl_sync(~0u, expert, c) < expert;
   if (lane >= top) return;
-  visits[rank] = expert;
-  if (task.normalize) weight = formats::divide(weight, kept);
-  to.weights[row * top + rank] = task.round_weights ? round_bf16(weight) : weight;
+  if (choice.normalize) weight = formats::divide(weight, kept);
+  chosen[rank] = expert;
+  weights[rank] = choice.round_weights ? round_bf16(weight) : weight;
   atomicOr(masks + expert, 1u << (row % kRouteGroup));
 }
 
-// From the masks of all groups: lists, and places in place of experts. One block of any number of whole warps; the masks
-// of one group are its own.
+// From the masks of all groups: lists, and places in place of experts. One block of any number of whole warps; the
+// masks of one group are its own.
 __device__ inline void place_visits(const RouteArgs& args, const std::uint32_t* masks) {
   __shared__ std::int32_t size_of[kMostExperts], first_of[kMostExperts];
   __shared__ unsigned long long totals[32];

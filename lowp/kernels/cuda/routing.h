@@ -40,13 +40,18 @@ struct RoutedRows {
 /// Most experts, and most of them for a row.
 inline constexpr std::int64_t kMostExperts = 512, kMostChosen = 32;
 
-/// For each row the `top` likeliest experts (of equals the lower) by the softmax of its scores; the weights are
-/// divided by their sum if `normalize`, then rounded to bf16 if `round_weights`.
-struct RouteTask {
+/// How rows choose: the likeliest experts (of equals the lower) by the softmax of their scores. The weights are divided
+/// by their sum if `normalize`, then rounded to bf16 if `round_weights`.
+struct ExpertChoice {
   const void* scores = nullptr;             // bf16 [rows, experts]
   const std::int32_t* positions = nullptr;  // [rows], or null; a row with a negative one goes nowhere
   bool normalize = true;
   bool round_weights = true;
+};
+
+/// Finds the lists of rows that choose.
+struct RouteTask {
+  ExpertChoice choice;
   RoutedRows to;
   void* workspace = nullptr;  // route_workspace() bytes
 };
@@ -54,17 +59,14 @@ std::int64_t route_workspace(const RoutedRows& rows);
 /// Enqueues it: one kernel up to 32 rows, else two. They take part in programmatic dependent launch.
 void route(const RouteTask& task, StreamHandle stream);
 
-/// A norm, a router's product and route() of few rows as one kernel: a block for each expert, of which the last one to
-/// end routes. Sums of the scores run in an order of their own.
+/// A norm and a router's product of few rows as one kernel: a block for each score. Sums run in an order of their own.
 struct RouterTask {
-  AddNormTask norm;               // of as many rows, out and sum are written; sum is not stream
-  const void* weight = nullptr;   // bf16 [experts, norm.width]
-  const void* bias = nullptr;     // bf16 [experts], or null
-  void* scores = nullptr;         // bf16 [rows, experts]
-  std::uint32_t* ended = nullptr;  // zero before the first call, and after each
-  RouteTask route;                // of these scores
+  AddNormTask norm;              // its out and its sum, which is not its stream, are written
+  const void* weight = nullptr;  // bf16 [experts, norm.width]
+  const void* bias = nullptr;    // bf16 [experts], or null
+  std::int64_t experts = 0;
+  void* scores = nullptr;  // bf16 [norm.rows, experts]
 };
-inline constexpr std::int64_t kMostRouterRows = 4;
-void norm_and_route(const RouterTask& task, StreamHandle stream);
+void norm_and_score(const RouterTask& task, StreamHandle stream);
 
 }  // namespace lowp::kernels::cuda
