@@ -329,14 +329,13 @@ void CudaRunner::mlp(const CudaLayer& layer, const CudaStep& step, Residual& res
   const std::int64_t rows = step.rows;
   const cuda::AddNormTask before = norm(layer.mlp_norm, rows, residual);
   if (!layer.experts) {
-    const auto gate = layer.gate_up->run_gated(
-        {.m = rows,
-         .x = w.normed,
-         .norm = &before,
-         .after_product = residual.by_product,
-         .y = w.gated,
-         .workspace = w.product},
-        config_.gate_activation, w.gate_up, stream());
+    const auto gate = layer.gate_up->run_gated({.m = rows,
+                                                .x = w.normed,
+                                                .norm = &before,
+                                                .after_product = residual.by_product,
+                                                .y = w.gated,
+                                                .workspace = w.product},
+                                               config_.gate_activation, w.gate_up, stream());
     layer.down->run({.m = rows,
                      .x = w.gated,
                      .gate = gate ? &*gate : nullptr,
@@ -355,7 +354,7 @@ void CudaRunner::mlp(const CudaLayer& layer, const CudaStep& step, Residual& res
   }
   output_norm(layer.mlp_output_norm, rows);
   residual.output = w.out;
-  residual.by_product = layer.experts.empty() && layer.mlp_output_norm.size() == 0;
+  residual.by_product = !layer.experts && layer.mlp_output_norm.size() == 0;
 }
 
 // Sees to the logits of up to kLogitRows rows of the last step; returns in which rows of logits_ they are, until the

@@ -53,8 +53,7 @@ class Loader {
   void keep_order(auto& made, const ops::LinearWeight& of) const {
     if (!invariant_) return;
     if (made.rows_depend())
-      fail(ErrorCode::unsupported, "--invariance batch: {} has a scale for all activations of a step",
-           of.recipe->name);
+      fail(ErrorCode::unsupported, "--invariance batch: {} has a scale for all activations of a step", of.recipe->name);
     made.keep_order();
   }
   static std::vector<ops::LinearWeight> all(auto&... weights) {

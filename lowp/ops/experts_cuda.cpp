@@ -42,7 +42,9 @@ CudaExperts CudaExperts::copy() const {
 }
 
 bool CudaExperts::rows_depend() const {
-  const auto shares = [](const CudaExpertStack& stack) { return stack.activation() && stack.activation()->shares_scale(); };
+  const auto shares = [](const CudaExpertStack& stack) {
+    return stack.activation() && stack.activation()->shares_scale();
+  };
   return router_.rows_depend() || shares(gate_up_) || shares(down_);
 }
 
