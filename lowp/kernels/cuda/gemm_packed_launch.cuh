@@ -58,11 +58,11 @@ void launch_gemv(const PackedProduct& p, int stages, int team, StreamHandle stre
   // the rest; so they ask for more than half of the shared memory. Behind a product every multiprocessor has one block
   // and room for one more.
   constexpr int kMoreThanHalf = 115 << 10;
-  const LaunchShape shape{.blocks = multiprocessors(),
-                          .threads = kGemvWarps * 32,
-                          .shared_bytes = std::max(p.after_gemv ? 0 : kMoreThanHalf,
-                                                   kGemvWarps * stages * unit_bytes(C, S) + x_bytes),
-                          .overlaps_predecessor = p.overlaps_predecessor};
+  const LaunchShape shape{
+      .blocks = multiprocessors(),
+      .threads = kGemvWarps * 32,
+      .shared_bytes = std::max(p.after_gemv ? 0 : kMoreThanHalf, kGemvWarps * stages * unit_bytes(C, S) + x_bytes),
+      .overlaps_predecessor = p.overlaps_predecessor};
   const auto* kernel = reinterpret_cast<const void*>(&gemv<C, S, Columns>);
   allow_shared(kernel, shape.shared_bytes);
   void* arguments[] = {&args};
@@ -90,9 +90,8 @@ void launch_wide(const PackedProduct& p, int splits, StreamHandle stream) {
                 .row_tiles = static_cast<int>(ceil_div<std::int64_t>(p.n, kUnitRows)),
                 .sharing = sharing,
                 .splits = splits};
-  LaunchShape shape{.shared_bytes = Shape::kShared,
-                    .cluster = sharing * splits,
-                    .overlaps_predecessor = p.overlaps_predecessor};
+  LaunchShape shape{
+      .shared_bytes = Shape::kShared, .cluster = sharing * splits, .overlaps_predecessor = p.overlaps_predecessor};
   const std::int64_t tiles =
       ceil_div<std::int64_t>(p.n, Shape::kOutputs * sharing) * ceil_div<std::int64_t>(p.m, Shape::kTokens);
   allow_shared(kernel, shape.shared_bytes);
@@ -112,8 +111,14 @@ void launch_wide(const PackedProduct& p, int splits, StreamHandle stream) {
 
 template <Codes C, Scales S>
 constexpr PackedKernels packed_kernels() {
-  PackedKernels row{C, S, nullptr, nullptr, &launch_wide<C, S, 16>, &launch_wide<C, S, 64>,
-                    &launch_wide<C, S, 128>, &launch_wide<C, S, 256>};
+  PackedKernels row{C,
+                    S,
+                    nullptr,
+                    nullptr,
+                    &launch_wide<C, S, 16>,
+                    &launch_wide<C, S, 64>,
+                    &launch_wide<C, S, 128>,
+                    &launch_wide<C, S, 256>};
   if constexpr (operand_bytes(C) == 2) {
     row.gemv1 = &launch_gemv<C, S, 1>;
     row.gemv8 = &launch_gemv<C, S, 8>;

@@ -27,8 +27,8 @@ struct PackedProduct {
   bool overlaps_predecessor = true;  // weights are fetched while the kernel before still runs
   bool after_gemv = false;           // which is a gemv too: its block and this one share a multiprocessor
 
-  // Wide tiles of up to 128 rows for any m: sums in an order that n and k alone decide, so that a row always has the same
-  // bits.
+  // Wide tiles of up to 128 rows for any m: sums in an order that n and k alone decide, so that a row always has the
+  // same bits.
   bool same_order = false;
 
   // Where fuses_input(): x is the norm's result instead, which is not written (rows, width and out are not looked at),
@@ -36,7 +36,8 @@ struct PackedProduct {
   const AddNormTask* norm = nullptr;
   const formats::BlockSpec* cast = nullptr;  // casts_rows()
 
-  // Where fuses_gate(): y [m, n / 2] = activation(gate) * up, of outputs that are gate and up by turns, eight and eight.
+  // Where fuses_gate(): y [m, n / 2] = activation(gate) * up, of outputs that are gate and up by turns, eight and
+  // eight.
   std::optional<GateActivation> gate = {};
 };
 
