@@ -49,7 +49,7 @@ GemvPlan plan_gemv(const PackedProduct& p) {
   return plan;
 }
 
-// Pairs of blocks that divide K where tiles of outputs are fewer than multiprocessors. Does not depend on m.
+// Parts of K where tiles of outputs are fewer than multiprocessors. Does not depend on m.
 int plan_splits(const PackedProduct& p) {
   const std::int64_t tiles = 2 * ceil_div<std::int64_t>(p.n, 256),
                      depths = ceil_div<std::int64_t>(p.k, padded_depth(p.codes));
@@ -105,11 +105,11 @@ std::string packed_kernel_name(const PackedProduct& p) {
       return fmt::format("gemv, teams of {} warps, {} stages", plan.team, plan.stages);
     }
     case Way::wide16:
-      return fmt::format("wgmma 128 outputs x 16 tokens, K over {} pairs of blocks", plan_splits(p));
+      return fmt::format("wgmma 128 outputs x 16 tokens, K in {} parts", plan_splits(p));
     case Way::wide64:
-      return fmt::format("wgmma 128 outputs x 64 tokens, K over {} pairs of blocks", plan_splits(p));
+      return fmt::format("wgmma 128 outputs x 64 tokens, K in {} parts", plan_splits(p));
     case Way::wide128:
-      return fmt::format("wgmma 128 outputs x 128 tokens, K over {} pairs of blocks", plan_splits(p));
+      return fmt::format("wgmma 128 outputs x 128 tokens, K in {} parts", plan_splits(p));
     case Way::wide256:
       return "wgmma 128 outputs x 256 tokens, clusters of 2";
   }

@@ -25,6 +25,7 @@ struct PackedProduct {
   const void* bias = nullptr;  // bf16 [n], or null
   void* y = nullptr;
   bool overlaps_predecessor = true;  // weights are fetched while the kernel before still runs
+  bool after_gemv = false;           // which is a gemv too: its block and this one share a multiprocessor
 
   // Where fuses_input(): x is the norm's result instead, which is not written (rows, width and out are not looked at),
   // and is put on a grid of 8 bits, its scales with the sum.
@@ -44,7 +45,7 @@ bool fuses_gate(const PackedProduct& product);
 /// k and on which of the kernels runs, not on m otherwise, nor on the run.
 void packed_product(const PackedProduct& product, StreamHandle stream);
 
-/// What packed_product launches for a shape, for people: "gemv", "wide, 64 rows, K over 2 blocks".
+/// What packed_product launches for a shape, for people: "gemv", "wide, 64 rows, K in 2 parts".
 std::string packed_kernel_name(const PackedProduct& product);
 
 }  // namespace lowp::kernels::cuda

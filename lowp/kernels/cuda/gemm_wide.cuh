@@ -8,7 +8,7 @@
 //
 // Two blocks of a cluster share the activations: with a tile of outputs each, both would read all of them, which at 128
 // tokens is as much as bf16 weights. Tiles of 256 tokens: a persistent grid. Tiles of fewer: a block a tile, and the
-// pairs of a cluster divide K; their sums are added in the order of the pairs through distributed memory, and a gate is
+// blocks or pairs of a cluster divide K; their sums are added in their order through distributed memory, and a gate is
 // applied there.
 #pragma once
 
@@ -37,7 +37,6 @@ struct WideShape {
   static constexpr int kTileBytes = kDepth / unit_depth(C) * unit_bytes(C, S);  // of 16 outputs
   static constexpr int kWeightBytes = kOutputs / kUnitRows * kTileBytes;
   static constexpr int kTokenBytes = Tokens * 128;
-  static constexpr int kSharing = 2;  // blocks that share activations
   static constexpr int kTokenStages = kLarge ? 4 : Tokens == 128 ? 5 : Tokens == 64 ? 8 : 16;
   static constexpr int kOutBytes = kLarge ? 4 * 64 * 128 : 0;
   static constexpr int kLeft = kLarge ? 0 : 8192;  // to small kernels, which can then begin early
@@ -60,7 +59,8 @@ struct WideArgs {
   __nv_bfloat16* y;
   int m, n, depths;  // stages of weights along K
   int units_along_k, row_tiles;
-  int splits;  // pairs of blocks that divide K
+  int sharing;  // blocks that share activations; of tiles of 256 tokens two
+  int splits;   // parts of K
 };
 
 template <class Shape>
@@ -77,11 +77,12 @@ struct WideKernel {
   const CUtensorMap &map_x, &map_y;
   const WideArgs& args;
   std::uint32_t tokens, weights, out, barriers;
-  int member, part;  // in the pair; the pair's of K
+  int member, part;  // among those that share; of K
   TileOrder order;
 
-  // The first block of the pair in the cluster.
-  __device__ __forceinline__ int pair() const { return Shape::kLarge ? 0 : part * Shape::kSharing; }
+  __device__ __forceinline__ int sharing() const { return Shape::kLarge ? 2 : args.sharing; }
+  // The first block in the cluster of those that share.
+  __device__ __forceinline__ int first() const { return Shape::kLarge ? 0 : part * args.sharing; }
   __device__ std::uint32_t tokens_full(int s) const { return barriers + 16 * s; }
   __device__ std::uint32_t tokens_empty(int s) const { return barriers + 16 * s + 8; }
   __device__ std::uint32_t weights_full(int s) const { return barriers + 16 * (Shape::kTokenStages + s); }
@@ -90,7 +91,7 @@ struct WideKernel {
   __device__ void begin() const {
     for (int s = 0; s < Shape::kTokenStages; ++s) {
       ptx::barrier_init(tokens_full(s), 1);
-      ptx::barrier_init(tokens_empty(s), 8 * Shape::kSharing);
+      ptx::barrier_init(tokens_empty(s), 8 * sharing());
     }
     for (int s = 0; s < Shape::kWeightStages; ++s) {
       ptx::barrier_init(weights_full(s), 1);
@@ -103,15 +104,15 @@ struct WideKernel {
   template <class Work>
   __device__ void each_tile(const Work& work) const {
     if constexpr (Shape::kLarge) {
-      const int clusters = static_cast<int>(gridDim.x) / Shape::kSharing;
-      for (int i = static_cast<int>(blockIdx.x) / Shape::kSharing; i < order.count(); i += clusters) {
+      const int clusters = static_cast<int>(gridDim.x) / 2;
+      for (int i = static_cast<int>(blockIdx.x) / 2; i < order.count(); i += clusters) {
         int row, column;
         order.at(i, row, column);
-        work((row * Shape::kSharing + member) * Shape::kOutputs, column * Shape::kTokens, 0, args.depths);
+        work((row * 2 + member) * Shape::kOutputs, column * Shape::kTokens, 0, args.depths);
       }
     } else {
-      const int tile = static_cast<int>(blockIdx.x) / (Shape::kSharing * args.splits);
-      work((tile % order.rows * Shape::kSharing + member) * Shape::kOutputs, tile / order.rows * Shape::kTokens,
+      const int tile = static_cast<int>(blockIdx.x) / (sharing() * args.splits);
+      work((tile % order.rows * sharing() + member) * Shape::kOutputs, tile / order.rows * Shape::kTokens,
            args.depths * part / args.splits, args.depths * (part + 1) / args.splits);
     }
   }
@@ -148,10 +149,9 @@ struct WideKernel {
         ptx::barrier_wait(tokens_empty(place.stage), place.parity ^ 1);
         ptx::barrier_expect(tokens_full(place.stage), Shape::kTokenBytes);
         const std::uint32_t to = tokens + place.stage * Shape::kTokenBytes;
-        constexpr int kPart = Shape::kTokens / Shape::kSharing;
-        const int offset = member * kPart;
+        const int offset = member * (Shape::kTokens / sharing());
         ptx::load_tile(to + offset * 128, &map_x, tokens_full(place.stage), step * Shape::kStep, token + offset,
-                       static_cast<std::uint16_t>(((1 << Shape::kSharing) - 1) << pair()));
+                       static_cast<std::uint16_t>(((1 << sharing()) - 1) << first()));
         place.advance();
       }
     });
@@ -159,7 +159,7 @@ struct WideKernel {
 
   __device__ __forceinline__ void release_tokens(int stage) const {
     const int lane = static_cast<int>(threadIdx.x) & 31;
-    if (lane < Shape::kSharing) ptx::barrier_arrive(tokens_empty(stage), pair() + lane);
+    if (lane < sharing()) ptx::barrier_arrive(tokens_empty(stage), first() + lane);
   }
 
   // Step `step` of a stage of weights to fragments.
@@ -280,7 +280,7 @@ struct WideKernel {
   // Eight outputs of a token: the sums of all parts of K, in their order.
   __device__ __forceinline__ Bf16x8 outputs(int tile_output, int tile_token, int t, int row) const {
     float v[8] = {};
-    for (int from = member; from < args.splits * Shape::kSharing; from += Shape::kSharing) {
+    for (int from = member; from < args.splits * sharing(); from += sharing()) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const float4 s = ptx::load_cluster(tokens + (t * Shape::kSumStride + row + 4 * half) * 4, from);
@@ -339,8 +339,9 @@ __global__ void __launch_bounds__(384, 1)
   extern __shared__ std::uint8_t shared[];
   const std::uint32_t tokens = (ptx::shared_address(shared) + 1023) & ~1023u,
                       out = tokens + Shape::kTokenStages * Shape::kTokenBytes, weights = out + Shape::kOutBytes;
-  const TileOrder order{ceil_div(args.n, Shape::kOutputs * Shape::kSharing), ceil_div(args.m, Shape::kTokens),
-                        2048 / (Shape::kOutputs * Shape::kSharing)};
+  const int sharing = Shape::kLarge ? 2 : args.sharing;
+  const TileOrder order{ceil_div(args.n, Shape::kOutputs * sharing), ceil_div(args.m, Shape::kTokens),
+                        2048 / (Shape::kOutputs * sharing)};
   const int rank = static_cast<int>(ptx::cluster_rank());
   const WideKernel<Shape> kernel{map_x,
                                  map_y,
@@ -349,8 +350,8 @@ __global__ void __launch_bounds__(384, 1)
                                  weights,
                                  out,
                                  weights + Shape::kWeightStages * Shape::kWeightBytes,
-                                 Shape::kLarge ? rank : rank % Shape::kSharing,
-                                 Shape::kLarge ? 0 : rank / Shape::kSharing,
+                                 Shape::kLarge ? rank : rank % sharing,
+                                 Shape::kLarge ? 0 : rank / sharing,
                                  order};
   ptx::launch_dependents();
   if (threadIdx.x == 0) {
