@@ -307,8 +307,9 @@ void add_model(CLI::App& bench) {
                     "on a GPU: what each kernel of a step takes, and its share of the limit, recipes side by side");
   command->add_flag("--json", options->json, "JSON lines on standard output");
   command->footer(
-      "The limit of decoding is reading each streamed weight, its scales and the head once a step; of prefill, the "
-      "peak of the\nmultiply instruction. Both are probed between the runs.\n\nExamples:\n"
+      "The limit of decoding is reading each streamed weight, its scales and the head once a step, of experts\n"
+      "those that so many tokens choose evenly; of prefill, the peak of the multiply instruction. Both are probed "
+      "between\nthe runs.\n\nExamples:\n"
       "  lowp bench model --shapes llama-3.2-1b --recipe int4_g32-int8 --head int8-bf16\n"
       "  lowp bench model bookworm-int4 --json\n"
       "  lowp bench model --device cuda --shapes llama-3.1-8b --recipe bf16,mxfp8-bf16,nvfp4-bf16 --profile");

@@ -36,11 +36,10 @@ class CudaExperts {
   /// Enqueues the norm and out = the weighted sums of what the experts make of x, each row's in the order of the
   /// experts' numbers, rounded to bf16 as models/moe.cpp rounds. Allocates nothing and waits for nothing.
   ///
-  /// Up to kFewest rows, where there is room for their
-  /// activations: two more kernels. More: their visits are
-  /// gathered and multiplied by tiles, of packed weights, or from kFew rows on of codes by codes where there are two.
-  /// Activations are put on their grid once for each row, before they are gathered; where the rows of a call share a
-  /// scale, those of an expert do.
+  /// Up to kFewest rows, where there is room for their activations: a kernel for norm and scores, and two for products.
+  /// More: visits are gathered and multiplied by tiles, of packed weights, or from kFew rows on of codes by codes where
+  /// there are two. Activations are put on their grid once for each row, before they are gathered; where the rows of a
+  /// call share a scale, those of an expert do.
   void run(const Task& task, kernels::cuda::StreamHandle stream) const;
 
   /// For run() of up to so many rows.

@@ -40,10 +40,15 @@ struct FewChosen {
   std::int16_t expert_of[kMostFewPlaces], first_of[kMostFewPlaces], size_of[kMostFewPlaces];  // by block
   std::int16_t row_of[kMostFewPlaces], expert_at[kMostFewPlaces];                             // by place
   std::uint32_t totals[kGemvWarps];
+  std::int16_t place_of[kMostFewPlaces];  // [rows, top], -1 of nobody's
+  float weight_at[kMostFewPlaces];        // by place
   int places;
 
-  /// By the whole block, which has a thread for each expert; returns the blocks.
-  __device__ __forceinline__ int choose(const ExpertChoice& choice, const RoutedRows& rows) {
+  /// By the whole block, which has a thread for each expert; returns the blocks. Warps that have no row call
+  /// meanwhile(), which may not synchronize the block.
+  template <class Meanwhile>
+  __device__ __forceinline__ int choose(const ExpertChoice& choice, const RoutedRows& rows,
+                                        const Meanwhile& meanwhile) {
     static_assert(kGemvThreads >= kMostFewExperts && kGemvWarps >= 8);
     const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32,
               experts = static_cast<int>(rows.experts), top = static_cast<int>(rows.top);
@@ -55,6 +60,8 @@ struct FewChosen {
         choose_experts<4>(choice, experts, top, warp, own, weights + warp * top, masks);
       else
         choose_experts<kMostFewExperts / 32>(choice, experts, top, warp, own, weights + warp * top, masks);
+    } else {
+      meanwhile();
     }
     __syncthreads();
     std::uint32_t mask = thread < kMostFewExperts ? masks[thread] : 0;
@@ -88,9 +95,17 @@ struct FewChosen {
         expert_at[place] = static_cast<std::int16_t>(thread);
       }
     }
+    if (thread == 0) places = static_cast<int>(all >> 16);
     __syncthreads();
-    places = static_cast<int>(all >> 16);
     return static_cast<int>(all & 0xFFFF);
+  }
+  /// Then: the places of rows' visits, and the weights at them. Ends without a barrier.
+  __device__ __forceinline__ void find_places(const RoutedRows& rows) {
+    const int i = static_cast<int>(threadIdx.x), top = static_cast<int>(rows.top);
+    if (i >= static_cast<int>(rows.rows) * top) return;
+    const int at = chosen[i] < 0 ? -1 : place(i / top, chosen[i]);
+    place_of[i] = static_cast<std::int16_t>(at);
+    if (at >= 0) weight_at[at] = weights[i];
   }
   /// The place of a row's visit to an expert.
   __device__ __forceinline__ int place(int row, int expert) const {
@@ -126,7 +141,22 @@ __global__ void __launch_bounds__(kGemvThreads, (kGemvBlocks<C, S>))
   }
   if constexpr (Gated) ptx::wait_for_predecessor();
   ptx::launch_dependents();
-  const int blocks = few.choose(a.choice, p.rows);
+  const auto stage = [&](int first, int step) {  // x, as GemvRows keeps it
+    const int chunks = padded_k / 8;
+#pragma unroll 2
+    for (int c = first; c < a.x_rows * chunks; c += step) {
+      const int row = c / chunks, i = c - row * chunks;
+      uint4 v{0, 0, 0, 0};
+      if (8 * i < p.k) v = *reinterpret_cast<const uint4*>(static_cast<const __nv_bfloat16*>(p.x) + row * p.k + 8 * i);
+      std::uint32_t* to = x + row * stride + i / 4 * 16 + i % 4;
+      to[0] = v.x, to[4] = v.y, to[8] = v.z, to[12] = v.w;
+    }
+  };
+  const int rows = static_cast<int>(p.rows.rows);
+  const int blocks = few.choose(a.choice, p.rows, [&] {
+    if constexpr (Gated) stage(thread - 32 * rows, kGemvThreads - 32 * rows);
+  });
+  if constexpr (!Gated) few.find_places(p.rows);
 
   // This block's jobs, in bouts.
   const auto share = [&](long of, int i) { return static_cast<int>(of * i / static_cast<int>(gridDim.x)); };
@@ -143,47 +173,30 @@ __global__ void __launch_bounds__(kGemvThreads, (kGemvBlocks<C, S>))
     return {block, at - block * a.tiles};
   };
 
-  // The next unit that this warp fetches. In shared memory, because the loop below has no registers to spare.
-  __shared__ struct Cursor {
-    int bout, job, unit;
-    const std::uint8_t* from;
-  } cursors[kGemvWarps];
-  const auto fetch = [&](int stage) {  // by the first lane
-    Cursor& next = cursors[warp];
-#pragma unroll 1
-    while (next.bout < bouts && next.job >= jobs_of(next.bout)) ++next.bout, next.job = group;
-    if (next.bout >= bouts) return;
-    if (next.unit == member) {
-      const Job job = job_at(next.bout, next.job);
-      const long tile = static_cast<long>(few.expert_of[job.block]) * a.tiles + job.tile;
-      next.from = p.units + tile * a.units_along_k * kBytes;
-      if (member == 0) ptx::prefetch(p.row_scale + tile * kUnitRows);
+  // Unit number i of this warp into a stage, if there is one; by one lane.
+  const int own_units = max(0, ceil_div(a.units_along_k - member, a.team)),
+            own_jobs = max(0, ceil_div(blocks - group, teams));
+  const auto fetch = [&](int i, int stage) {
+    if (own_units == 0) return;
+    const int number = i / own_units, unit = member + (i - number * own_units) * a.team;  // of its jobs
+    int bout = number, job = group;
+    if constexpr (!Gated) {
+      if (own_jobs == 0) return;
+      bout = number / own_jobs;
+      job = group + (number - bout * own_jobs) * teams;
     }
+    if (bout >= bouts || job >= jobs_of(bout)) return;
+    const Job of = job_at(bout, job);
+    const long tile = static_cast<long>(few.expert_of[of.block]) * a.tiles + of.tile;
+    if (unit == 0) ptx::prefetch(p.row_scale + tile * kUnitRows);
     ptx::barrier_expect(ready + 8 * stage, kBytes);
-    ptx::load_bytes(ring + stage * kBytes, next.from + static_cast<long>(next.unit) * kBytes, kBytes,
+    ptx::load_bytes(ring + stage * kBytes, p.units + (tile * a.units_along_k + unit) * kBytes, kBytes,
                     ready + 8 * stage);
-    next.unit += a.team;
-    if (next.unit < a.units_along_k) return;
-    next.unit = member;
-    next.job += teams;
   };
-  if (lane == 0) {
-    cursors[warp] = {member < a.units_along_k ? 0 : bouts, group, member, nullptr};
-#pragma unroll 1
-    for (int s = 0; s < a.stages; ++s) fetch(s);
-  }
+  if (lane < a.stages) fetch(lane, lane);
 
   if constexpr (!Gated) ptx::wait_for_predecessor();
-  const auto* source = static_cast<const __nv_bfloat16*>(p.x);
-  const int chunks = padded_k / 8;
-#pragma unroll 2
-  for (int c = thread; c < a.x_rows * chunks; c += kGemvThreads) {
-    const int row = c / chunks, i = c - row * chunks;
-    uint4 v{0, 0, 0, 0};
-    if (8 * i < p.k) v = *reinterpret_cast<const uint4*>(source + row * p.k + 8 * i);
-    std::uint32_t* to = x + row * stride + i / 4 * 16 + i % 4;  // as GemvRows keeps them
-    to[0] = v.x, to[4] = v.y, to[8] = v.z, to[12] = v.w;
-  }
+  if constexpr (!Gated) stage(thread, kGemvThreads);
   __syncthreads();
 
   const auto scaled = [&](float sum, int expert, int tile, int in_tile, int row) {
@@ -196,7 +209,7 @@ __global__ void __launch_bounds__(kGemvThreads, (kGemvBlocks<C, S>))
   auto* out = static_cast<__nv_bfloat16*>(p.y);
   const int bout_sums = experts_bout_sums(Gated, a.team, a.x_rows, columns);
 
-  int stage = 0;
+  int slot = 0, done = 0;  // of the ring; units
   std::uint32_t parity = 0;
 #pragma unroll 1
   for (int bout = 0; bout < bouts; ++bout) {
@@ -210,13 +223,14 @@ __global__ void __launch_bounds__(kGemvThreads, (kGemvBlocks<C, S>))
       float sums[4] = {};
 #pragma unroll 1
       for (int unit = member; unit < a.units_along_k; unit += a.team) {
-        ptx::barrier_wait(ready + 8 * stage, parity);
+        ptx::barrier_wait(ready + 8 * slot, parity);
         Unit<C, S> u;
-        u.load(ring + stage * kBytes, lane);
+        u.load(ring + slot * kBytes, lane);
         __syncwarp();
-        if (lane == 0) fetch(stage);
-        if (++stage == a.stages) {
-          stage = 0;
+        if (lane == 0) fetch(done + a.stages, slot);
+        ++done;
+        if (++slot == a.stages) {
+          slot = 0;
           parity ^= 1;
         }
         u.multiply(mine + unit * (kDepth / 2), sums);
@@ -252,7 +266,8 @@ __global__ void __launch_bounds__(kGemvThreads, (kGemvBlocks<C, S>))
         float sum = 0;
 #pragma unroll 1
         for (int w = 0; w < a.team; ++w) sum += table[16 * w * a.x_rows + i];
-        table[i] = round_bf16(scaled(sum, few.expert_at[i / 16], tile, i % 16, i / 16));
+        sum = round_bf16(scaled(sum, few.expert_at[i / 16], tile, i % 16, i / 16));
+        table[i] = round_bf16(sum * few.weight_at[i / 16]);
       }
       __syncthreads();
 #pragma unroll 1
@@ -262,9 +277,8 @@ __global__ void __launch_bounds__(kGemvThreads, (kGemvBlocks<C, S>))
         float sum = 0;
 #pragma unroll 1
         for (int v = 0; v < top; ++v) {
-          const int expert = few.chosen[row * top + v];
-          if (expert < 0) continue;
-          sum = round_bf16(sum + round_bf16(table[16 * few.place(row, expert) + at] * few.weights[row * top + v]));
+          const int place = few.place_of[row * top + v];
+          if (place >= 0) sum = round_bf16(sum + table[16 * place + at]);
         }
         out[row * p.n + tile * kUnitRows + at] = __float2bfloat16_rn(sum);
       }

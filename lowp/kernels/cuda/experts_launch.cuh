@@ -48,6 +48,8 @@ void launch_experts_wide(const ExpertsProduct& p, StreamHandle stream) {
   args.wide.depths = static_cast<int>(padded / Shape::kDepth);
   args.wide.units_along_k = static_cast<int>(padded / unit_depth(C));
   args.wide.row_tiles = static_cast<int>(ceil_div<std::int64_t>(p.n, kUnitRows));
+  args.wide.sharing = Shape::kSharing;
+  args.wide.splits = 1;
   static const int resident = resident_clusters(kernel, {.shared_bytes = Shape::kShared, .cluster = Shape::kSharing});
   constexpr int kBytes = operand_bytes(C);
   CUtensorMap x = tensor_map(p.x, kBytes == 1 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,

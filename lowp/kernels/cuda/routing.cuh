@@ -50,7 +50,7 @@ __device__ __forceinline__ void choose_experts(const ExpertChoice& choice, int e
   std::uint32_t key[kEach];
 #pragma unroll
   for (int i = 0; i < kEach; ++i)
-    key[i] = i * 32 + lane < experts ? (float_bits(formats::divide(p[i], sum)) & 0x7FFFFFFFu) + 1 : 0;
+    key[i] = i * 32 + lane < experts ? (float_bits(__fdiv_rn(p[i], sum)) & 0x7FFFFFFFu) + 1 : 0;
   float kept = 0, weight = 0;
   int expert = 0;
 #pragma unroll 1
@@ -72,7 +72,7 @@ __device__ __forceinline__ void choose_experts(const ExpertChoice& choice, int e
 #pragma unroll 1
   for (int c = 0; c < top; ++c) rank += __shfl_sync(~0u, expert, c) < expert;
   if (lane >= top) return;
-  if (choice.normalize) weight = formats::divide(weight, kept);
+  if (choice.normalize) weight = __fdiv_rn(weight, kept);
   chosen[rank] = expert;
   weights[rank] = choice.round_weights ? round_bf16(weight) : weight;
   atomicOr(masks + expert, 1u << (row % kRouteGroup));
