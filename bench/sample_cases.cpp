@@ -13,13 +13,7 @@ namespace {
 
 constexpr std::int64_t kVocabularies[] = {128256, 262144};
 
-struct Way {
-  const char* name;
-  engine::Sampling sampling;
-  bool flat = false;
-};
-
-const Way kWays[] = {
+const SampleWay kWays[] = {
     {"greedy", {.temperature = 0}},
     {"temperature", {}},
     {"top_k", {.top_k = 50}},
@@ -30,7 +24,9 @@ const Way kWays[] = {
     {"top_p_flat", {.top_p = 0.9}, true},
 };
 
-std::vector<float> logits(std::int64_t vocab, bool flat) {
+}  // namespace
+
+std::vector<float> sample_logits(std::int64_t vocab, bool flat) {
   constexpr float kDeviation = 2, kLifted = 12;
   constexpr int kLikely = 64;
   std::mt19937 random(1);
@@ -43,30 +39,33 @@ std::vector<float> logits(std::int64_t vocab, bool flat) {
   return all;
 }
 
-}  // namespace
+std::vector<SampleWay> sample_ways(const Selection& selection) {
+  std::vector<SampleWay> ways;
+  std::vector<std::string> known;
+  for (const SampleWay& way : kWays) known.emplace_back(way.name);
+  for (const std::string& name : selection.recipes.empty() ? known : selection.recipes) {
+    const auto way = std::find(known.begin(), known.end(), name);
+    if (way == known.end())
+      fail(ErrorCode::usage, "no way to sample is called '{}'{}", name, did_you_mean(name, known));
+    ways.push_back(kWays[way - known.begin()]);
+  }
+  return ways;
+}
 
 std::vector<Case> sample_cases(const Selection& selection) {
-  std::vector<std::string> names = selection.recipes;
-  std::vector<std::string> known;
-  for (const Way& way : kWays) known.emplace_back(way.name);
-  if (names.empty()) names = known;
   std::vector<std::int64_t> vocabularies(std::begin(kVocabularies), std::end(kVocabularies));
   if (selection.n) vocabularies = {*selection.n};
   std::vector<Case> cases;
-  for (const std::string& name : names) {
-    const auto way = std::find_if(std::begin(kWays), std::end(kWays), [&](const Way& w) { return w.name == name; });
-    if (way == std::end(kWays))
-      fail(ErrorCode::usage, "no way to sample is called '{}'{}", name, did_you_mean(name, known));
+  for (const SampleWay& way : sample_ways(selection))
     for (const std::int64_t n : vocabularies)
-      cases.push_back({"sample", name, 1, n, 1, static_cast<std::uint64_t>(n) * sizeof(float), 0, "read", [=] {
-                         const auto row = std::make_shared<std::vector<float>>(logits(n, way->flat));
-                         return [=, sampling = way->sampling]() mutable {
+      cases.push_back({"sample", way.name, 1, n, 1, static_cast<std::uint64_t>(n) * sizeof(float), 0, "read", [=] {
+                         const auto row = std::make_shared<std::vector<float>>(sample_logits(n, way.flat));
+                         return [=, sampling = way.sampling]() mutable {
                            ++sampling.seed;
                            const engine::Sample chosen = engine::sample(*row, sampling, {});
                            LOWP_CHECK(!chosen.error, "{}", chosen.error);
                          };
                        }});
-  }
   return cases;
 }
 

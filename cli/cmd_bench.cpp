@@ -8,6 +8,7 @@
 #include "bench/cpu_device.h"
 #include "bench/cuda_device.h"
 #include "bench/model_bench.h"
+#include "bench/profile.h"
 #include "cli/command.h"
 #include "cli/model_options.h"
 #include "cli/output.h"
@@ -116,7 +117,7 @@ void add_kernels(CLI::App& bench) {
       ->add_option(
           "--op", options->ops,
           "families of kernels: cast, gemm, sample; on a GPU cast, experts, front, dequantize, small, gemm, attention, "
-          "layers (all that the device has)")
+          "layers, sample (all that the device has)")
       ->delimiter(',');
   command
       ->add_option("--recipe,--format", options->selection.recipes,
@@ -149,10 +150,11 @@ void add_kernels(CLI::App& bench) {
 }
 
 struct WholeModelOptions {
-  std::string model, shapes, recipe = "bf16", compare;
+  std::string model, shapes, compare;
+  std::vector<std::string> recipes = {"bf16"};
   ModelOptions load;
   bench::ModelBench what;
-  bool json = false;
+  bool json = false, profile = false;
 };
 
 // One line a row, as soon as it is there: a test takes from seconds to a minute.
@@ -181,6 +183,66 @@ void print_model_row(const bench::Row& row, const bench::Device& device) {
   std::fflush(stdout);
 }
 
+// The kernels of a test, of all recipes side by side: microseconds of a step, and the share of the limit.
+void print_profiles(const std::vector<std::string>& recipes, std::span<const bench::StepProfile> profiles) {
+  std::vector<std::string> header = {profiles[0].test + ", us (share of the limit, %)"}, names;
+  header.insert(header.end(), recipes.begin(), recipes.end());
+  Table table(header);
+  for (const bench::StepProfile& profile : profiles)
+    for (const bench::KernelTime& kernel : profile.kernels)
+      if (std::find(names.begin(), names.end(), kernel.name) == names.end()) names.push_back(kernel.name);
+  const auto row = [&](const std::string& name, const auto& cell) {
+    std::vector<std::string> cells = {name};
+    for (const bench::StepProfile& profile : profiles) cells.push_back(cell(profile));
+    table.add(cells);
+  };
+  for (const std::string& name : names)
+    row(name, [&](const bench::StepProfile& profile) {
+      for (const bench::KernelTime& kernel : profile.kernels)
+        if (kernel.name == name)
+          return fmt::format("{:.1f}{}", kernel.seconds * 1e6,
+                             kernel.share > 0 ? fmt::format(" ({:.0f})", kernel.share * 100) : "");
+      return std::string("-");
+    });
+  row("together", [](const bench::StepProfile& profile) {
+    double sum = 0;
+    for (const bench::KernelTime& kernel : profile.kernels) sum += kernel.seconds;
+    return fmt::format("{:.1f}", sum * 1e6);
+  });
+  row("the step as it runs",
+      [](const bench::StepProfile& profile) { return fmt::format("{:.1f}", profile.seconds * 1e6); });
+  fmt::print("{}\n", table.text());
+}
+
+void profile_models(const WholeModelOptions& options, bench::Device& device,
+                    const std::function<std::unique_ptr<models::Model>(const std::string& recipe)>& load) {
+  std::vector<std::string> names;
+  std::vector<std::vector<bench::StepProfile>> tests;  // of each test, of each recipe
+  for (const std::string& recipe : options.recipes) {
+    const auto model = load(recipe);
+    names.push_back(model->recipe());
+    const std::vector<bench::StepProfile> steps = bench::profile_model(*model, device, options.what);
+    tests.resize(steps.size());
+    for (std::size_t i = 0; i < steps.size(); ++i) tests[i].push_back(steps[i]);
+  }
+  if (!options.json) fmt::print("{}\n\n", device.description());
+  for (const auto& profiles : tests) {
+    if (!options.json) {
+      print_profiles(names, profiles);
+      continue;
+    }
+    for (std::size_t i = 0; i < profiles.size(); ++i)
+      for (const bench::KernelTime& kernel : profiles[i].kernels)
+        fmt::print("{}", json_line({{"test", profiles[i].test},
+                                    {"recipe", names[i]},
+                                    {"kernel", kernel.name},
+                                    {"calls", kernel.calls},
+                                    {"seconds", kernel.seconds},
+                                    {"share", kernel.share},
+                                    {"step_seconds", profiles[i].seconds}}));
+  }
+}
+
 void run_model(WholeModelOptions& options) {
   if (options.model.empty() == options.shapes.empty())
     fail(ErrorCode::usage, "bench model takes either MODEL or --shapes NAME");
@@ -188,22 +250,32 @@ void run_model(WholeModelOptions& options) {
   const std::vector<bench::Row> others =
       options.compare.empty() ? std::vector<bench::Row>{} : bench::read_rows(options.compare);
   const models::LoadOptions load = load_options(options.load);
-  const Stopwatch watch;
-  const auto model = options.shapes.empty() ? std::make_unique<models::Model>(options.model, load)
-                                            : std::make_unique<models::Model>(models::shape(options.shapes),
-                                                                              formats::recipe(options.recipe), load);
-  const double load_seconds = watch.seconds();
-  bool begun = false;
-  bench::bench_model(*model, *device, options.what, [&](bench::Row row) {
-    if (!options.compare.empty()) bench::compare({&row, 1}, others, options.compare);
-    if (!options.json) {
-      if (!begun) print_model_header(*model, *device, load_seconds);  // not before something was measured
-      begun = true;
-      return print_model_row(row, *device);
-    }
-    fmt::print("{}", json_line(to_json(row)));
-    std::fflush(stdout);
-  });
+  const auto load_model = [&](const std::string& recipe) {
+    return options.shapes.empty()
+               ? std::make_unique<models::Model>(options.model, load)
+               : std::make_unique<models::Model>(models::shape(options.shapes), formats::recipe(recipe), load);
+  };
+  if (!options.shapes.empty())
+    for (const std::string& recipe : options.recipes) formats::recipe(recipe);  // all are checked before the first runs
+  else
+    options.recipes.resize(1);
+  if (options.profile) return profile_models(options, *device, load_model);
+  for (const std::string& recipe : options.recipes) {
+    const Stopwatch watch;
+    const auto model = load_model(recipe);
+    const double load_seconds = watch.seconds();
+    bool begun = false;
+    bench::bench_model(*model, *device, options.what, [&](bench::Row row) {
+      if (!options.compare.empty()) bench::compare({&row, 1}, others, options.compare);
+      if (!options.json) {
+        if (!begun) print_model_header(*model, *device, load_seconds);  // not before something was measured
+        begun = true;
+        return print_model_row(row, *device);
+      }
+      fmt::print("{}", json_line(to_json(row)));
+      std::fflush(stdout);
+    });
+  }
 }
 
 void add_model(CLI::App& bench) {
@@ -211,7 +283,12 @@ void add_model(CLI::App& bench) {
   CLI::App* command = bench.add_subcommand("model", "Time a whole model: prefill, decoding, batches, memory");
   command->add_option("model", options->model, "a model folder, in any dialect");
   command->add_option("--shapes", options->shapes, "random weights in the shapes of a model, instead of MODEL");
-  command->add_option("--recipe", options->recipe, "of the random weights")->capture_default_str();
+  command
+      ->add_option("--recipe", options->recipes,
+                   "of the random weights; several, separated by commas, one after the other")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->capture_default_str();
   add_model_options(*command, options->load);
   command->add_option("--prefill", options->what.prefill, "tokens of a prompt; 0: no such test")
       ->check(CLI::NonNegativeNumber)
@@ -226,12 +303,16 @@ void add_model(CLI::App& bench) {
       ->check(kAtLeastOne)
       ->capture_default_str();
   command->add_option("--compare", options->compare, "JSON lines of another run: adds its times and the ratio");
+  command->add_flag("--profile", options->profile,
+                    "on a GPU: what each kernel of a step takes, and its share of the limit, recipes side by side");
   command->add_flag("--json", options->json, "JSON lines on standard output");
   command->footer(
-      "The limit of decoding is reading each streamed weight, its scales and the head once a step; of prefill, the "
-      "peak of the\nmultiply instruction. Both are probed between the runs.\n\nExamples:\n"
+      "The limit of decoding is reading each streamed weight, its scales and the head once a step, of experts\n"
+      "those that so many tokens choose evenly; of prefill, the peak of the multiply instruction. Both are probed "
+      "between\nthe runs.\n\nExamples:\n"
       "  lowp bench model --shapes llama-3.2-1b --recipe int4_g32-int8 --head int8-bf16\n"
-      "  lowp bench model bookworm-int4 --json");
+      "  lowp bench model bookworm-int4 --json\n"
+      "  lowp bench model --device cuda --shapes llama-3.1-8b --recipe bf16,mxfp8-bf16,nvfp4-bf16 --profile");
   command->callback([options] { run_model(*options); });
 }
 

@@ -44,12 +44,19 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
   command
       .add_option("--device", options.device, "where to compute: auto (a GPU, if there is one), cpu, cuda or cuda:N")
       ->capture_default_str();
+  command
+      .add_option("--invariance", options.invariance,
+                  "batch: to the bit, what a sequence gets depends on nothing else in a step, nor on how its prompt is "
+                  "cut; on GPUs that is slower, the CPU always does it")
+      ->check(CLI::IsMember({"none", "batch"}))
+      ->capture_default_str();
   add_threads_option(command);
 }
 
 models::LoadOptions load_options(const ModelOptions& options) {
   models::LoadOptions load;
   load.device = ops::choose_device(options.device);
+  load.invariant = options.invariance == "batch";
   if (options.compute == "f32") load.compute = formats::Elem::f32;
   if (options.kv_cache != "auto")
     load.kv_cache = formats::find_element(options.kv_cache == "fp8" ? "e4m3" : options.kv_cache);

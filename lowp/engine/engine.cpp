@@ -43,11 +43,13 @@ struct Engine::Sequence {
 struct Engine::Work {
   Sequence* sequence = nullptr;
   std::int64_t first = 0, tokens = 0;  // the tokens [first, first + tokens) of the sequence
-  std::optional<std::int32_t> token =
-      {};                          // id after its last token, if that is the last one known and the model chose,
-  std::size_t row = 0;             // else its row of the step's logits
-  std::vector<Score> scores = {};  // of the prompt tokens that follow those of this step
-  Sample chosen = {};              // the next token, and if it is wanted its score
+  std::vector<Score> scores = {};      // of the prompt tokens that follow those of this step
+  // If its last token is the last one known: what may come next, and the token, if the model chose it, else its row of
+  // the step's logits.
+  std::vector<std::uint32_t> allowed = {};
+  std::optional<std::int32_t> token = {};
+  std::size_t row = 0;
+  Sample chosen = {};  // the next token, and if it is wanted its score
   std::optional<Score> score = {};
   std::string error = {};
 
@@ -298,12 +300,6 @@ void Engine::forward(std::vector<Work>& works) {
     }
 }
 
-// No logits, and all tokens may come.
-bool Engine::wants_only_a_token(const Sequence& sequence) const {
-  const Request& r = sequence.request;
-  return !r.mask && !r.logprobs && static_cast<std::int64_t>(sequence.output().size()) >= r.min_tokens;
-}
-
 void Engine::run(std::span<Work> works) {
   std::vector<models::Chunk> batch;
   for (Work& work : works) {
@@ -315,85 +311,122 @@ void Engine::run(std::span<Work> works) {
   }
   model_.forward(batch);
 
-  // The model chooses where it can; the rest, and where it finds nothing to choose, the sampler does, which says why.
-  std::vector<Work*> greedy, drawn, others;
-  std::vector<std::int64_t> greedy_rows, other_rows;
-  std::vector<models::TokenDraw> draws;
+  std::vector<Work*> sampling;
+  std::vector<std::int64_t> rows;  // of those, of the step
   std::int64_t row = 0;
   for (Work& work : works) {
     work.token.reset();  // of a failed attempt
     work.scores = prompt_scores(work, row);
     row += work.tokens;
-    if (!work.samples()) continue;
-    const Sampling& s = work.sequence->request.sampling;
-    const bool simple = wants_only_a_token(*work.sequence);
-    if (simple && model_.chooses() && takes_largest(s)) {
-      greedy.push_back(&work);
-      greedy_rows.push_back(row - 1);
-    } else if (simple && model_.chooses() && draws_from_all(s)) {
-      drawn.push_back(&work);
-      draws.push_back({row - 1, s.temperature, s.min_p, uniform(s.seed, work.sequence->output().size())});
-    } else {
-      others.push_back(&work);
-      other_rows.push_back(row - 1);
-    }
+    if (!work.samples() || !ask_mask(work)) continue;
+    sampling.push_back(&work);
+    rows.push_back(row - 1);
   }
-  const auto take = [&](const std::vector<Work*>& chosen, const std::vector<std::int32_t>& ids, const auto& row_of) {
-    for (std::size_t i = 0; i < ids.size(); ++i) {
-      if (ids[i] >= 0) {
-        chosen[i]->token = ids[i];
-        continue;
-      }
-      others.push_back(chosen[i]);
-      other_rows.push_back(row_of(i));
-    }
-  };
-  if (!greedy.empty())
-    take(greedy, model_.likeliest(greedy_rows, options_.vocab_limit), [&](std::size_t i) { return greedy_rows[i]; });
-  if (!drawn.empty())
-    take(drawn, model_.draw(draws, options_.vocab_limit), [&](std::size_t i) { return draws[i].row; });
-  if (others.empty()) return;
+  // The model chooses where it can; where it cannot, or finds nothing to choose, the sampler does, which says why.
+  if (model_.chooses()) choose_on_device(sampling, rows);
+  if (sampling.empty()) return;
   const auto vocab = static_cast<std::size_t>(model_.config().vocab_size);
   const std::size_t begin = rows_;
-  for (Work* work : others) work->row = rows_++;
+  for (Work* work : sampling) work->row = rows_++;
   if (logits_.size() < rows_ * vocab) logits_.resize(rows_ * vocab);
-  model_.logits(other_rows, std::span(logits_).subspan(begin * vocab, others.size() * vocab));
+  model_.logits(rows, std::span(logits_).subspan(begin * vocab, sampling.size() * vocab));
 }
 
-// All at once, but for masks, which are not made for that.
-void Engine::sample(std::span<Work> works) {
-  std::vector<Work*> chosen;
-  std::vector<std::vector<std::uint32_t>> allowed;
-  for (Work& work : works) {
-    if (!work.error.empty() || !work.samples()) continue;
-    if (work.token) {
-      work.chosen.token = *work.token;
+// Asks the request's mask, if it has one, what may come next; on a GPU while the step runs. False if the mask fails.
+bool Engine::ask_mask(Work& work) const {
+  const auto& mask = work.sequence->request.mask;
+  if (!mask || !work.allowed.empty()) return true;
+  std::vector<std::uint32_t> words((static_cast<std::size_t>(options_.vocab_limit) + 31) / 32);
+  try {
+    mask->allowed(words);
+  } catch (const std::exception& e) {
+    work.error = e.what();
+    return false;
+  }
+  work.allowed = std::move(words);
+  return true;
+}
+
+History Engine::history(const Work& work) const {
+  const Sequence& sequence = *work.sequence;
+  History history{.prompt = std::span(sequence.tokens).first(sequence.prompt),
+                  .output = sequence.output(),
+                  .allowed = work.allowed,
+                  .vocab_limit = options_.vocab_limit};
+  if (static_cast<std::int64_t>(history.output.size()) < sequence.request.min_tokens)
+    history.forbidden = sequence.stop_ids;
+  return history;
+}
+
+// Takes from `sampling` and `rows` those whose tokens the model chooses.
+void Engine::choose_on_device(std::vector<Work*>& sampling, std::vector<std::int64_t>& rows) {
+  std::vector<std::vector<kernels::LogitEdit>> edits(sampling.size());
+  parallel_for(static_cast<std::int64_t>(sampling.size()), 1, [&](std::int64_t begin, std::int64_t end) {
+    for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i)
+      edits[i] = logit_edits(sampling[i]->sequence->request.sampling, history(*sampling[i]),
+                             static_cast<std::size_t>(options_.vocab_limit));
+  });
+  std::vector<Work*> asked, left;
+  std::vector<std::int64_t> left_rows;
+  std::vector<models::TokenChoice> choices;
+  const auto leave = [&](Work* work, std::int64_t row) {
+    left.push_back(work);
+    left_rows.push_back(row);
+  };
+  for (std::size_t i = 0; i < sampling.size(); ++i) {
+    Work* const work = sampling[i];
+    if (work->sequence->request.logprobs.value_or(0) > models::Model::kMostScored) {
+      leave(work, rows[i]);
       continue;
     }
-    std::vector<std::uint32_t> words;
-    if (const auto& mask = work.sequence->request.mask) try {
-        words.resize((static_cast<std::size_t>(options_.vocab_limit) + 31) / 32);
-        mask->allowed(words);
-      } catch (const std::exception& e) {
-        work.error = e.what();
-        continue;
-      }
-    chosen.push_back(&work);
-    allowed.push_back(std::move(words));
+    const Sampling& s = work->sequence->request.sampling;
+    asked.push_back(work);
+    choices.push_back({.row = rows[i],
+                       .temperature = s.temperature,
+                       .top_k = s.top_k,
+                       .top_p = s.top_p,
+                       .min_p = s.min_p,
+                       .uniform = uniform(s.seed, work->sequence->output().size()),
+                       .edits = edits[i],
+                       .allowed = work->allowed});
+  }
+  const std::vector<std::int32_t> ids = model_.choose(choices, options_.vocab_limit);
+  std::vector<Work*> scored;
+  std::vector<models::TokenQuestion> questions;
+  for (std::size_t i = 0; i < asked.size(); ++i) {
+    if (ids[i] < 0) {
+      leave(asked[i], choices[i].row);
+      continue;
+    }
+    asked[i]->token = ids[i];
+    if (const auto& top = asked[i]->sequence->request.logprobs) {
+      scored.push_back(asked[i]);
+      questions.push_back({.row = choices[i].row, .token = ids[i], .top = *top});
+    }
+  }
+  std::vector<Score> scores = model_.score(questions, options_.vocab_limit);
+  for (std::size_t i = 0; i < scored.size(); ++i) scored[i]->score = std::move(scores[i]);
+  sampling = std::move(left);
+  rows = std::move(left_rows);
+}
+
+// All at once.
+void Engine::sample(std::span<Work> works) {
+  std::vector<Work*> chosen;
+  for (Work& work : works) {
+    if (!work.error.empty() || !work.samples()) continue;
+    if (work.token)
+      work.chosen.token = *work.token;
+    else
+      chosen.push_back(&work);
   }
   const auto vocab = static_cast<std::size_t>(model_.config().vocab_size);
   parallel_for(static_cast<std::int64_t>(chosen.size()), 1, [&](std::int64_t begin, std::int64_t end) {
     for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
       Work& work = *chosen[i];
-      const Sequence& sequence = *work.sequence;
-      const Request& request = sequence.request;
-      History history{.prompt = std::span(sequence.tokens).first(sequence.prompt),
-                      .output = sequence.output(),
-                      .allowed = allowed[i],
-                      .vocab_limit = options_.vocab_limit};
-      if (static_cast<std::int64_t>(history.output.size()) < request.min_tokens) history.forbidden = sequence.stop_ids;
+      const Request& request = work.sequence->request;
       const std::span<const float> logits = std::span(logits_).subspan(work.row * vocab, vocab);
-      work.chosen = engine::sample(logits, request.sampling, history);
+      work.chosen = engine::sample(logits, request.sampling, history(work));
       if (request.logprobs && !work.chosen.error)
         work.score = score(logits, work.chosen.token, *request.logprobs, options_.vocab_limit);
     }
@@ -405,16 +438,22 @@ std::vector<Score> Engine::prompt_scores(const Work& work, std::int64_t row) con
   const Sequence& sequence = *work.sequence;
   std::vector<Score> scores;
   if (!sequence.request.prompt_logprobs || sequence.scored) return scores;
+  const std::int64_t scored = std::min(work.tokens, static_cast<std::int64_t>(sequence.prompt) - 1 - work.first);
+  const auto token = [&](std::int64_t i) { return sequence.tokens[static_cast<std::size_t>(work.first + i) + 1]; };
+  if (model_.chooses() && *sequence.request.prompt_logprobs <= models::Model::kMostScored) {
+    std::vector<models::TokenQuestion> questions;
+    for (std::int64_t i = 0; i < scored; ++i)
+      questions.push_back({.row = row + i, .token = token(i), .top = *sequence.request.prompt_logprobs});
+    return model_.score(questions, options_.vocab_limit);
+  }
   constexpr std::int64_t kRows = 32;  // whose logits are in memory at a time
   const auto vocab = static_cast<std::size_t>(model_.config().vocab_size);
-  const std::int64_t scored = std::min(work.tokens, static_cast<std::int64_t>(sequence.prompt) - 1 - work.first);
   for (std::int64_t begin = 0; begin < scored; begin += kRows) {
     std::vector<std::int64_t> rows(static_cast<std::size_t>(std::min(kRows, scored - begin)));
     std::iota(rows.begin(), rows.end(), row + begin);
     const std::vector<float> logits = model_.logits(rows);
     for (std::size_t r = 0; r < rows.size(); ++r)
-      scores.push_back(score(std::span(logits).subspan(r * vocab, vocab),
-                             sequence.tokens[static_cast<std::size_t>(work.first + begin) + r + 1],
+      scores.push_back(score(std::span(logits).subspan(r * vocab, vocab), token(begin + static_cast<std::int64_t>(r)),
                              *sequence.request.prompt_logprobs, options_.vocab_limit));
   }
   return scores;

@@ -109,7 +109,9 @@ class Engine {
   Admit admit(const Request& request) const;
   void forward(std::vector<Work>& works);
   void run(std::span<Work> works);
-  bool wants_only_a_token(const Sequence& sequence) const;
+  bool ask_mask(Work& work) const;
+  History history(const Work& work) const;
+  void choose_on_device(std::vector<Work*>& sampling, std::vector<std::int64_t>& rows);
   void sample(std::span<Work> works);
   std::vector<Score> prompt_scores(const Work& work, std::int64_t row) const;
   void advance(Work& work, std::vector<Event>& events);

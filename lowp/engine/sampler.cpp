@@ -6,7 +6,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
-#include <map>
+#include <unordered_map>
 
 #include "lowp/engine/candidates.h"
 
@@ -26,30 +26,10 @@ void for_ids(std::span<const std::int32_t> ids, std::size_t count, Visit visit) 
     if (id >= 0 && static_cast<std::size_t>(id) < count) visit(static_cast<std::size_t>(id));
 }
 
-void penalize(std::span<float> logits, const Sampling& s, const History& history) {
-  if (s.repetition_penalty != 1) {
-    std::vector<bool> seen(logits.size());
-    const auto once = [&](std::size_t id) {
-      if (seen[id]) return;
-      seen[id] = true;
-      const auto penalty = static_cast<float>(s.repetition_penalty);
-      logits[id] = logits[id] > 0 ? logits[id] / penalty : logits[id] * penalty;
-    };
-    for_ids(history.prompt, logits.size(), once);
-    for_ids(history.output, logits.size(), once);
-  }
-  if (s.frequency_penalty == 0 && s.presence_penalty == 0) return;
-  std::map<std::size_t, int> counts;
-  for_ids(history.output, logits.size(), [&](std::size_t id) { ++counts[id]; });
-  for (const auto& [id, count] : counts)
-    logits[id] -= static_cast<float>(s.frequency_penalty * count + s.presence_penalty);
-}
-
-void mask(std::span<float> logits, const History& history) {
-  for_ids(history.forbidden, logits.size(), [&](std::size_t id) { logits[id] = kNever; });
-  if (history.allowed.empty()) return;
+void mask(std::span<float> logits, std::span<const std::uint32_t> allowed) {
+  if (allowed.empty()) return;
   for (std::size_t id = 0; id < logits.size(); ++id)
-    if (id / 32 >= history.allowed.size() || !(history.allowed[id / 32] >> (id % 32) & 1)) logits[id] = kNever;
+    if (id / 32 >= allowed.size() || !(allowed[id / 32] >> (id % 32) & 1)) logits[id] = kNever;
 }
 
 }  // namespace
@@ -89,32 +69,45 @@ std::optional<BadParameter> check(const Sampling& s) {
   return std::nullopt;
 }
 
-namespace {
-
-bool changes_logits(const Sampling& s) {
-  return s.repetition_penalty != 1 || s.frequency_penalty != 0 || s.presence_penalty != 0 || !s.logit_bias.empty();
-}
-
-}  // namespace
-
-bool takes_largest(const Sampling& s) { return s.temperature == 0 && !changes_logits(s); }
-
-bool draws_from_all(const Sampling& s) {
-  return s.temperature > 0 && s.top_k <= 0 && s.top_p == 1 && !changes_logits(s);
+std::vector<kernels::LogitEdit> logit_edits(const Sampling& s, const History& history, std::size_t count) {
+  std::vector<kernels::LogitEdit> edits;
+  std::unordered_map<std::size_t, std::size_t> place;
+  const auto edit_of = [&](std::size_t id) -> kernels::LogitEdit& {
+    const auto [at, fresh] = place.try_emplace(id, edits.size());
+    if (fresh) edits.push_back({.id = static_cast<std::int32_t>(id)});
+    return edits[at->second];
+  };
+  if (s.repetition_penalty != 1) {
+    const auto once = [&](std::size_t id) { edit_of(id).penalty = static_cast<float>(s.repetition_penalty); };
+    for_ids(history.prompt, count, once);
+    for_ids(history.output, count, once);
+  }
+  if (s.frequency_penalty != 0 || s.presence_penalty != 0) {
+    std::unordered_map<std::size_t, int> counts;
+    for_ids(history.output, count, [&](std::size_t id) { ++counts[id]; });
+    for (const auto& [id, times] : counts)
+      edit_of(id).minus = static_cast<float>(s.frequency_penalty * times + s.presence_penalty);
+  }
+  for (const auto& [id, bias] : s.logit_bias)
+    if (id >= 0 && static_cast<std::size_t>(id) < count)
+      edit_of(static_cast<std::size_t>(id)).plus += static_cast<float>(bias);
+  for_ids(history.forbidden, count, [&](std::size_t id) { edit_of(id).plus = kNever; });
+  return edits;
 }
 
 Sample sample(std::span<const float> raw, const Sampling& s, const History& history) {
   const std::span<const float> logits = raw.first(limited(raw.size(), history.vocab_limit));
   LogitRow row(logits);
   if (std::isnan(row.largest())) return {.error = "the model's logits are NaN"};
+  const std::vector<kernels::LogitEdit> edits = logit_edits(s, history, logits.size());
   std::vector<float> changed;
-  if (changes_logits(s) || !history.forbidden.empty() || !history.allowed.empty()) {
+  if (!edits.empty() || !history.allowed.empty()) {
     changed.assign(logits.begin(), logits.end());
-    penalize(changed, s, history);
-    for (const auto& [id, bias] : s.logit_bias)
-      if (id >= 0 && static_cast<std::size_t>(id) < changed.size())
-        changed[static_cast<std::size_t>(id)] += static_cast<float>(bias);
-    mask(changed, history);
+    for (const kernels::LogitEdit& edit : edits) {
+      float& logit = changed[static_cast<std::size_t>(edit.id)];
+      logit = kernels::edited(logit, edit);
+    }
+    mask(changed, history.allowed);
     row = LogitRow(changed);
   }
   if (row.largest() == kNever) return {.error = "no token may come next"};

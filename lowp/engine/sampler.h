@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "lowp/engine/request.h"
+#include "lowp/models/token_choice.h"
 
 namespace lowp::engine {
 
@@ -21,12 +22,6 @@ struct BadParameter {
 };
 std::optional<BadParameter> check(const Sampling& sampling);
 
-/// Whether the sample is the largest logit as the model gave it.
-bool takes_largest(const Sampling& sampling);
-
-/// Whether it is a draw from all ids (but those that min_p leaves out) by the logits as the model gave them.
-bool draws_from_all(const Sampling& sampling);
-
 /// What decides a sample beside logits and parameters.
 struct History {
   std::span<const std::int32_t> prompt = {}, output = {};
@@ -34,6 +29,9 @@ struct History {
   std::span<const std::uint32_t> allowed = {};   // a TokenMask's words; empty: all
   std::int64_t vocab_limit = 0;                  // ids from here on belong to no token; 0: no limit
 };
+
+/// What penalties, biases and prohibitions do to the logits of ids below `count`, one edit for an id.
+std::vector<kernels::LogitEdit> logit_edits(const Sampling& sampling, const History& history, std::size_t count);
 
 /// The chosen id, or why there is none.
 struct Sample {
@@ -45,13 +43,7 @@ struct Sample {
 /// top-p, min-p and a draw with uniform(seed, output.size()). Of equally likely ids top-k and top-p keep the lower.
 Sample sample(std::span<const float> logits, const Sampling& sampling, const History& history);
 
-/// Log-probability of a token under the logits as the model gave them.
-struct Score {
-  std::int32_t token = -1;
-  float logprob = 0;
-  std::int64_t rank = 1;                                 // 1: no other id is likelier
-  std::vector<std::pair<std::int32_t, float>> top = {};  // the likeliest ids and theirs, descending
-};
+using Score = models::TokenScore;
 Score score(std::span<const float> logits, std::int32_t token, int top, std::int64_t vocab_limit = 0);
 
 }  // namespace lowp::engine

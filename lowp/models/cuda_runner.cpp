@@ -12,7 +12,7 @@
 #include "lowp/base/threads.h"
 #include "lowp/formats/codec.h"
 #include "lowp/kernels/cuda/layers.h"
-#include "lowp/kernels/cuda/sample.h"
+#include "lowp/kernels/cuda/profile.h"
 #include "lowp/models/cuda_pages.h"
 #include "lowp/models/rope.h"
 
@@ -21,10 +21,10 @@ namespace {
 
 namespace cuda = kernels::cuda;
 
-constexpr std::int64_t kLogitRows = 256;     // whose logits are in device memory at a time
-constexpr std::int64_t kFetchedRows = 32;    // and in host memory
-constexpr std::int64_t kFirstRows = 256;     // of a step, before more are asked for
-constexpr std::int64_t kPlannedRows = 8192;  // of a step, in the memory that pages leave alone
+constexpr std::int64_t kLogitRows = CudaChoice::kMostRows;  // whose logits are in device memory at a time
+constexpr std::int64_t kFetchedRows = 32;                   // and in host memory
+constexpr std::int64_t kFirstRows = 256;                    // of a step, before more are asked for
+constexpr std::int64_t kPlannedRows = 8192;                 // of a step, in the memory that pages leave alone
 constexpr std::array<std::int64_t, 14> kGraphRows = {1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 160, 192, 224, 256};
 
 const Config& checked(const Config& config, const LoadOptions& options) {
@@ -65,6 +65,14 @@ std::pair<cuda::Memory, cuda::Memory> angles(const Rope& rope, const Config& con
 
 }  // namespace
 
+// The stream of a step, which changes places whenever a block's output is added: products normalise what they read, and
+// no block of a kernel may write what another still reads.
+struct CudaRunner::Residual {
+  void *stream, *next;
+  const void* output = nullptr;  // of the last block, not yet added
+  bool by_product = false;       // by the last kernel
+};
+
 CudaWorkspace::CudaWorkspace(const Config& c, const CudaWeights& weights, const cuda::KvPageLayout& pages,
                              std::int64_t rows, std::byte* base)
     : rows(rows) {
@@ -75,6 +83,7 @@ CudaWorkspace::CudaWorkspace(const Config& c, const CudaWeights& weights, const 
   std::size_t most = 0;
   weights.each([&](const CudaProjections& group) { most = std::max(most, group.workspace(rows)); });
   take(stream, rows * c.hidden_size * 2);
+  take(next, rows * c.hidden_size * 2);
   take(normed, rows * c.hidden_size * 2);
   take(qkv, rows * (c.num_attention_heads + 2 * c.num_key_value_heads) * c.head_dim * 2);
   take(mixed, rows * c.num_attention_heads * c.head_dim * 2);
@@ -82,6 +91,10 @@ CudaWorkspace::CudaWorkspace(const Config& c, const CudaWeights& weights, const 
   take(gate_up, rows * 2 * c.intermediate_size * 2);
   take(gated, rows * c.intermediate_size * 2);
   take(product, static_cast<std::int64_t>(most));
+  std::size_t experts_need = 0;
+  for (const CudaLayer& layer : weights.layers)
+    if (layer.experts) experts_need = std::max(experts_need, layer.experts->workspace(rows));
+  take(experts, static_cast<std::int64_t>(experts_need));
   cuda::AttentionTask largest;
   largest.kv.layout = pages;
   largest.kv.max_pages = ceil_div(c.max_position_embeddings, kPageTokens);
@@ -97,21 +110,17 @@ CudaRunner::CudaRunner(const Config& config, const LoadOptions& options, WeightS
       free_at_first_(cuda::free_memory()),
       weights_(config, options, source),
       layout_(layout_of(config, options)),
+      invariant_(options.invariant),
       pads_(!rows_depend(weights_)),
-      records_(std::all_of(weights_.layers.begin(), weights_.layers.end(),
-                           [](const CudaLayer& layer) { return layer.experts.empty(); })),
       batch_(config.max_position_embeddings),
-      experts_(config),
       workspace_(config, weights_, layout_, 0, nullptr),
       wanted_(kLogitRows * sizeof(std::int32_t)),
       hidden_(static_cast<std::size_t>(kLogitRows * config.hidden_size) * 2),
       logits_(static_cast<std::size_t>(kLogitRows * config.vocab_size) * 2),
-      tokens_(kLogitRows * sizeof(std::int32_t)),
-      draws_(kLogitRows * sizeof(cuda::Draw)),
-      argmax_(static_cast<std::size_t>(cuda::argmax_workspace(kLogitRows, config.vocab_size))),
       head_workspace_(weights_.head->workspace(kLogitRows)),
-      host_(std::max(static_cast<std::size_t>(kFetchedRows * config.vocab_size) * 2, kLogitRows * sizeof(cuda::Draw))) {
-  cuda::fill(argmax_.as<>(), 0, argmax_.size(), stream());
+      host_(std::max<std::size_t>(static_cast<std::size_t>(kFetchedRows * config.vocab_size) * 2,
+                                  kLogitRows * sizeof(std::int32_t))),
+      choice_(config.vocab_size) {
   std::tie(cos_, sin_) = angles(config.rope, config);
   if (config.window_rope) std::tie(window_cos_, window_sin_) = angles(*config.window_rope, config);
   reserve(kFirstRows);
@@ -130,8 +139,7 @@ CudaRunner::CudaRunner(const Config& config, const LoadOptions& options, WeightS
 
 // Of the free memory: the workspace of a large step, and some for what the driver takes.
 std::size_t CudaRunner::kept_for_steps() const {
-  return CudaWorkspace(config_, weights_, layout_, kPlannedRows, nullptr).bytes +
-         (records_ ? 0 : experts_.bytes(kPlannedRows)) + free_ / 64;
+  return CudaWorkspace(config_, weights_, layout_, kPlannedRows, nullptr).bytes + free_ / 64;
 }
 
 std::string CudaRunner::memory_plan() const {
@@ -166,7 +174,7 @@ void CudaRunner::reserve(std::int64_t rows) {
 std::int64_t CudaRunner::graph_rows(std::span<const Chunk> batch) const {
   const auto count = static_cast<std::int64_t>(batch.size());
   const bool decodes = std::all_of(batch.begin(), batch.end(), [](const Chunk& c) { return c.tokens.size() == 1; });
-  if (!records_ || !decodes || count > kGraphRows.back()) return 0;
+  if (!decodes || count > kGraphRows.back() || cuda::Profile::current()) return 0;
   return pads_ ? *std::lower_bound(kGraphRows.begin(), kGraphRows.end(), count) : count;
 }
 
@@ -177,9 +185,14 @@ void CudaRunner::forward(std::span<const Chunk> batch) {
   const std::int64_t recorded = graph_rows(batch);
   rows = std::max(rows, recorded);
   computed_ = 0;
+  gathered_.clear();
   stream_->synchronize();  // the step before may still read what place() writes
   reserve(rows);
-  const CudaStep step = batch_.place(batch, rows, stream());
+  CudaStep step = batch_.place(batch, rows, stream());
+  if (invariant_) {  // one kernel for all attention: a token may come once in a prompt and once by itself
+    step.prompts = step.sequences;
+    step.prompt_rows = step.rows;
+  }
   if (!recorded) return layers(step);
   auto [graph, fresh] = graphs_.try_emplace(recorded);
   if (fresh) try {
@@ -205,40 +218,57 @@ void CudaRunner::layers(const CudaStep& step) {
                      .rows = step.rows,
                      .width = config_.hidden_size},
                     stream());
-  const void* add = nullptr;  // to the stream: the last block's output
+  Residual residual{.stream = w.stream, .next = w.next};
   for (std::size_t i = 0; i < weights_.layers.size(); ++i) {
     const CudaLayer& layer = weights_.layers[i];
-    norm(w.stream, add, layer.attention_norm, step.rows, w.normed);
-    attention(layer, static_cast<std::int64_t>(i), step);
-    norm(w.stream, w.out, layer.mlp_norm, step.rows, w.normed);
-    mlp(layer, step.rows);
-    add = w.out;
+    attention(layer, static_cast<std::int64_t>(i), step, residual);
+    mlp(layer, step, residual);
   }
-  norm(w.stream, add, weights_.norm, step.rows, w.normed);
+  cuda::add_norm(norm(weights_.norm, step.rows, residual), stream());
 }
 
-// x gains `add` (or nothing, if that is null); `out` is what it is then, normalised.
-void CudaRunner::norm(void* x, const void* add, const cuda::Memory& weight, std::int64_t rows, void* out) {
-  cuda::add_norm({.stream = x,
-                  .add = add,
-                  .weight = weight.as<float>(),
-                  .eps = static_cast<float>(config_.rms_norm_eps),
-                  .round_quotient = !config_.norm_adds_one,
-                  .out = out,
-                  .rows = rows,
-                  .width = config_.hidden_size},
-                 stream());
+// Of rows of the hidden size; into normed.
+cuda::AddNormTask CudaRunner::norm(const cuda::Memory& weight, std::int64_t rows) const {
+  return {.weight = weight.as<float>(),
+          .eps = static_cast<float>(config_.rms_norm_eps),
+          .round_quotient = !config_.norm_adds_one,
+          .out = workspace_.normed,
+          .rows = rows,
+          .width = config_.hidden_size};
+}
+
+// The residual stream and the last block's output, which it gains.
+cuda::AddNormTask CudaRunner::norm(const cuda::Memory& weight, std::int64_t rows, Residual& residual) const {
+  cuda::AddNormTask task = norm(weight, rows);
+  task.stream = residual.stream;
+  if (residual.output) {
+    task.add = residual.output;
+    task.sum = residual.next;
+    std::swap(residual.stream, residual.next);
+  }
+  residual.output = nullptr;
+  return task;
 }
 
 // Of a block's output, in architectures that have one.
 void CudaRunner::output_norm(const cuda::Memory& weight, std::int64_t rows) {
-  if (weight.size() > 0) norm(workspace_.out, nullptr, weight, rows, workspace_.out);
+  if (weight.size() == 0) return;
+  cuda::AddNormTask task = norm(weight, rows);
+  task.stream = task.out = workspace_.out;
+  cuda::add_norm(task, stream());
 }
 
-void CudaRunner::attention(const CudaLayer& layer, std::int64_t index, const CudaStep& step) {
+void CudaRunner::attention(const CudaLayer& layer, std::int64_t index, const CudaStep& step, Residual& residual) {
   const Config& c = config_;
   const CudaWorkspace& w = workspace_;
-  layer.qkv->run(w.normed, step.rows, w.qkv, w.product, stream());
+  const cuda::AddNormTask before = norm(layer.attention_norm, step.rows, residual);
+  layer.qkv->run({.m = step.rows,
+                  .x = w.normed,
+                  .norm = &before,
+                  .after_product = residual.by_product,
+                  .y = w.qkv,
+                  .workspace = w.product},
+                 stream());
   const auto q = layer.qkv->part(0, step.rows, w.qkv), k = layer.qkv->part(1, step.rows, w.qkv),
              v = layer.qkv->part(2, step.rows, w.qkv);
   const std::int64_t window = c.window[static_cast<std::size_t>(index)];
@@ -290,39 +320,71 @@ void CudaRunner::attention(const CudaLayer& layer, std::int64_t index, const Cud
   }
   layer.o->run(w.mixed, step.rows, w.out, w.product, stream());
   output_norm(layer.attention_output_norm, step.rows);
+  residual.output = w.out;
+  residual.by_product = layer.attention_output_norm.size() == 0;
 }
 
-void CudaRunner::mlp(const CudaLayer& layer, std::int64_t rows) {
+void CudaRunner::mlp(const CudaLayer& layer, const CudaStep& step, Residual& residual) {
   const CudaWorkspace& w = workspace_;
-  if (!layer.experts.empty()) {
-    experts_.run(layer, w.normed, rows, w.out, w.product, *stream_);
-    return output_norm(layer.mlp_output_norm, rows);
+  const std::int64_t rows = step.rows;
+  const cuda::AddNormTask before = norm(layer.mlp_norm, rows, residual);
+  if (!layer.experts) {
+    const auto gate = layer.gate_up->run_gated({.m = rows,
+                                                .x = w.normed,
+                                                .norm = &before,
+                                                .after_product = residual.by_product,
+                                                .y = w.gated,
+                                                .workspace = w.product},
+                                               config_.gate_activation, w.gate_up, stream());
+    layer.down->run({.m = rows,
+                     .x = w.gated,
+                     .gate = gate ? &*gate : nullptr,
+                     .after_product = true,
+                     .y = w.out,
+                     .workspace = w.product},
+                    stream());
+  } else {
+    layer.experts->run({.rows = rows,
+                        .positions = step.positions,
+                        .x = w.normed,
+                        .norm = &before,
+                        .out = w.out,
+                        .workspace = w.experts},
+                       stream());
   }
-  layer.gate_up->run(w.normed, rows, w.gate_up, w.product, stream());
-  layer.gate_up->gate(config_.gate_activation, rows, w.gate_up, w.gated, stream());
-  layer.down->run(w.gated, rows, w.out, w.product, stream());
   output_norm(layer.mlp_output_norm, rows);
+  residual.output = w.out;
+  residual.by_product = !layer.experts && layer.mlp_output_norm.size() == 0;
 }
 
-// Sees to logits_ of up to kLogitRows rows of the last step: in their order, or if it returns true as the step computed
-// them.
-bool CudaRunner::gather_logits(std::span<const std::int64_t> rows) {
-  if (computed_ > 0) return true;
+// Sees to the logits of up to kLogitRows rows of the last step; returns in which rows of logits_ they are, until the
+// next call.
+std::span<const std::int32_t> CudaRunner::find_logits(std::span<const std::int64_t> rows) {
   const auto count = static_cast<std::int64_t>(rows.size());
-  auto* const numbers = host_.as<std::int32_t>();
-  for (std::int64_t i = 0; i < count; ++i)
-    numbers[i] = static_cast<std::int32_t>(batch_.row(rows[static_cast<std::size_t>(i)]));
-  cuda::copy(wanted_.as<>(), numbers, rows.size() * sizeof(std::int32_t), stream());
-  cuda::gather_rows({.table = workspace_.normed,
-                     .vocab = workspace_.rows,
-                     .tokens = wanted_.as<std::int32_t>(),
-                     .out = hidden_.as<>(),
-                     .rows = count,
-                     .width = config_.hidden_size},
-                    stream());
-  weights_.head->run(hidden_.as<>(), count, logits_.as<>(), head_workspace_.as<>(), stream());
-  stream_->synchronize();  // numbers lie where results will
-  return false;
+  found_.clear();
+  const auto there = [&](std::int64_t row) { return computed_ > 0 || gathered_.contains(row); };
+  if (!std::all_of(rows.begin(), rows.end(), there)) {
+    gathered_.clear();
+    auto* const numbers = host_.as<std::int32_t>();
+    for (std::int32_t i = 0; i < count; ++i) {
+      const std::int64_t row = rows[static_cast<std::size_t>(i)];
+      numbers[i] = static_cast<std::int32_t>(batch_.row(row));
+      gathered_[row] = i;
+    }
+    cuda::copy(wanted_.as<>(), numbers, rows.size() * sizeof(std::int32_t), stream());
+    cuda::gather_rows({.table = workspace_.normed,
+                       .vocab = workspace_.rows,
+                       .tokens = wanted_.as<std::int32_t>(),
+                       .out = hidden_.as<>(),
+                       .rows = count,
+                       .width = config_.hidden_size},
+                      stream());
+    weights_.head->run(hidden_.as<>(), count, logits_.as<>(), head_workspace_.as<>(), stream());
+    stream_->synchronize();  // numbers lie where results will
+  }
+  for (const std::int64_t row : rows)
+    found_.push_back(computed_ > 0 ? static_cast<std::int32_t>(batch_.row(row)) : gathered_.at(row));
+  return found_;
 }
 
 void CudaRunner::logits(std::span<const std::int64_t> rows, std::span<float> out) {
@@ -330,11 +392,10 @@ void CudaRunner::logits(std::span<const std::int64_t> rows, std::span<float> out
   const auto vocab = static_cast<std::size_t>(config_.vocab_size);
   for (std::size_t begin = 0; begin < rows.size(); begin += kFetchedRows) {
     const auto part = rows.subspan(begin, std::min<std::size_t>(kFetchedRows, rows.size() - begin));
-    const bool there = gather_logits(part);
-    for (std::size_t i = 0; i < part.size(); ++i) {
-      const std::size_t row = there ? static_cast<std::size_t>(batch_.row(part[i])) : i;
-      cuda::copy(host_.as<std::uint16_t>() + i * vocab, logits_.as<std::uint16_t>() + row * vocab, vocab * 2, stream());
-    }
+    const auto found = find_logits(part);
+    for (std::size_t i = 0; i < part.size(); ++i)
+      cuda::copy(host_.as<std::uint16_t>() + i * vocab,
+                 logits_.as<std::uint16_t>() + static_cast<std::size_t>(found[i]) * vocab, vocab * 2, stream());
     stream_->synchronize();
     const auto count = static_cast<std::int64_t>(part.size() * vocab);
     const TensorView fetched{DType::bf16, {count}, {host_.as<const std::byte>(), part.size() * vocab * 2}};
@@ -344,62 +405,43 @@ void CudaRunner::logits(std::span<const std::int64_t> rows, std::span<float> out
   }
 }
 
-// The first of tokens_, until the next call of anything.
-std::span<const std::int32_t> CudaRunner::fetch_tokens(std::int64_t count) {
-  const auto size = static_cast<std::size_t>(count);
-  cuda::copy(host_.as<void>(), tokens_.as<>(), size * sizeof(std::int32_t), stream());
-  stream_->synchronize();
-  return {host_.as<const std::int32_t>(), size};
-}
-
 std::vector<std::int32_t> CudaRunner::likeliest(std::span<const std::int64_t> rows, std::int64_t limit) {
-  cuda::use_device(device_.cuda);
-  std::vector<std::int32_t> ids;
-  for (std::size_t begin = 0; begin < rows.size(); begin += kLogitRows) {
-    const auto part = rows.subspan(begin, std::min<std::size_t>(kLogitRows, rows.size() - begin));
-    const bool there = gather_logits(part);
-    const std::int64_t count = there ? computed_ : static_cast<std::int64_t>(part.size());
-    cuda::argmax({.logits = logits_.as<>(),
-                  .rows = count,
-                  .vocab = config_.vocab_size,
-                  .limit = limit,
-                  .token = tokens_.as<std::int32_t>(),
-                  .workspace = argmax_.as<>()},
-                 stream());
-    const auto found = fetch_tokens(count);
-    for (std::size_t i = 0; i < part.size(); ++i)
-      ids.push_back(found[there ? static_cast<std::size_t>(batch_.row(part[i])) : i]);
-  }
-  return ids;
+  std::vector<TokenChoice> choices;
+  for (const std::int64_t row : rows) choices.push_back({.row = row});
+  return choose(choices, limit);
 }
 
-std::vector<std::int32_t> CudaRunner::draw(std::span<const TokenDraw> draws, std::int64_t limit) {
-  cuda::use_device(device_.cuda);
-  std::vector<std::int32_t> ids;
-  for (std::size_t begin = 0; begin < draws.size(); begin += kLogitRows) {
-    const auto part = draws.subspan(begin, std::min<std::size_t>(kLogitRows, draws.size() - begin));
-    std::vector<std::int64_t> rows;
-    for (const TokenDraw& d : part) rows.push_back(d.row);
-    const bool there = gather_logits(rows);
-    auto* const how = host_.as<cuda::Draw>();
-    for (std::size_t i = 0; i < part.size(); ++i)
-      how[i] = {.row = static_cast<std::int32_t>(there ? batch_.row(rows[i]) : static_cast<std::int64_t>(i)),
-                .temperature = static_cast<float>(part[i].temperature),
-                .min_p = static_cast<float>(part[i].min_p),
-                .uniform = part[i].uniform};
-    cuda::copy(draws_.as<>(), how, part.size() * sizeof(cuda::Draw), stream());
-    const auto count = static_cast<std::int64_t>(part.size());
-    cuda::sample({.logits = logits_.as<>(),
-                  .vocab = config_.vocab_size,
-                  .limit = limit,
-                  .draws = draws_.as<cuda::Draw>(),
-                  .count = count,
-                  .token = tokens_.as<std::int32_t>()},
-                 stream());
-    const auto found = fetch_tokens(count);
-    ids.insert(ids.end(), found.begin(), found.end());
+namespace {
+
+// answer(part of the questions, their rows) for kLogitRows of them at a time, all answers together.
+template <typename Question, typename Answer>
+auto in_parts(std::span<const Question> questions, const Answer& answer) {
+  decltype(answer(questions, std::span<const std::int64_t>())) all;
+  std::vector<std::int64_t> rows;
+  for (std::size_t begin = 0; begin < questions.size(); begin += kLogitRows) {
+    const auto part = questions.subspan(begin, std::min<std::size_t>(kLogitRows, questions.size() - begin));
+    rows.clear();
+    for (const Question& question : part) rows.push_back(question.row);
+    auto answers = answer(part, std::span<const std::int64_t>(rows));
+    std::move(answers.begin(), answers.end(), std::back_inserter(all));
   }
-  return ids;
+  return all;
+}
+
+}  // namespace
+
+std::vector<std::int32_t> CudaRunner::choose(std::span<const TokenChoice> choices, std::int64_t limit) {
+  cuda::use_device(device_.cuda);
+  return in_parts(choices, [&](std::span<const TokenChoice> part, std::span<const std::int64_t> rows) {
+    return choice_.choose(logits_.as<>(), find_logits(rows), part, limit, *stream_);
+  });
+}
+
+std::vector<TokenScore> CudaRunner::score(std::span<const TokenQuestion> questions, std::int64_t limit) {
+  cuda::use_device(device_.cuda);
+  return in_parts(questions, [&](std::span<const TokenQuestion> part, std::span<const std::int64_t> rows) {
+    return choice_.score(logits_.as<>(), find_logits(rows), part, limit, *stream_);
+  });
 }
 
 }  // namespace lowp::models

@@ -6,7 +6,7 @@
 
 #include "lowp/kernels/cuda/attention.h"
 #include "lowp/models/cuda_batch.h"
-#include "lowp/models/cuda_experts.h"
+#include "lowp/models/cuda_choice.h"
 #include "lowp/models/cuda_weights.h"
 #include "lowp/models/cuda_workspace.h"
 #include "lowp/models/runner.h"
@@ -24,7 +24,8 @@ class CudaRunner final : public Runner {
   void forward(std::span<const Chunk> batch) override;
   void logits(std::span<const std::int64_t> rows, std::span<float> out) override;
   std::vector<std::int32_t> likeliest(std::span<const std::int64_t> rows, std::int64_t limit) override;
-  std::vector<std::int32_t> draw(std::span<const TokenDraw> draws, std::int64_t limit);
+  std::vector<std::int32_t> choose(std::span<const TokenChoice> choices, std::int64_t limit);
+  std::vector<TokenScore> score(std::span<const TokenQuestion> questions, std::int64_t limit);
   const std::shared_ptr<KvPool>& kv_pool() const override { return kv_pool_; }
   std::string memory_plan() const override;
 
@@ -33,12 +34,13 @@ class CudaRunner final : public Runner {
   std::size_t kept_for_steps() const;
   std::int64_t graph_rows(std::span<const Chunk> batch) const;
   void layers(const CudaStep& step);
-  void attention(const CudaLayer& layer, std::int64_t index, const CudaStep& step);
-  void mlp(const CudaLayer& layer, std::int64_t rows);
-  void norm(void* x, const void* add, const kernels::cuda::Memory& weight, std::int64_t rows, void* out);
+  struct Residual;
+  void attention(const CudaLayer& layer, std::int64_t index, const CudaStep& step, Residual& residual);
+  void mlp(const CudaLayer& layer, const CudaStep& step, Residual& residual);
+  kernels::cuda::AddNormTask norm(const kernels::cuda::Memory& weight, std::int64_t rows) const;
+  kernels::cuda::AddNormTask norm(const kernels::cuda::Memory& weight, std::int64_t rows, Residual& residual) const;
   void output_norm(const kernels::cuda::Memory& weight, std::int64_t rows);
-  bool gather_logits(std::span<const std::int64_t> rows);
-  std::span<const std::int32_t> fetch_tokens(std::int64_t count);
+  std::span<const std::int32_t> find_logits(std::span<const std::int64_t> rows);
   kernels::cuda::StreamHandle stream() const { return stream_->handle(); }
 
   const Config config_;
@@ -47,19 +49,21 @@ class CudaRunner final : public Runner {
   const std::size_t free_at_first_;
   const CudaWeights weights_;
   const kernels::cuda::KvPageLayout layout_;
-  const bool pads_;     // a step may have rows of nobody
-  const bool records_;  // steps as graphs: nothing in them waits for the host
+  const bool invariant_;
+  const bool pads_;  // a step may have rows of nobody
   CudaBatch batch_;
-  CudaExperts experts_;
   kernels::cuda::Memory cos_, sin_, window_cos_, window_sin_;  // f32 [positions, head_dim / 2]
   kernels::cuda::Memory memory_;                               // of the workspace
   CudaWorkspace workspace_;
   std::shared_ptr<KvPool> kv_pool_;
-  // Of rows whose logits are wanted: their numbers, hidden states and logits; the ids that follow.
-  kernels::cuda::Memory wanted_, hidden_, logits_, tokens_, draws_, argmax_, head_workspace_;
+  // Of rows whose logits are wanted: their numbers, hidden states and logits.
+  kernels::cuda::Memory wanted_, hidden_, logits_, head_workspace_;
   kernels::cuda::HostMemory host_;
-  std::size_t free_ = 0;       // bytes of the device once all but steps and pages was there
-  std::int64_t computed_ = 0;  // rows whose logits the last step left in logits_, in their order
+  CudaChoice choice_;
+  std::size_t free_ = 0;                           // bytes of the device once all but steps and pages was there
+  std::int64_t computed_ = 0;                      // rows whose logits the last step left in logits_, in their order
+  std::map<std::int64_t, std::int32_t> gathered_;  // or rows of it whose logits are there, and where
+  std::vector<std::int32_t> found_;                // what find_logits() says
   std::map<std::int64_t, kernels::cuda::Graph> graphs_;
 };
 

@@ -73,9 +73,14 @@ std::vector<std::int32_t> Model::likeliest(std::span<const std::int64_t> rows, s
   return runner_->likeliest(rows, limit);
 }
 
-std::vector<std::int32_t> Model::draw(std::span<const TokenDraw> draws, std::int64_t limit) {
-  LOWP_CHECK(chooses(), "draws on {}", options_.device.name());
-  return static_cast<CudaRunner&>(*runner_).draw(draws, limit);
+std::vector<std::int32_t> Model::choose(std::span<const TokenChoice> choices, std::int64_t limit) {
+  LOWP_CHECK(chooses(), "choices on {}", options_.device.name());
+  return static_cast<CudaRunner&>(*runner_).choose(choices, limit);
+}
+
+std::vector<TokenScore> Model::score(std::span<const TokenQuestion> questions, std::int64_t limit) {
+  LOWP_CHECK(chooses(), "scores on {}", options_.device.name());
+  return static_cast<CudaRunner&>(*runner_).score(questions, limit);
 }
 
 const std::shared_ptr<KvPool>& Model::kv_pool() const { return runner_->kv_pool(); }

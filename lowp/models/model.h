@@ -14,6 +14,7 @@
 #include "lowp/formats/recipe.h"
 #include "lowp/models/config.h"
 #include "lowp/models/kv_cache.h"
+#include "lowp/models/token_choice.h"
 #include "lowp/ops/device.h"
 #include "lowp/ops/linear.h"
 
@@ -35,16 +36,10 @@ struct LoadOptions {
   std::optional<formats::Recipe> head = {};
   bool head_as_others = false;
   ops::Device device = {};
+  bool invariant = false;  // on a GPU: what a sequence gets depends on nothing else in a step, and on no cut
   // Called as loading goes on, with the share of the embedding, the layers and the head that are loaded; 1 at the end.
   std::function<void(double share)> progress = nullptr;
   bool use_packed = true;  // what `lowp pack` left beside the model, if it is of the same weights and options
-};
-
-/// How a token is drawn after a row of the last forward(): with probabilities of e^(logit / temperature), of ids with
-/// at least `min_p` times the likeliest one's, the first at which their running sum exceeds the share `uniform`.
-struct TokenDraw {
-  std::int64_t row = 0;
-  double temperature = 1, min_p = 0, uniform = 0;
 };
 
 /// Sees the input [rows, k] and output [rows, n] of every Linear by its module name, in execution order.
@@ -89,10 +84,14 @@ class Model {
   /// The likeliest id of each of these rows among the first `limit` (the lowest on a tie); -1 where a logit of them is
   /// no finite number. On a GPU only this leaves the device.
   std::vector<std::int32_t> likeliest(std::span<const std::int64_t> rows, std::int64_t limit);
-  /// Whether the device chooses faster than the sampler, and draw() works.
+  /// Whether the device chooses and scores tokens by itself: the next two functions work.
   bool chooses() const { return options_.device.is_cuda(); }
-  /// Ids drawn on the device among the first `limit`; -1 as above.
-  std::vector<std::int32_t> draw(std::span<const TokenDraw> draws, std::int64_t limit);
+  /// Ids chosen on the device among the first `limit`, one for each choice; -1 where none can come or a logit is no
+  /// finite number.
+  std::vector<std::int32_t> choose(std::span<const TokenChoice> choices, std::int64_t limit);
+  /// Scores computed on the device: probabilities are over all ids, ranks and the likeliest among the first `limit`.
+  std::vector<TokenScore> score(std::span<const TokenQuestion> questions, std::int64_t limit);
+  static constexpr int kMostScored = 1024;  // the largest `top` of a question
 
   /// Where caches of this model take their pages from.
   const std::shared_ptr<KvPool>& kv_pool() const;

@@ -20,7 +20,6 @@ using formats::ZeroPoint;
 // Whether codes are multiplied with codes by dense tiles.
 bool both_are_codes(const BlockFormat& w, const formats::Activation& activation) {
   const BlockFormat& a = activation.format;
-  if (activation.scope == Scope::calibrated) return false;
   if (w.element == Elem::e4m3 && a.element == Elem::e4m3 && w.rule == Rule::float8 && a.rule == Rule::float8)
     return (w.group_cols == 0) == (a.group_cols == 0);
   return w.element == Elem::int8 && a.element == Elem::int8 && w.group_cols == 0 && a.group_cols == 0 &&
@@ -56,17 +55,31 @@ CudaLinear::CudaLinear(const TensorView& weight, const std::optional<TensorView>
 }
 
 CudaLinear::CudaLinear(const QuantizedMatrix& weight, const formats::Recipe& recipe,
-                       const std::optional<TensorView>& bias, const Device& device)
-    : device_(device.cuda), name_(recipe.name), activation_(recipe.activation) {
+                       const std::optional<TensorView>& bias, const Device& device,
+                       std::optional<float> activation_scale)
+    : device_(device.cuda), name_(recipe.name), activation_(recipe.activation), activation_scale_(activation_scale) {
   const Part part{.quantized = &weight, .bias = &bias};
   take({&part, 1});
 }
 
 std::optional<CudaLinear> CudaLinear::stacked(std::span<const LinearWeight> parts, const Device& device) {
+  return together(parts, false, device);
+}
+
+std::optional<CudaLinear> CudaLinear::gated(std::span<const LinearWeight> gate_up, const Device& device) {
+  LOWP_CHECK(gate_up.size() == 2, "a gate of {} parts", gate_up.size());
+  if (gate_up[0].n() != gate_up[1].n() || gate_up[0].bias) return std::nullopt;
+  return together(gate_up, true, device);
+}
+
+std::optional<CudaLinear> CudaLinear::together(std::span<const LinearWeight> parts, bool gated, const Device& device) {
   CudaLinear made;
   made.device_ = device.cuda;
+  made.gated_ = gated;
   made.name_ = parts[0].recipe ? parts[0].recipe->name : "bf16";
   if (parts[0].recipe) made.activation_ = parts[0].recipe->activation;
+  if (made.activation_ && made.activation_->scope == Scope::calibrated)
+    made.activation_scale_ = parts[0].activation_scale;
   std::vector<Tensor> rounded(2 * parts.size());
   std::vector<TensorView> values(parts.size());
   std::vector<std::optional<TensorView>> biases(parts.size());
@@ -75,6 +88,7 @@ std::optional<CudaLinear> CudaLinear::stacked(std::span<const LinearWeight> part
     const LinearWeight& part = parts[i];
     if ((part.recipe ? part.recipe->name : "bf16") != made.name_ || part.bias.has_value() != parts[0].bias.has_value())
       return std::nullopt;
+    if (made.calibrated() && part.activation_scale != made.activation_scale_) return std::nullopt;
     if (part.values()) values[i] = as_bf16(*part.values(), rounded[2 * i]);
     if (part.bias) biases[i] = as_bf16(*part.bias, rounded[2 * i + 1]);
     all.push_back({.values = part.values() ? &values[i] : nullptr, .quantized = part.quantized(), .bias = &biases[i]});
@@ -96,14 +110,27 @@ bool CudaLinear::take(std::span<const Part> parts) {
     if (part.quantized && !part.quantized->pre_scale.empty()) refuse("smoothed inputs");
   }
   if (k_ % 16 || k_ == 0) fail(ErrorCode::unsupported, "{} on a GPU: {} inputs are no multiple of 16", name_, k_);
-  if (activation_ && activation_->scope == Scope::calibrated)
-    fail(ErrorCode::unsupported, "{} on {}: calibrated activations are not supported", name_, Device{device_}.name());
+  const bool fixed = activation_ && activation_->scope == Scope::calibrated;
+  LOWP_CHECK(fixed == calibrated(), "{} {} a calibrated scale", name_, fixed ? "without" : "with");
+  if (fixed && !(*activation_scale_ > 0))
+    fail(ErrorCode::bad_input, "{}: a calibrated scale of {}", name_, *activation_scale_);
+  if (fixed && !activation_->format.tensor_scale && k_ > cuda::kMostRow)
+    fail(ErrorCode::unsupported, "{} on {}: {} inputs with a calibrated scale are more than {}", name_,
+         Device{device_}.name(), k_, cuda::kMostRow);
   cuda::use_device(device_);
   const bool squares = parts[0].quantized && parts[0].quantized->format.group_rows > 1;
+  const int height = squares ? parts[0].quantized->format.group_rows : gated_ ? 8 : cuda::kUnitRows;
   for (const Part& part : parts.first(parts.size() - 1))
-    if (part.k() != k_ || part.n() % (squares ? parts[0].quantized->format.group_rows : cuda::kUnitRows)) return false;
+    if (part.k() != k_ || part.n() % height) return false;
   if (!upload(parts)) return false;
   upload_bias(parts);
+  if (fixed && activation_->format.tensor_scale) {
+    cuda::MatrixAmax amax{};
+    amax.bits = float_bits(*activation_scale_);  // anything but zero
+    amax.tensor_scale = *activation_scale_;
+    amax.reciprocal = formats::divide(1.0f, *activation_scale_);
+    static_amax_ = cuda::uploaded(std::as_bytes(std::span(&amax, 1)));
+  }
   if (activation_ && both_are_codes(parts[0].quantized->format, *activation_)) upload_dense(parts);
   return true;
 }
@@ -141,9 +168,14 @@ bool CudaLinear::upload(std::span<const Part> parts) {
   }
   codes_ = packed[0].codes;
   scales_ = packed[0].scales;
+  for (const cuda::PackedWeight& part : packed)
+    if (part.codes != codes_ || part.scales != scales_) return false;
+  if (gated_) {
+    packed[0] = cuda::by_eights(packed[0], packed[1]);
+    packed.pop_back();
+  }
   std::vector<std::span<const std::byte>> units, scales;
   for (const cuda::PackedWeight& part : packed) {
-    if (part.codes != codes_ || part.scales != scales_) return false;
     units.push_back(std::as_bytes(std::span(part.units)));
     scales.push_back(std::as_bytes(std::span(part.row_scale)));
   }
@@ -185,17 +217,39 @@ void CudaLinear::upload_dense(std::span<const Part> parts) {
 
 std::size_t CudaLinear::streamed() const { return units_.size() + row_scale_.size() + bias_.size(); }
 
+// What is known of the product before its operands.
+cuda::PackedProduct CudaLinear::packed(std::int64_t m) const {
+  return {.codes = codes_, .scales = scales_, .m = m, .n = n_, .k = k_, .same_order = same_order_};
+}
+
+void CudaLinear::keep_order() {
+  same_order_ = true;
+  dense_codes_ = cuda::Memory();
+  dense_scale_ = cuda::Memory();
+  dense_sum_ = cuda::Memory();
+}
+
+bool CudaLinear::casts_in_product(std::int64_t m) const {
+  return activation_ && !calibrated() && !multiplies_codes(m) && cuda::casts_rows(activation_->format) &&
+         cuda::fuses_input(packed(m));
+}
+
+bool CudaLinear::casts_rows(std::int64_t m) const {
+  return activation_ && !casts_in_product(m) && cuda::casts_rows(activation_->format) &&
+         (activation_->format.group_rows == 1 || calibrated()) && k_ <= cuda::kMostRow;
+}
+
 CudaLinear::Codes CudaLinear::place(std::int64_t m, void* workspace) const {
   Codes c{};
-  if (!activation_) return c;
-  const BlockFormat& f = activation_->format;
-  const auto rows = static_cast<std::size_t>(m), k = static_cast<std::size_t>(k_);
   auto* base = static_cast<std::byte*>(workspace);
   const auto take = [&](std::byte*& part, std::size_t bytes) {
     part = base + c.bytes;
     c.bytes += aligned(bytes);
   };
-  const auto scales = static_cast<std::size_t>(f.scale_rows(m) * f.scale_cols(k_));
+  if (!activation_ || casts_in_product(m)) return c;
+  const BlockFormat& f = activation_->format;
+  const auto rows = static_cast<std::size_t>(m), k = static_cast<std::size_t>(k_);
+  const auto scales = static_cast<std::size_t>((calibrated() ? m : f.scale_rows(m)) * f.scale_cols(k_));
   take(c.codes, rows * k);
   take(c.scale, scales * 4);
   if (f.zero_point != ZeroPoint::none) take(c.zero_point, scales * 4);
@@ -216,7 +270,7 @@ std::string CudaLinear::plan(std::int64_t m) const {
     return text + fmt::format(" codes x codes, tiles {}, sums in {}", cuda::dense_variant_name(p),
                               kSums[static_cast<int>(sums_)]);
   }
-  const cuda::PackedProduct p{.codes = codes_, .scales = scales_, .m = m, .n = n_, .k = k_};
+  const cuda::PackedProduct p = packed(m);
   if (multiplies_codes(m))
     return text + fmt::format(" codes x weights folded into e4m3 in registers, {}", cuda::packed_kernel_name(p));
   if (activation_) {
@@ -240,7 +294,9 @@ void CudaLinear::cast(const void* x, std::int64_t m, const Codes& to, cuda::Stre
   task.along_k.codes = to.codes;
   task.along_k.scale = to.scale;
   task.along_k.zero_point = to.zero_point;
-  if (f.tensor_scale || f.group_rows == 0) {
+  if (static_amax_.size()) {
+    task.amax = static_amax_.as<cuda::MatrixAmax>();
+  } else if (f.tensor_scale || f.group_rows == 0) {
     auto* amax = reinterpret_cast<cuda::MatrixAmax*>(to.amax);
     cuda::amax(x, Elem::bf16, task.experts, task.m * k_, amax, stream);
     task.amax = amax;
@@ -248,8 +304,21 @@ void CudaLinear::cast(const void* x, std::int64_t m, const Codes& to, cuda::Stre
   cuda::cast(task, stream);
 }
 
+// What a task casts, into the workspace.
+void CudaLinear::cast_rows(cuda::CastRowsTask task, std::int64_t m, void* workspace, cuda::StreamHandle stream) const {
+  const Codes c = place(m, workspace);
+  task.format = &activation_->format;
+  (multiplies_codes(m) ? task.codes : task.values) = multiplies_codes(m) ? c.codes : c.values;
+  task.scale = reinterpret_cast<float*>(c.scale);
+  task.fixed_scale = activation_scale_.value_or(0);
+  task.rows = m;
+  task.width = k_;
+  cuda::cast_rows(task, stream);
+}
+
 void CudaLinear::prepare(const void* x, std::int64_t m, void* workspace, cuda::StreamHandle stream) const {
-  if (m == 0 || !activation_) return;
+  if (m == 0 || !activation_ || casts_in_product(m)) return;
+  if (casts_rows(m)) return cast_rows({.x = x}, m, workspace, stream);
   const Codes c = place(m, workspace);
   cast(x, m, c, stream);
   if (multiplies_codes(m)) return;
@@ -268,8 +337,15 @@ void CudaLinear::prepare(const void* x, std::int64_t m, void* workspace, cuda::S
 }
 
 void CudaLinear::multiply(const void* x, std::int64_t m, void* y, void* workspace, cuda::StreamHandle stream) const {
+  multiply({.m = m, .x = x, .y = y, .workspace = workspace}, std::nullopt, stream);
+}
+
+// The product of a task whose x has been prepared, and with it a norm before it and a gate behind.
+void CudaLinear::multiply(const CudaLinearTask& task, std::optional<cuda::GateActivation> gate,
+                          cuda::StreamHandle stream) const {
+  const std::int64_t m = task.m;
   if (m == 0) return;
-  const Codes c = place(m, workspace);
+  const Codes c = place(m, task.workspace);
   if (dense(m)) {
     cuda::dense_product({.m = m,
                          .n = n_,
@@ -279,40 +355,90 @@ void CudaLinear::multiply(const void* x, std::int64_t m, void* y, void* workspac
                          .b = dense_codes_.as<>(),
                          .a_scale = reinterpret_cast<const float*>(c.scale),
                          .b_scale = dense_scale_.as<float>(),
-                         .a_scale_each = activation_->format.group_rows != 0,
+                         .a_scale_each = activation_->format.group_rows != 0 || calibrated(),
                          .b_scale_each = dense_scale_each_,
                          .bias = bias_.as<>(),
                          .a_zero = reinterpret_cast<const std::int8_t*>(c.zero_point),
                          .b_sum = dense_sum_.as<std::int32_t>(),
-                         .y = y},
+                         .y = task.y},
                         stream);
     return;
   }
-  cuda::PackedProduct p{.codes = codes_,
-                        .scales = scales_,
-                        .m = m,
-                        .n = n_,
-                        .k = k_,
-                        .x = !activation_          ? x
-                             : multiplies_codes(m) ? c.codes
-                                                   : c.values,
-                        .units = units_.as<std::uint8_t>(),
-                        .row_scale = row_scale_.as<float>(),
-                        .bias = bias_.as<>(),
-                        .y = y};
-  if (activation_ && scales_of_rows(activation_->format)) {
-    p.x_scale = reinterpret_cast<const float*>(c.scale);
-    p.x_scale_step = activation_->format.group_rows != 0;
-  } else if (activation_ && activation_->format.tensor_scale) {
-    p.x_scale = &reinterpret_cast<const cuda::MatrixAmax*>(c.amax)->tensor_scale;
-    p.x_scale_step = activation_->scope == Scope::token ? sizeof(cuda::MatrixAmax) / sizeof(float) : 0;
+  cuda::PackedProduct p = packed(m);
+  p.units = units_.as<std::uint8_t>();
+  p.row_scale = row_scale_.as<float>();
+  p.bias = bias_.as<>();
+  p.y = task.y;
+  p.norm = task.norm;
+  p.after_gemv = task.after_product;
+  p.gate = gate;
+  if (!activation_) {
+    p.x = task.x;
+  } else if (casts_in_product(m)) {
+    p.x = task.x;
+    p.cast = &activation_->format;
+  } else {
+    p.x = multiplies_codes(m) ? c.codes : c.values;
+    if (scales_of_rows(activation_->format)) {
+      p.x_scale = reinterpret_cast<const float*>(c.scale);
+      p.x_scale_step = activation_->format.group_rows != 0 || calibrated();
+    } else if (activation_->format.tensor_scale) {
+      const void* amax = static_amax_.size() ? static_amax_.as<>() : c.amax;
+      p.x_scale = &static_cast<const cuda::MatrixAmax*>(amax)->tensor_scale;
+      p.x_scale_step = activation_->scope == Scope::token ? sizeof(cuda::MatrixAmax) / sizeof(float) : 0;
+    }
   }
   cuda::packed_product(p, stream);
 }
 
+void CudaLinear::run(const CudaLinearTask& task, cuda::StreamHandle stream) const { run(task, std::nullopt, stream); }
+
+void CudaLinear::run(const CudaLinearTask& task, std::optional<cuda::GateActivation> gate,
+                     cuda::StreamHandle stream) const {
+  const std::int64_t m = task.m;
+  if (m == 0) return;
+  CudaLinearTask product = task;
+  product.norm = nullptr;
+  const bool normalises = activation_ ? casts_in_product(m) : cuda::fuses_input(packed(m));
+  product.after_product = task.after_product && normalises && !task.gate;
+  if (casts_rows(m)) {
+    cast_rows({.x = task.x, .norm = task.norm, .gate = task.gate}, m, task.workspace, stream);
+  } else {
+    if (normalises)
+      product.norm = task.norm;
+    else if (task.norm)
+      cuda::add_norm(*task.norm, stream);
+    if (task.gate) cuda::gate_mul(*task.gate, stream);
+    prepare(task.x, m, task.workspace, stream);
+  }
+  multiply(product, gate, stream);
+}
+
+std::optional<cuda::GateTask> CudaLinear::run_gated(const CudaLinearTask& task, cuda::GateActivation activation,
+                                                    void* ungated, cuda::StreamHandle stream) const {
+  LOWP_CHECK(gated_, "{} has no gate", name_);
+  const std::int64_t m = task.m;
+  if (!dense(m) && cuda::fuses_gate(packed(m))) {
+    run(task, activation, stream);
+    return std::nullopt;
+  }
+  CudaLinearTask product = task;
+  product.y = ungated;
+  run(product, std::nullopt, stream);
+  const std::int64_t width = n_ / 2;
+  return cuda::GateTask{.gate = ungated,
+                        .up = static_cast<std::uint16_t*>(ungated) + (dense(m) ? width : 8),
+                        .gate_stride = n_,
+                        .up_stride = n_,
+                        .by_eights = !dense(m),
+                        .activation = activation,
+                        .out = task.y,
+                        .rows = m,
+                        .width = width};
+}
+
 void CudaLinear::run(const void* x, std::int64_t m, void* y, void* workspace, cuda::StreamHandle stream) const {
-  prepare(x, m, workspace, stream);
-  multiply(x, m, y, workspace, stream);
+  run({.m = m, .x = x, .y = y, .workspace = workspace}, stream);
 }
 
 CudaLinear CudaLinear::copy() const {
@@ -321,9 +447,13 @@ CudaLinear CudaLinear::copy() const {
   made.n_ = n_;
   made.k_ = k_;
   made.device_ = device_;
+  made.gated_ = gated_;
   made.name_ = name_;
   made.note_ = note_;
+  made.same_order_ = same_order_;
   made.activation_ = activation_;
+  made.activation_scale_ = activation_scale_;
+  made.static_amax_ = cuda::copied(static_amax_);
   made.codes_ = codes_;
   made.scales_ = scales_;
   made.dense_scale_each_ = dense_scale_each_;

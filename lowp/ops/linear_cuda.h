@@ -10,10 +10,24 @@
 #include "lowp/kernels/cuda/gemm_dense.h"
 #include "lowp/kernels/cuda/gemm_packed.h"
 #include "lowp/kernels/cuda/gemm_packed_product.h"
+#include "lowp/kernels/cuda/layers.h"
 #include "lowp/ops/device.h"
 #include "lowp/ops/linear_weight.h"
 
 namespace lowp::ops {
+
+/// A product and what stands in front of it in a decoder. Device memory.
+struct CudaLinearTask {
+  std::int64_t m = 0;
+  const void* x = nullptr;  // bf16 [m, k]
+  // x is what one of these, if not null, makes in its `out`. Where product or cast do that as they read, x is not
+  // written.
+  const kernels::cuda::AddNormTask* norm = nullptr;
+  const kernels::cuda::GateTask* gate = nullptr;
+  bool after_product = false;  // the kernel enqueued before is the product of another task; changes no numbers
+  void* y = nullptr;           // bf16 [m, n]
+  void* workspace = nullptr;   // CudaLinear::workspace(m) bytes
+};
 
 /// A Linear's weight on a device. Activations and results are bf16 in device memory.
 ///
@@ -29,15 +43,19 @@ class CudaLinear {
   /// A weight of bf16 values [n, k], and bias bf16 [n]. Errors: Error(unsupported) naming n or k where n is no multiple
   /// of 8 or k of 16; Error(io) where the device has no room.
   CudaLinear(const TensorView& weight, const std::optional<TensorView>& bias, const Device& device);
-  /// A quantized weight. Throws Error(unsupported) too for columns in activation order, smoothing, and calibrated
-  /// activations.
+  /// A quantized weight; `activation_scale` is the multiplier of Scope::calibrated. Throws Error(unsupported) too for
+  /// columns in activation order, smoothing, and calibrated activations of more than kMostRow inputs.
   CudaLinear(const QuantizedMatrix& weight, const formats::Recipe& recipe, const std::optional<TensorView>& bias,
-             const Device& device);
+             const Device& device, std::optional<float> activation_scale = {});
 
   /// Linears that share an input as one, their outputs side by side: the same numbers as each by itself. nullopt where
-  /// they cannot lie together: of other recipes or layouts, or outputs that are no multiples of 16 (128, where weights
-  /// have a scale for 128 x 128). Values of other types than bf16 are rounded to it. Throws as the constructors.
+  /// they cannot lie together: of other recipes, layouts or calibrated scales, or outputs that are no multiples of 16
+  /// (128, where weights have a scale for 128 x 128). Values of other types than bf16 are rounded to it. Throws as the
+  /// constructors.
   static std::optional<CudaLinear> stacked(std::span<const LinearWeight> parts, const Device& device);
+
+  /// A gate and an up projection as one, for run_gated(). nullopt as stacked(), and with biases.
+  static std::optional<CudaLinear> gated(std::span<const LinearWeight> gate_up, const Device& device);
 
   std::int64_t n() const { return n_; }
   std::int64_t k() const { return k_; }
@@ -47,16 +65,30 @@ class CudaLinear {
   /// fp8 sums of dense tiles: promoted every 128 of K, or all along K in the tensor cores.
   void use_sums(kernels::cuda::Sums sums) { sums_ = sums; }
 
+  /// From now on a row has the same bits whatever the number of rows: sums in one order, codes as bf16 (the second copy
+  /// of a weight goes). Not where rows_depend().
+  void keep_order();
+
   /// What run() does with m rows, a line.
   std::string plan(std::int64_t m) const;
 
   /// Bytes of workspace that run() needs for m rows, 256-byte aligned parts.
   std::size_t workspace(std::int64_t m) const;
 
-  /// Enqueues y [m, n] = x [m, k] W^T + b: prepare() and multiply(). Allocates nothing and waits for nothing, so it can
-  /// be recorded in a graph.
+  /// Enqueues y [m, n] = x [m, k] W^T + b and what stands in front of it, in as few kernels as there are for m rows,
+  /// with the numbers of norm, gate, cast and product one after the other. Allocates nothing and waits for nothing, so
+  /// it can be recorded in a graph.
+  void run(const CudaLinearTask& task, kernels::cuda::StreamHandle stream) const;
   void run(const void* x, std::int64_t m, void* y, void* workspace, kernels::cuda::StreamHandle stream) const;
-  /// Puts x on the activation's grid, into the workspace; nothing for weight-only recipes.
+  /// Of gated(): y [m, n / 2] = activation(gate) * up, with the numbers of stacked() and gate_mul(). Where the product
+  /// does not apply the gate, returns what is left to do to `ungated`, room for bf16 [m, n].
+  [[nodiscard]] std::optional<kernels::cuda::GateTask> run_gated(const CudaLinearTask& task,
+                                                                 kernels::cuda::GateActivation activation,
+                                                                 void* ungated,
+                                                                 kernels::cuda::StreamHandle stream) const;
+
+  /// The parts of run() of x. Puts x on the activation's grid, into the workspace; nothing for
+  /// weight-only recipes, and where the product does it.
   void prepare(const void* x, std::int64_t m, void* workspace, kernels::cuda::StreamHandle stream) const;
   /// The product with what prepare() left.
   void multiply(const void* x, std::int64_t m, void* y, void* workspace, kernels::cuda::StreamHandle stream) const;
@@ -71,21 +103,36 @@ class CudaLinear {
   struct Codes;  // of activations, in the workspace
   struct Part;   // of the outputs
   CudaLinear() = default;
+  static std::optional<CudaLinear> together(std::span<const LinearWeight> parts, bool gated, const Device& device);
   bool take(std::span<const Part> parts);
   bool upload(std::span<const Part> parts);
   void upload_dense(std::span<const Part> parts);
   void upload_bias(std::span<const Part> parts);
   bool dense(std::int64_t m) const { return dense_codes_.size() && m > kFew; }
+  bool calibrated() const { return activation_scale_.has_value(); }
   bool multiplies_codes(std::int64_t m) const {
     return dense(m) || (activation_ && kernels::cuda::operand_bytes(codes_) == 1);
   }
+  kernels::cuda::PackedProduct packed(std::int64_t m) const;
+  bool casts_in_product(std::int64_t m) const;
+  bool casts_rows(std::int64_t m) const;
+  void cast_rows(kernels::cuda::CastRowsTask task, std::int64_t m, void* workspace,
+                 kernels::cuda::StreamHandle stream) const;
+  void run(const CudaLinearTask& task, std::optional<kernels::cuda::GateActivation> gate,
+           kernels::cuda::StreamHandle stream) const;
+  void multiply(const CudaLinearTask& task, std::optional<kernels::cuda::GateActivation> gate,
+                kernels::cuda::StreamHandle stream) const;
   Codes place(std::int64_t m, void* workspace) const;
   void cast(const void* x, std::int64_t m, const Codes& to, kernels::cuda::StreamHandle stream) const;
 
   std::int64_t n_ = 0, k_ = 0;
   int device_ = 0;
+  bool gated_ = false;  // packed outputs are gate and up by eights; dense ones lie one below the other
   std::string name_, note_;
+  bool same_order_ = false;
   std::optional<formats::Activation> activation_;
+  std::optional<float> activation_scale_;  // calibrated
+  kernels::cuda::Memory static_amax_;      // of calibrated scales of two levels: a MatrixAmax
   kernels::cuda::Memory bias_;
   kernels::cuda::Codes codes_ = kernels::cuda::Codes::bf16;
   kernels::cuda::Scales scales_ = kernels::cuda::Scales::none;

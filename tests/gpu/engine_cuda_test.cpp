@@ -70,6 +70,11 @@ TEST_F(CudaEngine, ARunRepeatsItself) {
       Request r = request(id, 20 * id, 30);
       r.sampling.temperature = id % 3 ? 0 : 0.9;
       r.sampling.seed = id;
+      if (id % 2) r.sampling.top_p = 0.8;
+      if (id % 5 == 0) r.sampling.top_k = 40;
+      if (id % 7 == 0) r.sampling.repetition_penalty = 1.2;
+      if (id % 6 == 0) r.logprobs = 3;
+      if (id == 3) r.min_tokens = 5;
       if (id % 4 == 0) r.prompt_logprobs = 1;
       EXPECT_TRUE(engine.submit(std::move(r)));
     }

@@ -3,12 +3,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <random>
 #include <set>
 
 #include "lowp/base/error.h"
 #include "lowp/base/file.h"
 #include "lowp/base/json.h"
 #include "lowp/base/temporary_folder.h"
+#include "lowp/engine/sampler.h"
+#include "lowp/eval/calibrate.h"
 #include "lowp/eval/perplexity.h"
 #include "lowp/formats/recipes.h"
 #include "lowp/kernels/cuda/runtime.h"
@@ -34,6 +38,18 @@ class CudaModel : public testing::TestWithParam<std::string> {
   std::string path() const { return kRoot + "/models/" + GetParam(); }
   text::Tokenizer tokenizer() const { return text::Tokenizer::from_file(path() + "/tokenizer.json"); }
   static std::string text() { return read_text(kRoot + "/tests/golden/demo.txt"); }
+  // The model in a recipe, calibrated on the text where it has to be.
+  void quantize(const std::string& recipe, const std::string& output) const {
+    quant::QuantizeRequest request;
+    request.model = path();
+    request.output = output;
+    request.rules = quant::Rules::single(formats::recipe(recipe));
+    request.calibrate = [&](const std::string& model, const std::set<std::string>& grams) {
+      models::Model loaded(model, {});
+      return eval::input_stats(loaded, tokenizer(), text(), 1024, grams, [](std::uint64_t, std::uint64_t) {});
+    };
+    quant::quantize_checkpoint(std::move(request));
+  }
 };
 
 // Of the nats that a recipe's products may differ by: sums in another order, and activations that fall on the other
@@ -51,11 +67,7 @@ TEST_P(CudaModel, EveryRecipeHasTheNllOfTheCpu) {
   const eval::PerplexityOptions options;
   for (const std::string& recipe : recipes) {
     const TemporaryFolder folder;
-    quant::QuantizeRequest request;
-    request.model = path();
-    request.output = folder.path() + "/out";
-    request.rules = quant::Rules::single(formats::recipe(recipe));
-    quant::quantize_checkpoint(std::move(request));
+    quantize(recipe, folder.path() + "/out");
     models::Model cpu(folder.path() + "/out", {}), gpu(folder.path() + "/out", on_gpu());
     const auto result = eval::perplexity(gpu, &cpu, false, tokenizer(), text(), options);
     const double expected = eval::perplexity(cpu, nullptr, false, tokenizer(), text(), options).nll;
@@ -63,6 +75,25 @@ TEST_P(CudaModel, EveryRecipeHasTheNllOfTheCpu) {
     // What rounding logits to bf16 makes of equal hidden states, about.
     if (recipe == "bf16") EXPECT_LE(result.kl->mean, 5e-4);
     std::printf("%-28s nll %.4f, on the CPU %.4f, KL %.1e\n", recipe.c_str(), result.nll, expected, result.kl->mean);
+  }
+}
+
+TEST_P(CudaModel, CalibratedActivationsHaveTheNllOfTheCpu) {
+  const eval::PerplexityOptions options;
+  for (const std::string recipe : {"fp8_tensor-fp8_static", "int8-int8_static", "int4_g128-fp8_static",
+                                   "mxfp4-fp8_static", "nvfp4-nvfp4_static"}) {
+    const TemporaryFolder folder;
+    quantize(recipe, folder.path() + "/out");
+    if (GetParam() == "bookworm-moe-9m") {  // not of experts
+      EXPECT_THROW(models::Model(folder.path() + "/out", on_gpu()), Error) << recipe;
+      continue;
+    }
+    models::Model cpu(folder.path() + "/out", {}), gpu(folder.path() + "/out", on_gpu());
+    const double expected = eval::perplexity(cpu, nullptr, false, tokenizer(), text(), options).nll,
+                 found = eval::perplexity(gpu, nullptr, false, tokenizer(), text(), options).nll;
+    // One step for all of a layer's activations is coarser than one for each row.
+    EXPECT_NEAR(found, expected, 2 * bound(recipe, expected)) << recipe;
+    std::printf("%-28s nll %.4f, on the CPU %.4f\n", recipe.c_str(), found, expected);
   }
 }
 
@@ -169,6 +200,129 @@ TEST_P(CudaModel, BatchAndChunksChangeNothing) {
   }
   EXPECT_EQ(seen[0], seen[1]);
   EXPECT_EQ(seen[0], seen[2]);
+}
+
+// What is chosen on the device is what the sampler chooses from the logits, whether they come from a recorded step or
+// not.
+TEST_P(CudaModel, ChoicesAreTheSamplers) {
+  models::Model gpu(path(), on_gpu());
+  std::vector<models::Cache> caches;
+  for (int i = 0; i < 5; ++i) caches.emplace_back(gpu);
+  const std::vector<std::int32_t> ids = tokenizer().encode(text().substr(0, 900), true);
+  const std::int64_t limit = 5000;
+  int other = 0, all = 0;
+  for (std::size_t step = 0; step < 4; ++step) {
+    std::vector<models::Chunk> batch;
+    std::vector<std::int64_t> rows;
+    std::int64_t row = -1;
+    for (std::size_t i = 0; i < caches.size(); ++i) {
+      batch.push_back({std::span(ids).subspan(i * 20 + step, step ? 1 : 3 * i + 1), &caches[i]});
+      rows.push_back(row += static_cast<std::int64_t>(batch.back().tokens.size()));
+    }
+    gpu.forward(batch);
+    std::vector<engine::Sampling> ways = {{.temperature = 0},
+                                          {.temperature = 0.7, .top_p = 0.9, .repetition_penalty = 1.2},
+                                          {.top_k = 30, .logit_bias = {{7, 3.0}}},
+                                          {.min_p = 0.05, .presence_penalty = 1, .frequency_penalty = 0.5},
+                                          {.temperature = 1.3, .top_k = 200, .top_p = 0.8}};
+    std::vector<std::vector<kernels::LogitEdit>> edits;
+    std::vector<models::TokenChoice> choices;
+    const engine::History history{
+        .prompt = std::span(ids).first(40), .output = std::span(ids).subspan(40, 30 + step), .vocab_limit = limit};
+    for (std::size_t i = 0; i < ways.size(); ++i) {
+      ways[i].seed = step * 10 + i;
+      edits.push_back(logit_edits(ways[i], history, static_cast<std::size_t>(limit)));
+      choices.push_back({.row = rows[i],
+                         .temperature = ways[i].temperature,
+                         .top_k = ways[i].top_k,
+                         .top_p = ways[i].top_p,
+                         .min_p = ways[i].min_p,
+                         .uniform = engine::uniform(ways[i].seed, history.output.size()),
+                         .edits = edits[i]});
+    }
+    const std::vector<std::int32_t> found = gpu.choose(choices, limit);
+    const std::vector<float> logits = gpu.logits(rows);
+    const auto vocab = static_cast<std::size_t>(gpu.config().vocab_size);
+    std::vector<models::TokenQuestion> questions;
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      const auto own = std::span(logits).subspan(i * vocab, vocab);
+      ++all;
+      other += found[i] != sample(own, ways[i], history).token;
+      questions.push_back({.row = rows[i], .token = found[i], .top = 5});
+    }
+    const std::vector<models::TokenScore> scores = gpu.score(questions, limit);
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      const engine::Score expected = engine::score(std::span(logits).subspan(i * vocab, vocab), found[i], 5, limit);
+      EXPECT_NEAR(scores[i].logprob, expected.logprob, 1e-5);
+      EXPECT_EQ(scores[i].rank, expected.rank);
+      ASSERT_EQ(scores[i].top.size(), 5u);
+      for (std::size_t k = 0; k < 5; ++k) EXPECT_EQ(scores[i].top[k].first, expected.top[k].first);
+    }
+  }
+  EXPECT_LE(other, all / 20);
+}
+
+// Logits of some positions of a sequence: of 300 tokens of prompt, then one by one. With a seed the prompt is cut
+// anywhere, and up to 63 other sequences take part with prompts and tokens of their own.
+using Logits = std::map<std::int64_t, std::vector<float>>;
+Logits some_logits(models::Model& model, std::span<const std::int32_t> ids, std::optional<unsigned> seed) {
+  std::mt19937 random(seed.value_or(0));
+  const auto below = [&](std::size_t n) { return static_cast<std::size_t>(random() % n); };
+  models::Cache own(model);
+  std::vector<models::Cache> others;
+  for (int i = 0; i < 63; ++i) others.emplace_back(model);
+  Logits found;
+  for (std::size_t at = 0; at < 330;) {
+    std::vector<models::Chunk> batch;
+    std::size_t tokens = at < 300 ? 300 - at : 1;
+    if (seed) {
+      if (at < 300) tokens = std::min(tokens, below(3) ? below(150) + 1 : 1);
+      const std::size_t count = below(3) ? below(9) : below(64);
+      for (std::size_t i = 0; i < count; ++i) {
+        if (others[i].length() > 900) others[i].truncate(0);
+        const std::size_t begin = below(400);
+        batch.push_back({ids.subspan(begin, below(4) || at >= 300 ? 1 : below(40) + 1), &others[i]});
+      }
+    }
+    const std::size_t place = batch.empty() ? 0 : below(batch.size() + 1);
+    batch.insert(batch.begin() + static_cast<std::ptrdiff_t>(place), {ids.subspan(at, tokens), &own});
+    std::int64_t row = 0;
+    for (std::size_t i = 0; i < place; ++i) row += static_cast<std::int64_t>(batch[i].tokens.size());
+    model.forward(batch);
+    for (std::size_t i = 0; i < tokens; ++i)
+      if (const std::size_t position = at + i; position % 37 == 0 || position > 295) {
+        const std::int64_t wanted = row + static_cast<std::int64_t>(i);
+        found[static_cast<std::int64_t>(position)] = model.logits({&wanted, 1});
+      }
+    at += tokens;
+  }
+  return found;
+}
+
+TEST_P(CudaModel, InvarianceIsToTheBit) {
+  const std::vector<std::int32_t> ids = tokenizer().encode(text().substr(0, 3000), true);
+  bool ever_differed = false;
+  for (const char* recipe : {"bf16", "int4_g128-bf16", "nvfp4-nvfp4", "fp8-fp8", "mxfp4-fp8"}) {
+    const TemporaryFolder folder;
+    quantize(recipe, folder.path() + "/out");
+    models::LoadOptions options = on_gpu();
+    options.invariant = true;
+    if (recipe == std::string("fp8-fp8")) options.kv_cache = formats::Elem::e4m3;
+    models::Model model(folder.path() + "/out", options);
+    const Logits alone = some_logits(model, ids, std::nullopt);
+    for (unsigned seed = 1; seed <= 4; ++seed)
+      for (const auto& [position, logits] : some_logits(model, ids, seed))
+        EXPECT_EQ(logits, alone.at(position)) << recipe << " seed " << seed << " position " << position;
+    options.invariant = false;
+    models::Model other(folder.path() + "/out", options);
+    ever_differed |= some_logits(other, ids, 1) != some_logits(other, ids, std::nullopt);
+  }
+  EXPECT_TRUE(ever_differed);
+  models::LoadOptions options = on_gpu();
+  options.invariant = true;
+  const TemporaryFolder folder;
+  quantize("fp8_tensor-fp8_tensor", folder.path() + "/out");
+  EXPECT_THROW(models::Model(folder.path() + "/out", options), Error);
 }
 
 TEST_P(CudaModel, RefusesWhatOnlyTheCpuDoes) {

@@ -3,10 +3,12 @@
 #include "lowp/kernels/cuda/attention.h"
 #include "lowp/kernels/cuda/cast.h"
 #include "lowp/kernels/cuda/experts.h"
+#include "lowp/kernels/cuda/experts_product.h"
 #include "lowp/kernels/cuda/gemm_cublas.h"
 #include "lowp/kernels/cuda/gemm_dense.h"
 #include "lowp/kernels/cuda/gemm_packed_product.h"
 #include "lowp/kernels/cuda/layers.h"
+#include "lowp/kernels/cuda/profile.h"
 #include "lowp/kernels/cuda/read.h"
 #include "lowp/kernels/cuda/rope.h"
 #include "lowp/kernels/cuda/sample.h"
@@ -77,6 +79,8 @@ void from_layout(const std::uint8_t*, std::int64_t, const formats::ScaleGrid&, s
 void gather_rows(const GatherTask&, StreamHandle) { absent(); }
 void add_norm(const AddNormTask&, StreamHandle) { absent(); }
 void gate_mul(const GateTask&, StreamHandle) { absent(); }
+bool casts_rows(const formats::BlockSpec&) { absent(); }
+void cast_rows(const CastRowsTask&, StreamHandle) { absent(); }
 void rotate_store(const RotateStoreTask&, StreamHandle) { absent(); }
 std::int64_t argmax_workspace(std::int64_t, std::int64_t) { absent(); }
 void argmax(const ArgmaxTask&, StreamHandle) { absent(); }
@@ -88,10 +92,30 @@ void read_all(const void*, std::size_t, std::uint32_t*, StreamHandle) { absent()
 void dense_product(const DenseProduct&, StreamHandle) { absent(); }
 void grouped_product(const GroupedProduct&, StreamHandle) { absent(); }
 const char* dense_variant_name(const DenseProduct&) { absent(); }
+bool fuses_input(const PackedProduct&) { absent(); }
+bool fuses_gate(const PackedProduct&) { absent(); }
 void packed_product(const PackedProduct&, StreamHandle) { absent(); }
 std::string packed_kernel_name(const PackedProduct&) { absent(); }
 void sample(const SampleTask&, StreamHandle) { absent(); }
+void score(const ScoreTask&, StreamHandle) { absent(); }
 void combine(const CombineTask&, StreamHandle) { absent(); }
+struct Profile::Record {};
+Profile::Profile() { absent(); }
+Profile::~Profile() = default;
+std::vector<TimedWork> Profile::take() { absent(); }
+Profile* Profile::current() { return nullptr; }
+void Profile::begin(Work, StreamHandle) { absent(); }
+void Profile::end(StreamHandle) { absent(); }
+void gather_places(const GatherPlaces&, StreamHandle) { absent(); }
+void share_amax(const RoutedRows&, MatrixAmax*, StreamHandle) { absent(); }
+std::int64_t route_workspace(const RoutedRows&) { absent(); }
+void route(const RouteTask&, StreamHandle) { absent(); }
+void norm_and_score(const RouterTask&, StreamHandle) { absent(); }
+bool experts_are_few(const ExpertsProduct&, const ExpertsProduct&) { absent(); }
+void experts_of_few(const ExpertsProduct&, const ExpertChoice&, StreamHandle) { absent(); }
+void combine_experts_of_few(const ExpertsProduct&, const ExpertChoice&, StreamHandle) { absent(); }
+int experts_block_rows(std::int64_t, std::int64_t) { absent(); }
+void experts_of_many(const ExpertsProduct&, StreamHandle) { absent(); }
 const std::string& why_no_cublas() { return why_none(); }
 struct CublasProduct::Plan {};
 CublasProduct::CublasProduct(const What&) { absent(); }

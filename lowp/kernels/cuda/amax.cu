@@ -4,6 +4,7 @@
 #include "lowp/kernels/cuda/cast.h"
 #include "lowp/kernels/cuda/cast_row.cuh"
 #include "lowp/kernels/cuda/for_input.cuh"
+#include "lowp/kernels/cuda/profile.h"
 
 namespace lowp::kernels::cuda {
 namespace {
@@ -48,6 +49,9 @@ __global__ void __launch_bounds__(256) find_amax(const void* x, std::int64_t siz
 }  // namespace
 
 void amax(const void* x, Elem input, std::int64_t experts, std::int64_t size, MatrixAmax* out, StreamHandle stream) {
+  const Timed timed(stream, [&] {
+    return Work{.name = "amax", .bytes = static_cast<double>(experts * size * formats::info(input).bits / 8)};
+  });
   fill(out, 0, static_cast<std::size_t>(experts) * sizeof *out, stream);
   const bool chunks = size % 8 == 0 && reinterpret_cast<std::uintptr_t>(x) % 16 == 0;
   // Enough blocks to fill any device, few enough that their atomics do not matter.

@@ -5,6 +5,7 @@
 #include "lowp/formats/quantize.h"
 #include "lowp/kernels/cuda/cast.h"
 #include "lowp/kernels/cuda/launch.h"
+#include "lowp/kernels/cuda/profile.h"
 #include "lowp/kernels/hadamard.h"
 
 namespace lowp::kernels::cuda {
@@ -264,6 +265,10 @@ void rotated_amax(const void* x, Elem input, std::int64_t experts, std::int64_t 
 }
 
 void dequantize(const DequantizeTask& task, StreamHandle stream) {
+  const Timed timed(stream, [&] {
+    const int bits = formats::info(task.output).bits + formats::info(task.format.element).bits;
+    return Work{.name = "dequantize", .bytes = static_cast<double>(task.experts * task.m * task.k) * bits / 8};
+  });
   if (launch_dequantize(task, stream)) return;
   dequantize_any<<<blocks_for(task.experts * task.m * 256), 256, 0, stream>>>(task);
   check_launch("dequantize_any");

@@ -1,6 +1,7 @@
 // The likeliest token of each row. A block takes a part of a row; the one that ends last joins the parts in order.
 #include "lowp/kernels/cuda/layers.cuh"
 #include "lowp/kernels/cuda/layers_launch.h"
+#include "lowp/kernels/cuda/token_order.cuh"
 
 namespace lowp::kernels::cuda {
 namespace {
@@ -34,12 +35,6 @@ struct Found {
   }
 };
 LOWP_HD constexpr std::int64_t row_bytes(std::int64_t parts) { return 8 + parts * std::int64_t{sizeof(Found)}; }
-
-__device__ __forceinline__ std::uint64_t order(float x, std::uint32_t id) {
-  const std::uint32_t bits = float_bits(x);
-  const std::uint32_t rising = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-  return static_cast<std::uint64_t>(rising) << 32 | (0xFFFFFFFFu - id);
-}
 
 __device__ __forceinline__ Found over_warp(Found found) {
 #pragma unroll
@@ -83,7 +78,7 @@ __global__ void __launch_bounds__(kThreads) find(const __grid_constant__ Args ar
       mine.wrong |= !(x[i][j] < INFINITY);
       mine.most = fmaxf(mine.most, x[i][j]);
       if (id < task.limit && x[i][j] > -INFINITY)
-        mine.best = max(mine.best, order(x[i][j], static_cast<std::uint32_t>(id)));
+        mine.best = max(mine.best, token_order(x[i][j], static_cast<std::uint32_t>(id)));
     }
   if (task.logprob && mine.most > -INFINITY) {
 #pragma unroll
@@ -114,11 +109,9 @@ __global__ void __launch_bounds__(kThreads) find(const __grid_constant__ Args ar
   if (lane != 0) return;
   *args.ended(row) = 0;
   const bool none_found = all.wrong || all.best == 0;
-  task.token[row] = none_found ? -1 : static_cast<std::int32_t>(0xFFFFFFFFu - static_cast<std::uint32_t>(all.best));
+  task.token[row] = none_found ? -1 : id_of_order(all.best);
   if (!task.logprob) return;
-  const auto rising = static_cast<std::uint32_t>(all.best >> 32);
-  const float chosen = bits_float(rising & 0x80000000u ? rising & 0x7FFFFFFFu : ~rising);
-  task.logprob[row] = none_found ? NAN : (chosen - all.most) - log2f(all.sum) * kLn2;
+  task.logprob[row] = none_found ? NAN : (logit_of_order(all.best) - all.most) - log2f(all.sum) * kLn2;
 }
 
 }  // namespace

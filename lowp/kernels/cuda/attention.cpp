@@ -2,6 +2,7 @@
 
 #include "lowp/base/error.h"
 #include "lowp/kernels/cuda/attention_launch.h"
+#include "lowp/kernels/cuda/profile.h"
 
 namespace lowp::kernels::cuda {
 namespace {
@@ -35,6 +36,7 @@ const AttentionKernels& checked(const AttentionTask& task) {
 
 void attend_decode(const AttentionTask& task, StreamHandle stream) {
   const AttentionKernels& kernels = checked(task);
+  const Timed timed(stream, [] { return Work{.name = "attend_decode"}; });
   if (task.rows > 0 && task.sequences > 0) kernels.decode(task, stream);
 }
 
@@ -42,6 +44,7 @@ std::int64_t attend_decode_workspace(const AttentionTask& task) { return kernels
 
 void attend_prefill(const AttentionTask& task, StreamHandle stream) {
   const AttentionKernels& kernels = checked(task);
+  const Timed timed(stream, [] { return Work{.name = "attend_prefill", .multiplies = Multiplies::bf16}; });
   if (task.rows > 0 && task.sequences > 0) kernels.prefill(task, stream);
 }
 

@@ -5,6 +5,7 @@
 #include "lowp/base/error.h"
 #include "lowp/kernels/cuda/fast_codec.h"
 #include "lowp/kernels/cuda/launch.h"
+#include "lowp/kernels/cuda/profile.h"
 #include "lowp/kernels/cuda/rope.h"
 
 namespace lowp::kernels::cuda {
@@ -165,6 +166,10 @@ void cast_by_definition(const CastTask& task, bool along_m, StreamHandle stream)
 
 void cast(const CastTask& task, StreamHandle stream) {
   if (task.experts == 0 || task.m == 0 || task.k == 0) return;
+  const Timed timed(stream, [&] {
+    const int bits = formats::info(task.input).bits + formats::info(task.format.element).bits;
+    return Work{.name = "cast", .bytes = static_cast<double>(task.experts * task.m * task.k) * bits / 8};
+  });
   const bool computed = task.front.kind != Front::none && task.front.kind != Front::hadamard;
   LOWP_CHECK(!computed ||
                  (!task.along_m.codes && !task.stochastic && (task.experts == 1 || task.front.kind != Front::rms_norm)),

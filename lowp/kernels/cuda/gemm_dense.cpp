@@ -5,6 +5,7 @@
 #include "lowp/base/bits.h"
 #include "lowp/base/error.h"
 #include "lowp/kernels/cuda/gemm_dense_table.h"
+#include "lowp/kernels/cuda/profile.h"
 
 namespace lowp::kernels::cuda {
 namespace {
@@ -54,16 +55,25 @@ void check_shape(const DenseProduct& p) {
   LOWP_CHECK(p.k > 0 && p.k % 16 == 0 && p.n % 8 == 0, "no product of [{}, {}] by [{}, {}]", p.m, p.k, p.n, p.k);
 }
 
+Work work_of(const DenseProduct& p) {
+  return {.name = fmt::format("product {} x {}", p.n, p.k),
+          .bytes = static_cast<double>(p.n * p.k + p.m * (p.k + 2 * p.n)),
+          .flop = 2.0 * static_cast<double>(p.m) * static_cast<double>(p.n * p.k),
+          .multiplies = p.sums == Sums::integer ? Multiplies::int8 : Multiplies::e4m3};
+}
+
 }  // namespace
 
 void dense_product(const DenseProduct& product, StreamHandle stream) {
   check_shape(product);
+  const Timed timed(stream, [&] { return work_of(product); });
   if (product.m > 0 && product.n > 0) choose(product).launch({product, 1, nullptr}, stream);
 }
 
 void grouped_product(const GroupedProduct& product, StreamHandle stream) {
   check_shape(product);
   LOWP_CHECK(product.expert_of_block && !product.bias, "a grouped product without experts, or with a bias");
+  const Timed timed(stream, [&] { return work_of(product); });
   if (product.m > 0 && product.n > 0) grouped(product.sums).launch(product, stream);
 }
 

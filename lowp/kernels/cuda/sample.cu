@@ -1,100 +1,108 @@
-#include <cmath>
-
-#include "lowp/base/bits.h"
-#include "lowp/kernels/cuda/sample.h"
+#include "lowp/kernels/cuda/sample_launch.h"
+#include "lowp/kernels/cuda/sample_row.cuh"
 
 namespace lowp::kernels::cuda {
 namespace {
 
-constexpr int kThreads = 1024, kWarps = kThreads / 32;
-
-__device__ float value(const std::uint16_t* logits, std::int64_t id) {
-  return bits_float(static_cast<std::uint32_t>(logits[id]) << 16);
+// Writes the row's logits as masks and edits leave them. False where a logit as it was is NaN.
+__device__ bool change(const SampleTask& task, const Draw& d, const RowLogits& row, float* to) {
+  bool wrong = false;
+  const std::uint32_t* words = d.allowed < 0 ? nullptr : task.allowed + d.allowed;
+  row.each([&](int id, float x) {
+    wrong |= x != x;
+    to[id] = !words || words[id / 32] >> (id % 32) & 1 ? x : -INFINITY;
+  });
+  wrong = __syncthreads_or(wrong);
+  for (int i = d.edits + static_cast<int>(threadIdx.x); i < d.edits_end; i += kRowThreads) {
+    const LogitEdit& edit = task.edits[i];
+    if (edit.id >= 0 && edit.id < row.limit && to[edit.id] > -INFINITY) to[edit.id] = edited(to[edit.id], edit);
+  }
+  __syncthreads();
+  return !wrong;
 }
 
-// A block for each draw; thread t has the t-th stretch of ids.
-__global__ void __launch_bounds__(kThreads) draw(const __grid_constant__ SampleTask task) {
-  __shared__ float largest[kWarps];
-  __shared__ double sums[kWarps];
-  __shared__ int chosen;
-  const Draw d = task.draws[blockIdx.x];
-  const auto* logits = static_cast<const std::uint16_t*>(task.logits) + d.row * task.vocab;
-  const std::int64_t each = (task.limit + kThreads - 1) / kThreads, begin = threadIdx.x * each,
-                     end = begin + each < task.limit ? begin + each : task.limit;
+// The id at which the running sum of the weights from `cut` on passes the share `uniform` of all. A warp has a stretch
+// of neighbouring ids.
+__device__ std::int32_t pick(const RowLogits& logits, const Row& row, std::uint64_t cut, const Draw& d, RowShared& s) {
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-  if (threadIdx.x == 0) chosen = -1;
-
-  // NaN wins: it is larger than all as an ordered integer would be, and what follows then chooses nothing.
-  float most = -INFINITY;
-  for (std::int64_t id = begin; id < end; ++id) {
-    const float x = value(logits, id);
-    most = x != x || most != most ? NAN : fmaxf(most, x);
-  }
-  const auto larger = [](float a, float b) { return a != a || b != b ? NAN : fmaxf(a, b); };
-  for (int step = 16; step > 0; step /= 2) most = larger(most, __shfl_xor_sync(~0u, most, step));
-  if (lane == 0) largest[warp] = most;
-  __syncthreads();
-  most = largest[0];
-  for (int i = 1; i < kWarps; ++i) most = larger(most, largest[i]);
-  const float infinite = INFINITY;
-  if (!(most < infinite && most > -infinite)) {
-    if (threadIdx.x == 0) task.token[blockIdx.x] = -1;
-    return;
-  }
-
-  const auto weight = [&](std::int64_t id) {
-    const float w = expf((value(logits, id) - most) / d.temperature);
-    return w < d.min_p ? 0.0f : w;
+  const int each = (logits.chunks() + kRowWarps - 1) / kRowWarps, begin = warp * each,
+            end = min(begin + each, logits.chunks());
+  const float least = cut ? logit_of_order(cut) : -INFINITY;
+  const auto weight = [&](int id, float x) -> std::uint64_t {
+    if (!(x >= least) || !(x > -INFINITY) || token_order(x, static_cast<std::uint32_t>(id)) < cut) return 0;
+    const float w = row.weight(x);
+    return w < d.min_p ? 0 : Row::integer(w);
   };
-  double mine = 0;
-  for (std::int64_t id = begin; id < end; ++id) mine += weight(id);
-  double stop = mine;  // sums of this warp's threads up to this one, later of the block's
-  for (int step = 1; step < 32; step *= 2) {
-    const double other = __shfl_up_sync(~0u, stop, step);
-    if (lane >= step) stop += other;
-  }
-  double start = __shfl_up_sync(~0u, stop, 1);
-  if (lane == 0) start = 0;
-  if (lane == 31) sums[warp] = stop;
+  std::uint64_t mine = 0;
+  logits.each(begin + lane, end, 32, [&](int id, float x) { mine += weight(id, x); });
+#pragma unroll
+  for (int mask = 16; mask > 0; mask /= 2) mine += __shfl_xor_sync(~0u, mine, mask);
+  __syncthreads();  // the sums before have been read
+  if (lane == 0) s.weights[warp] = mine;
   __syncthreads();
-  double total = 0;
-  for (int i = 0; i < kWarps; ++i) {
-    if (i == warp) {
-      start += total;
-      stop += total;
+  std::uint64_t total = 0, before = 0;
+  for (int w = 0; w < kRowWarps; ++w) {
+    if (w == warp) before = total;
+    total += s.weights[w];
+  }
+  const std::uint64_t target = min(static_cast<std::uint64_t>(d.uniform * static_cast<double>(total)), total - 1);
+  if (target < before || target - before >= mine) return -1;
+  for (int chunk = begin; chunk < end; chunk += 32) {
+    std::uint64_t own = 0;
+    logits.each(chunk + lane, min(chunk + lane + 1, end), 1, [&](int id, float x) { own += weight(id, x); });
+    std::uint64_t upto = own;
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+      const std::uint64_t other = __shfl_up_sync(~0u, upto, step);
+      if (lane >= step) upto += other;
     }
-    total += sums[i];
-  }
-  // A thread starts where the one before it stops, to the bit: one of them has the target, unless that was rounded up
-  // to the total.
-  const double target = d.uniform * total;
-  if (start <= target && target < stop) {
-    int last = -1;
-    double sum = start;
-    for (std::int64_t id = begin; id < end && sum <= target; ++id) {
-      const float w = weight(id);
-      sum += w;
-      if (w > 0) last = static_cast<int>(id);
+    std::int32_t found = -1;
+    if (target >= before + upto - own && target < before + upto) {
+      std::uint64_t sum = before + upto - own;
+      logits.each(chunk + lane, chunk + lane + 1, 1, [&](int id, float x) {
+        sum += weight(id, x);
+        if (found < 0 && sum > target) found = id;
+      });
     }
-    chosen = last;
+    if (__any_sync(~0u, found >= 0)) return found;
+    before += __shfl_sync(~0u, upto, 31);
   }
-  __syncthreads();
-  const bool missed = chosen < 0;
-  __syncthreads();
-  if (missed) {  // then the last id that may come
-    std::int64_t id = end - 1;
-    while (id >= begin && !(weight(id) > 0)) --id;
-    if (id >= begin) atomicMax(&chosen, static_cast<int>(id));
-    __syncthreads();
+  return -1;
+}
+
+// A block a draw.
+__global__ void __launch_bounds__(kRowThreads) draw(const __grid_constant__ SampleTask task) {
+  __shared__ RowShared shared;
+  const Draw& d = task.draws[blockIdx.x];
+  RowLogits logits{static_cast<const std::uint16_t*>(task.logits) + d.row * task.vocab, nullptr,
+                   static_cast<int>(task.limit)};
+  std::int32_t* token = task.token + blockIdx.x;
+  if (threadIdx.x == 0) *token = -1;
+  if (d.changed >= 0) {
+    float* to = task.changed + d.changed * task.vocab;
+    if (!change(task, d, logits, to)) return;
+    logits.f32 = to;
   }
-  if (threadIdx.x == 0) task.token[blockIdx.x] = chosen;
+  Row row(logits, d.temperature, shared);
+  if (!row.look()) return;
+  std::int32_t found = -1;
+  if (d.temperature == 0) {
+    if (threadIdx.x == 0) found = row.likeliest();
+  } else {
+    std::uint64_t cut = 0;
+    RowSum kept;
+    if (d.top_k > 0 && static_cast<std::uint32_t>(d.top_k) < row.finite())
+      cut = row.cut_count(static_cast<std::uint32_t>(d.top_k), kept);
+    if (d.top_p < 1) cut = row.cut_share(d.top_p, cut, kept);
+    found = pick(logits, row, cut, d, shared);
+  }
+  if (found >= 0) *token = found;
 }
 
 }  // namespace
 
-void sample(const SampleTask& task, StreamHandle stream) {
-  if (task.count == 0) return;
-  draw<<<static_cast<unsigned>(task.count), kThreads, 0, stream>>>(task);
+void launch_sample(const SampleTask& task, StreamHandle stream) {
+  draw<<<static_cast<unsigned>(task.count), kRowThreads, 0, stream>>>(task);
   check_launch("sample");
 }
 
