@@ -46,12 +46,14 @@ void CudaProjections::gate(GateActivation activation, std::int64_t rows, void* y
                            kernels::cuda::StreamHandle stream) const {
   namespace cuda = kernels::cuda;
   const Part gate = part(0, rows, y), up = part(1, rows, y);
-  const bool silu = activation == GateActivation::silu;
+  const auto kind = activation == GateActivation::silu        ? cuda::GateActivation::silu
+                    : activation == GateActivation::gelu_tanh ? cuda::GateActivation::gelu_tanh
+                                                              : cuda::GateActivation::clamped;
   cuda::gate_mul({.gate = gate.values,
                   .up = up.values,
                   .gate_stride = gate.stride,
                   .up_stride = up.stride,
-                  .activation = silu ? cuda::GateActivation::silu : cuda::GateActivation::gelu_tanh,
+                  .activation = kind,
                   .out = out,
                   .rows = rows,
                   .width = n_[1]},

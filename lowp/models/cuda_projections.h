@@ -34,7 +34,8 @@ class CudaProjections {
   };
   Part part(std::size_t i, std::int64_t rows, void* y) const;
 
-  /// Of a gate and an up projection: enqueues out bf16 [rows, width] = activation(gate) * up, from y as run() left it.
+  /// Of a gate and an up projection: enqueues out bf16 [rows, width] = what `activation` makes of the two, from y as
+  /// run() left it.
   void gate(GateActivation activation, std::int64_t rows, void* y, void* out, kernels::cuda::StreamHandle stream) const;
 
   /// The same weights in memory of their own.

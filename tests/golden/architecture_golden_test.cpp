@@ -1,6 +1,7 @@
 // Tiny seeded models of the architectures that no model of the tree has, against transformers.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 
@@ -41,27 +42,41 @@ double rms_error(const std::vector<float>& found, const TensorView& expected) {
 TEST_P(Architecture, LogitsAgreeWithTransformers) {
   const checkpoint::SafetensorsFile golden = file();
   const TensorView view = golden.view(*golden.find("expected/tokens"));
-  const std::vector<std::int32_t> tokens(view.as<std::int32_t>(), view.as<std::int32_t>() + element_count(view.shape));
-  const auto error = [&](formats::Elem compute, const char* expected) {
+  const std::int64_t prompts = view.shape[0], length = view.shape[1];
+  const std::span tokens(view.as<std::int32_t>(), static_cast<std::size_t>(prompts * length));
+  // All prompts as one batch: in two chunks, so that the second looks back over the first, or token by token.
+  const auto error = [&](formats::Elem compute, std::int64_t first, std::int64_t step, const char* expected) {
     models::Model model(folder_.path(), {compute});
-    models::Cache cache(model);
-    // Two chunks, so that the second looks back over the first.
-    std::vector<float> found;
-    for (const auto part : {std::span(tokens).first(10), std::span(tokens).subspan(10)}) {
-      const models::Chunk chunk{part, &cache};
-      model.forward({&chunk, 1});
+    std::vector<models::Cache> caches;
+    for (std::int64_t p = 0; p < prompts; ++p) caches.emplace_back(model);
+    std::vector<std::vector<float>> found(static_cast<std::size_t>(prompts));
+    for (std::int64_t begin = 0, end = first; begin < length; begin = end, end = std::min(end + step, length)) {
+      std::vector<models::Chunk> batch;
+      for (std::int64_t p = 0; p < prompts; ++p)
+        batch.push_back(
+            {tokens.subspan(static_cast<std::size_t>(p * length + begin), static_cast<std::size_t>(end - begin)),
+             &caches[static_cast<std::size_t>(p)]});
+      model.forward(batch);
       const std::vector<float> logits = model.logits();
-      found.insert(found.end(), logits.begin(), logits.end());
+      const std::int64_t own = (end - begin) * model.config().vocab_size;
+      for (std::int64_t p = 0; p < prompts; ++p)
+        found[static_cast<std::size_t>(p)].insert(found[static_cast<std::size_t>(p)].end(), logits.begin() + p * own,
+                                                  logits.begin() + (p + 1) * own);
     }
-    return rms_error(found, golden.view(*golden.find(expected)));
+    std::vector<float> all;
+    for (const std::vector<float>& logits : found) all.insert(all.end(), logits.begin(), logits.end());
+    return rms_error(all, golden.view(*golden.find(expected)));
   };
-  EXPECT_LT(error(formats::Elem::f32, "expected/logits_f32"), 2e-5);
-  const double noise = error(formats::Elem::f32, "expected/logits_bf16");
-  EXPECT_LT(error(formats::Elem::bf16, "expected/logits_bf16"), 1.5 * noise);
-  EXPECT_LT(error(formats::Elem::bf16, "expected/logits_f32"), 1.5 * noise);
+  EXPECT_LT(error(formats::Elem::f32, 10, 10, "expected/logits_f32"), 2e-5);
+  EXPECT_LT(error(formats::Elem::f32, 3, 1, "expected/logits_f32"), 2e-5);
+  const double noise = error(formats::Elem::f32, 10, 10, "expected/logits_bf16");
+  EXPECT_LT(error(formats::Elem::bf16, 10, 10, "expected/logits_bf16"), 1.5 * noise);
+  EXPECT_LT(error(formats::Elem::bf16, 10, 10, "expected/logits_f32"), 1.5 * noise);
 }
 
-TEST_P(Architecture, ShapesAreChecked) {
+class FloatArchitecture : public Architecture {};
+
+TEST_P(FloatArchitecture, ShapesAreChecked) {
   const checkpoint::Checkpoint model(folder_.path());
   auto config = checkpoint::read_model_config(*model.config(), "config.json");
   ASSERT_TRUE(config);
@@ -87,8 +102,12 @@ TEST(GgufModel, LogitsAgreeWithTransformers) {
       2e-5);
 }
 
-INSTANTIATE_TEST_SUITE_P(Golden, Architecture, testing::Values("qwen2", "gemma3"),
-                         [](const auto& instance) { return std::string(instance.param); });
+std::string name(const testing::TestParamInfo<const char*>& instance) { return instance.param; }
+
+INSTANTIATE_TEST_SUITE_P(Golden, Architecture,
+                         testing::Values("qwen2", "gemma3", "mistral", "mixtral", "gpt_oss", "gpt_oss_mxfp4"), name);
+INSTANTIATE_TEST_SUITE_P(Golden, FloatArchitecture, testing::Values("qwen2", "gemma3", "mistral", "mixtral", "gpt_oss"),
+                         name);
 
 }  // namespace
 }  // namespace lowp

@@ -2,6 +2,7 @@
 #include "lowp/kernels/cuda/front.cuh"
 #include "lowp/kernels/cuda/layers.cuh"
 #include "lowp/kernels/cuda/layers_launch.h"
+#include "lowp/kernels/gate.h"
 
 namespace lowp::kernels::cuda {
 namespace {
@@ -88,6 +89,27 @@ __device__ __forceinline__ Bf16x8 gelu8(const Bf16x8& chunk) {
   return to_chunk<Elem::bf16>(v);
 }
 
+// Each step rounded, as kernels/cpu's clamped_mul does.
+__device__ __forceinline__ Bf16x8 clamped8(const Bf16x8& gate, const Bf16x8& up) {
+  float g[8], u[8];
+  gate.values(g);
+  up.values(u);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    g[i] = g[i] > kGateLimit ? kGateLimit : g[i];  // NaN passes
+    u[i] = u[i] > kGateLimit ? kGateLimit : u[i] < -kGateLimit ? -kGateLimit : u[i];
+    const float sigmoid = round_bf16(formats::divide(1.0f, 1.0f + exp_f32(-round_bf16(g[i] * kGateSlope))));
+    g[i] = round_bf16(u[i] + 1.0f) * round_bf16(g[i] * sigmoid);
+  }
+  return to_chunk<Elem::bf16>(g);
+}
+
+template <GateActivation kActivation>
+__device__ __forceinline__ Bf16x8 gated(const Bf16x8& gate, const Bf16x8& up) {
+  if constexpr (kActivation == GateActivation::clamped) return clamped8(gate, up);
+  return multiply(kActivation == GateActivation::silu ? silu8(gate) : gelu8(gate), up);
+}
+
 template <GateActivation kActivation>
 __global__ void __launch_bounds__(kThreads) gate_and_multiply(const __grid_constant__ GateTask task) {
   ptx::launch_dependents();
@@ -97,8 +119,7 @@ __global__ void __launch_bounds__(kThreads) gate_and_multiply(const __grid_const
   const std::int64_t row = index / chunks, at = index % chunks * 8;
   const Bf16x8 gate = load_written(task.gate, row * task.gate_stride + at),
                up = load_written(task.up, row * task.up_stride + at);
-  const Bf16x8 active = kActivation == GateActivation::silu ? silu8(gate) : gelu8(gate);
-  store_eight(task.out, row * task.width + at, multiply(active, up));
+  store_eight(task.out, row * task.width + at, gated<kActivation>(gate, up));
 }
 
 }  // namespace
@@ -113,9 +134,10 @@ void launch_add_norm(const AddNormTask& task, StreamHandle stream) {
 }
 
 void launch_gate(const GateTask& task, StreamHandle stream) {
-  launch_early(task.activation == GateActivation::silu ? gate_and_multiply<GateActivation::silu>
-                                                       : gate_and_multiply<GateActivation::gelu_tanh>,
-               ceil_div<std::int64_t>(task.rows * task.width / 8, kThreads), kThreads, task, stream);
+  const auto kernel = task.activation == GateActivation::silu        ? gate_and_multiply<GateActivation::silu>
+                      : task.activation == GateActivation::gelu_tanh ? gate_and_multiply<GateActivation::gelu_tanh>
+                                                                     : gate_and_multiply<GateActivation::clamped>;
+  launch_early(kernel, ceil_div<std::int64_t>(task.rows * task.width / 8, kThreads), kThreads, task, stream);
 }
 
 }  // namespace lowp::kernels::cuda
