@@ -8,7 +8,10 @@
 #include "lowp/base/error.h"
 #include "lowp/base/file.h"
 #include "lowp/checkpoint/model_config.h"
+#include "lowp/formats/recipes.h"
 #include "lowp/models/model.h"
+#include "lowp/quant/convert_checkpoint.h"
+#include "lowp/quant/quantize_checkpoint.h"
 #include "tests/temp_dir.h"
 
 namespace lowp {
@@ -74,6 +77,48 @@ TEST_P(Architecture, LogitsAgreeWithTransformers) {
   EXPECT_LT(error(formats::Elem::bf16, 10, 10, "expected/logits_f32"), 1.5 * noise);
 }
 
+// What other checkpoints of the same model give: experts one by one with the biases of the stack.
+class GptOss : public Architecture {
+ protected:
+  std::vector<float> logits(const std::string& path) const {
+    const checkpoint::SafetensorsFile golden = file();
+    const TensorView view = golden.view(*golden.find("expected/tokens"));
+    models::Model model(path, {formats::Elem::f32});
+    models::Cache cache(model);
+    const models::Chunk chunk{{view.as<std::int32_t>(), static_cast<std::size_t>(view.shape[1])}, &cache};
+    model.forward({&chunk, 1});
+    return model.logits();
+  }
+};
+
+TEST_P(GptOss, ConvertedItIsTheSame) {
+  for (const char* dialect : {"compressed-tensors", "lowp"}) {
+    quant::ConvertRequest request;
+    request.model = folder_.path();
+    request.output = folder_ / dialect;
+    request.dialect = dialect;
+    quant::convert_checkpoint(request);
+    EXPECT_EQ(logits(request.output), logits(folder_.path())) << dialect;
+  }
+}
+
+class StackedGptOss : public GptOss {};
+
+TEST_P(StackedGptOss, QuantizedItIsClose) {
+  const std::vector<float> expected = logits(folder_.path());
+  quant::QuantizeRequest request;
+  request.model = folder_.path();
+  request.output = folder_ / "quantized";
+  request.rules = quant::Rules::single(formats::recipe("int8-bf16"));
+  const quant::QuantizeReport report = quant::quantize_checkpoint(request);
+  EXPECT_EQ(report.layers.size(), 2 * (4 + 3 * 4));
+  const std::vector<float> found = logits(request.output);
+  EXPECT_NE(found, expected);
+  EXPECT_LT(
+      rms_error(found, {DType::f32, {static_cast<std::int64_t>(found.size())}, std::as_bytes(std::span(expected))}),
+      0.1);
+}
+
 class FloatArchitecture : public Architecture {};
 
 TEST_P(FloatArchitecture, ShapesAreChecked) {
@@ -102,10 +147,12 @@ TEST(GgufModel, LogitsAgreeWithTransformers) {
       2e-5);
 }
 
-std::string name(const testing::TestParamInfo<const char*>& instance) { return instance.param; }
+std::string label(const testing::TestParamInfo<const char*>& instance) { return instance.param; }
 
 INSTANTIATE_TEST_SUITE_P(Golden, Architecture,
-                         testing::Values("qwen2", "gemma3", "mistral", "mixtral", "gpt_oss", "gpt_oss_mxfp4"), name);
+                         testing::Values("qwen2", "gemma3", "mistral", "mixtral", "gpt_oss", "gpt_oss_mxfp4"), label);
+INSTANTIATE_TEST_SUITE_P(Golden, GptOss, testing::Values("gpt_oss_mxfp4"), label);
+INSTANTIATE_TEST_SUITE_P(Golden, StackedGptOss, testing::Values("gpt_oss"), label);
 INSTANTIATE_TEST_SUITE_P(Golden, FloatArchitecture, testing::Values("qwen2", "gemma3", "mistral", "mixtral", "gpt_oss"),
                          name);
 
