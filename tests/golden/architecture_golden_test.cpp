@@ -110,9 +110,9 @@ TEST_P(StackedGptOss, QuantizedItIsClose) {
   request.model = folder_.path();
   request.output = folder_ / "quantized";
   request.rules = quant::Rules::single(formats::recipe("int8-bf16"));
-  const quant::QuantizeReport report = quant::quantize_checkpoint(request);
+  const quant::QuantizeReport report = quant::quantize_checkpoint(std::move(request));
   EXPECT_EQ(report.layers.size(), 2 * (4 + 3 * 4));
-  const std::vector<float> found = logits(request.output);
+  const std::vector<float> found = logits(folder_ / "quantized");
   EXPECT_NE(found, expected);
   EXPECT_LT(
       rms_error(found, {DType::f32, {static_cast<std::int64_t>(found.size())}, std::as_bytes(std::span(expected))}),
@@ -154,7 +154,7 @@ INSTANTIATE_TEST_SUITE_P(Golden, Architecture,
 INSTANTIATE_TEST_SUITE_P(Golden, GptOss, testing::Values("gpt_oss_mxfp4"), label);
 INSTANTIATE_TEST_SUITE_P(Golden, StackedGptOss, testing::Values("gpt_oss"), label);
 INSTANTIATE_TEST_SUITE_P(Golden, FloatArchitecture, testing::Values("qwen2", "gemma3", "mistral", "mixtral", "gpt_oss"),
-                         name);
+                         label);
 
 }  // namespace
 }  // namespace lowp
