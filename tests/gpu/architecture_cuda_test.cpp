@@ -82,17 +82,25 @@ Json config_of(const std::string& architecture) {
                  {"sliding_window", kWindow},
                  {"rms_norm_eps", 1e-5}};
   config["architectures"] = {architecture};
-  if (architecture == "Qwen2ForCausalLM") config |= Json{{"use_sliding_window", true}, {"max_window_layers", 2}};
-  if (architecture == "Gemma3ForCausalLM")
-    config |=
-        Json{{"hidden_activation", "gelu_pytorch_tanh"}, {"query_pre_attn_scalar", 64}, {"tie_word_embeddings", true}};
-  if (architecture == "MixtralForCausalLM" || architecture == "GptOssForCausalLM")
-    config |= Json{{"num_local_experts", 8}, {"num_experts_per_tok", 2}, {"intermediate_size", 128}};
-  if (architecture == "GptOssForCausalLM")
-    config |=
-        Json{{"model_type", "gpt_oss"},
-             {"rope_scaling",
-              {{"rope_type", "yarn"}, {"factor", 8.0}, {"truncate", false}, {"original_max_position_embeddings", 64}}}};
+  if (architecture == "Qwen2ForCausalLM") {
+    config["use_sliding_window"] = true;
+    config["max_window_layers"] = 2;
+  }
+  if (architecture == "Gemma3ForCausalLM") {
+    config["hidden_activation"] = "gelu_pytorch_tanh";
+    config["query_pre_attn_scalar"] = 64;
+    config["tie_word_embeddings"] = true;
+  }
+  if (architecture == "MixtralForCausalLM" || architecture == "GptOssForCausalLM") {
+    config["num_local_experts"] = 8;
+    config["num_experts_per_tok"] = 2;
+    config["intermediate_size"] = 128;
+  }
+  if (architecture == "GptOssForCausalLM") {
+    config["model_type"] = "gpt_oss";
+    config["rope_scaling"] = {
+        {"rope_type", "yarn"}, {"factor", 8.0}, {"truncate", false}, {"original_max_position_embeddings", 64}};
+  }
   return config;
 }
 
