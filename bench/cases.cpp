@@ -9,6 +9,7 @@
 #include "bench/cuda_front_cases.h"
 #include "bench/cuda_gemm_cases.h"
 #include "bench/cuda_layer_cases.h"
+#include "bench/cuda_moe_cases.h"
 #include "bench/gemm_cases.h"
 #include "bench/sample_cases.h"
 #include "lowp/base/error.h"
@@ -38,6 +39,7 @@ constexpr Family kFamilies[] = {
     {"gemm", "cuda", cuda_gemm_cases},
     {"attention", "cuda", cuda_attention_cases},
     {"layers", "cuda", cuda_layer_cases},
+    {"moe", "cuda", cuda_moe_cases},
 };
 
 const Limit& find_limit(const Device& device, std::string_view name) {

@@ -63,6 +63,7 @@ const Kernel kKernels[] = {
      [](const Operands& o, std::size_t call) {
        cuda::add_norm({.stream = o.at(o.wide, call, kWidth),
                        .add = o.at(o.logits, call, kWidth),
+                       .sum = o.at(o.wide, call, kWidth),
                        .weight = o.weight.as<float>(),
                        .out = o.at(o.out, call, kWidth),
                        .rows = o.rows,

@@ -7,9 +7,18 @@
 
 namespace lowp::models {
 
-CudaProjections::CudaProjections(std::span<const ops::LinearWeight> weights, const ops::Device& device) : n_{0} {
+namespace cuda = kernels::cuda;
+
+cuda::GateActivation gate_kernel(GateActivation activation) {
+  LOWP_CHECK(activation != GateActivation::clamped, "a clamped gate on a GPU");
+  return activation == GateActivation::silu ? cuda::GateActivation::silu : cuda::GateActivation::gelu_tanh;
+}
+
+CudaProjections::CudaProjections(std::span<const ops::LinearWeight> weights, const ops::Device& device, bool gated)
+    : n_{0} {
   for (const ops::LinearWeight& weight : weights) n_.push_back(n_.back() + weight.n());
-  if (auto together = ops::CudaLinear::stacked(weights, device)) {
+  if (auto together = gated ? ops::CudaLinear::gated(weights, device) : ops::CudaLinear::stacked(weights, device)) {
+    gated_ = gated;
     linears_.push_back(std::move(*together));
     return;
   }
@@ -29,11 +38,25 @@ std::size_t CudaProjections::workspace(std::int64_t rows) const {
   return most;
 }
 
-void CudaProjections::run(const void* x, std::int64_t rows, void* y, void* workspace,
-                          kernels::cuda::StreamHandle stream) const {
-  if (linears_.size() == 1) return linears_[0].run(x, rows, y, workspace, stream);
+void CudaProjections::run(const ops::CudaLinearTask& task, cuda::StreamHandle stream) const {
+  if (linears_.size() == 1) return linears_[0].run(task, stream);
+  if (task.norm) cuda::add_norm(*task.norm, stream);
+  if (task.gate) cuda::gate_mul(*task.gate, stream);
   for (std::size_t i = 0; i < linears_.size(); ++i)
-    linears_[i].run(x, rows, part(i, rows, y).values, workspace, stream);
+    linears_[i].run(task.x, task.m, part(i, task.m, task.y).values, task.workspace, stream);
+}
+
+void CudaProjections::run(const void* x, std::int64_t rows, void* y, void* workspace, cuda::StreamHandle stream) const {
+  run({.m = rows, .x = x, .y = y, .workspace = workspace}, stream);
+}
+
+std::optional<cuda::GateTask> CudaProjections::run_gated(const ops::CudaLinearTask& task, GateActivation activation,
+                                                         void* ungated, cuda::StreamHandle stream) const {
+  if (gated_) return linears_[0].run_gated(task, gate_kernel(activation), ungated, stream);
+  ops::CudaLinearTask products = task;
+  products.y = ungated;
+  run(products, stream);
+  return gate_task(activation, task.m, ungated, task.y);
 }
 
 CudaProjections::Part CudaProjections::part(std::size_t i, std::int64_t rows, void* y) const {
@@ -42,26 +65,26 @@ CudaProjections::Part CudaProjections::part(std::size_t i, std::int64_t rows, vo
   return {values + rows * n_[i], n_[i + 1] - n_[i]};
 }
 
-void CudaProjections::gate(GateActivation activation, std::int64_t rows, void* y, void* out,
-                           kernels::cuda::StreamHandle stream) const {
-  namespace cuda = kernels::cuda;
+cuda::GateTask CudaProjections::gate_task(GateActivation activation, std::int64_t rows, void* y, void* out) const {
   const Part gate = part(0, rows, y), up = part(1, rows, y);
-  const auto kind = activation == GateActivation::silu        ? cuda::GateActivation::silu
-                    : activation == GateActivation::gelu_tanh ? cuda::GateActivation::gelu_tanh
-                                                              : cuda::GateActivation::clamped;
-  cuda::gate_mul({.gate = gate.values,
-                  .up = up.values,
-                  .gate_stride = gate.stride,
-                  .up_stride = up.stride,
-                  .activation = kind,
-                  .out = out,
-                  .rows = rows,
-                  .width = n_[1]},
-                 stream);
+  return {.gate = gate.values,
+          .up = up.values,
+          .gate_stride = gate.stride,
+          .up_stride = up.stride,
+          .activation = gate_kernel(activation),
+          .out = out,
+          .rows = rows,
+          .width = n_[1]};
+}
+
+void CudaProjections::gate(GateActivation activation, std::int64_t rows, void* y, void* out,
+                           cuda::StreamHandle stream) const {
+  cuda::gate_mul(gate_task(activation, rows, y, out), stream);
 }
 
 CudaProjections CudaProjections::copy() const {
   CudaProjections made;
+  made.gated_ = gated_;
   made.n_ = n_;
   for (const ops::CudaLinear& linear : linears_) made.linears_.push_back(linear.copy());
   return made;

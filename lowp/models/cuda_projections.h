@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -10,11 +11,14 @@
 
 namespace lowp::models {
 
-/// One product where the weights can lie together (ops::CudaLinear::stacked), else one for each.
+/// A configuration's word for the kernels.
+kernels::cuda::GateActivation gate_kernel(GateActivation activation);
+
+/// One product where the weights can lie together (ops::CudaLinear::stacked or gated), else one for each.
 class CudaProjections {
  public:
-  /// Throws Error as ops::CudaLinear does.
-  CudaProjections(std::span<const ops::LinearWeight> weights, const ops::Device& device);
+  /// `gated`: of a gate and an up projection that only run_gated() is asked for. Throws Error as ops::CudaLinear does.
+  CudaProjections(std::span<const ops::LinearWeight> weights, const ops::Device& device, bool gated = false);
 
   std::int64_t k() const { return linears_[0].k(); }
   /// Outputs of all.
@@ -24,7 +28,8 @@ class CudaProjections {
   /// Bytes of workspace that run() needs for up to `rows` rows.
   std::size_t workspace(std::int64_t rows) const;
 
-  /// Enqueues the products of x bf16 [rows, k] into y, bf16 with room for [rows, n()]. See ops::CudaLinear::run().
+  /// Enqueues the products of a task's x into y, bf16 with room for [m, n()]. See ops::CudaLinear::run().
+  void run(const ops::CudaLinearTask& task, kernels::cuda::StreamHandle stream) const;
   void run(const void* x, std::int64_t rows, void* y, void* workspace, kernels::cuda::StreamHandle stream) const;
 
   /// The outputs of Linear i in y: its row r at r * stride.
@@ -34,15 +39,21 @@ class CudaProjections {
   };
   Part part(std::size_t i, std::int64_t rows, void* y) const;
 
-  /// Of a gate and an up projection: enqueues out bf16 [rows, width] = what `activation` makes of the two, from y as
-  /// run() left it.
+  /// Of a gate and an up projection: enqueues out bf16 [rows, width] = activation(gate) * up, from y as run() left it.
   void gate(GateActivation activation, std::int64_t rows, void* y, void* out, kernels::cuda::StreamHandle stream) const;
+
+  /// Of a gate and an up projection: ops::CudaLinear::run_gated().
+  [[nodiscard]] std::optional<kernels::cuda::GateTask> run_gated(const ops::CudaLinearTask& task,
+                                                                 GateActivation activation, void* ungated,
+                                                                 kernels::cuda::StreamHandle stream) const;
 
   /// The same weights in memory of their own.
   CudaProjections copy() const;
 
  private:
   CudaProjections() = default;
+  kernels::cuda::GateTask gate_task(GateActivation activation, std::int64_t rows, void* y, void* out) const;
+  bool gated_ = false;  // the one Linear is
   std::vector<ops::CudaLinear> linears_;
   std::vector<std::int64_t> n_;  // n_[i]: outputs before Linear i; the last: of all
 };

@@ -34,6 +34,8 @@ const Config& checked(const Config& config, const LoadOptions& options) {
          formats::name(options.compute));
   if (options.kv_cache == formats::Elem::f32)
     fail(ErrorCode::unsupported, "{}: keys and values are stored as bf16, fp8 or int8: f32 needs --device cpu", device);
+  if (config.expert_bias || config.gate_activation == GateActivation::clamped)
+    fail(ErrorCode::unsupported, "{}: experts with biases and a clamped gate (gpt-oss) need --device cpu", device);
   if (config.head_dim != 64 && config.head_dim != 128 && config.head_dim != 256)
     fail(ErrorCode::unsupported, "{}: heads of {} values: there are 64, 128 and 256; use --device cpu", device,
          config.head_dim);
@@ -65,6 +67,13 @@ std::pair<cuda::Memory, cuda::Memory> angles(const Rope& rope, const Config& con
 
 }  // namespace
 
+// The stream of a step, which changes places whenever a block's output is added: products normalise what they read, and
+// no block of a kernel may write what another still reads.
+struct CudaRunner::Residual {
+  void *stream, *next;
+  const void* output = nullptr;  // of the last block, not yet added
+};
+
 CudaWorkspace::CudaWorkspace(const Config& c, const CudaWeights& weights, const cuda::KvPageLayout& pages,
                              std::int64_t rows, std::byte* base)
     : rows(rows) {
@@ -75,6 +84,7 @@ CudaWorkspace::CudaWorkspace(const Config& c, const CudaWeights& weights, const 
   std::size_t most = 0;
   weights.each([&](const CudaProjections& group) { most = std::max(most, group.workspace(rows)); });
   take(stream, rows * c.hidden_size * 2);
+  take(next, rows * c.hidden_size * 2);
   take(normed, rows * c.hidden_size * 2);
   take(qkv, rows * (c.num_attention_heads + 2 * c.num_key_value_heads) * c.head_dim * 2);
   take(mixed, rows * c.num_attention_heads * c.head_dim * 2);
@@ -82,6 +92,10 @@ CudaWorkspace::CudaWorkspace(const Config& c, const CudaWeights& weights, const 
   take(gate_up, rows * 2 * c.intermediate_size * 2);
   take(gated, rows * c.intermediate_size * 2);
   take(product, static_cast<std::int64_t>(most));
+  std::size_t experts_need = 0;
+  for (const CudaLayer& layer : weights.layers)
+    if (layer.experts) experts_need = std::max(experts_need, layer.experts->workspace(rows));
+  take(experts, static_cast<std::int64_t>(experts_need));
   cuda::AttentionTask largest;
   largest.kv.layout = pages;
   largest.kv.max_pages = ceil_div(c.max_position_embeddings, kPageTokens);
@@ -98,10 +112,7 @@ CudaRunner::CudaRunner(const Config& config, const LoadOptions& options, WeightS
       weights_(config, options, source),
       layout_(layout_of(config, options)),
       pads_(!rows_depend(weights_)),
-      records_(std::all_of(weights_.layers.begin(), weights_.layers.end(),
-                           [](const CudaLayer& layer) { return layer.experts.empty(); })),
       batch_(config.max_position_embeddings),
-      experts_(config),
       workspace_(config, weights_, layout_, 0, nullptr),
       wanted_(kLogitRows * sizeof(std::int32_t)),
       hidden_(static_cast<std::size_t>(kLogitRows * config.hidden_size) * 2),
@@ -130,8 +141,7 @@ CudaRunner::CudaRunner(const Config& config, const LoadOptions& options, WeightS
 
 // Of the free memory: the workspace of a large step, and some for what the driver takes.
 std::size_t CudaRunner::kept_for_steps() const {
-  return CudaWorkspace(config_, weights_, layout_, kPlannedRows, nullptr).bytes +
-         (records_ ? 0 : experts_.bytes(kPlannedRows)) + free_ / 64;
+  return CudaWorkspace(config_, weights_, layout_, kPlannedRows, nullptr).bytes + free_ / 64;
 }
 
 std::string CudaRunner::memory_plan() const {
@@ -166,7 +176,7 @@ void CudaRunner::reserve(std::int64_t rows) {
 std::int64_t CudaRunner::graph_rows(std::span<const Chunk> batch) const {
   const auto count = static_cast<std::int64_t>(batch.size());
   const bool decodes = std::all_of(batch.begin(), batch.end(), [](const Chunk& c) { return c.tokens.size() == 1; });
-  if (!records_ || !decodes || count > kGraphRows.back()) return 0;
+  if (!decodes || count > kGraphRows.back()) return 0;
   return pads_ ? *std::lower_bound(kGraphRows.begin(), kGraphRows.end(), count) : count;
 }
 
@@ -205,40 +215,51 @@ void CudaRunner::layers(const CudaStep& step) {
                      .rows = step.rows,
                      .width = config_.hidden_size},
                     stream());
-  const void* add = nullptr;  // to the stream: the last block's output
+  Residual residual{.stream = w.stream, .next = w.next};
   for (std::size_t i = 0; i < weights_.layers.size(); ++i) {
     const CudaLayer& layer = weights_.layers[i];
-    norm(w.stream, add, layer.attention_norm, step.rows, w.normed);
-    attention(layer, static_cast<std::int64_t>(i), step);
-    norm(w.stream, w.out, layer.mlp_norm, step.rows, w.normed);
-    mlp(layer, step.rows);
-    add = w.out;
+    attention(layer, static_cast<std::int64_t>(i), step, residual);
+    mlp(layer, step, residual);
   }
-  norm(w.stream, add, weights_.norm, step.rows, w.normed);
+  cuda::add_norm(norm(weights_.norm, step.rows, residual), stream());
 }
 
-// x gains `add` (or nothing, if that is null); `out` is what it is then, normalised.
-void CudaRunner::norm(void* x, const void* add, const cuda::Memory& weight, std::int64_t rows, void* out) {
-  cuda::add_norm({.stream = x,
-                  .add = add,
-                  .weight = weight.as<float>(),
-                  .eps = static_cast<float>(config_.rms_norm_eps),
-                  .round_quotient = !config_.norm_rounds_once,
-                  .out = out,
-                  .rows = rows,
-                  .width = config_.hidden_size},
-                 stream());
+// Of rows of the hidden size; into normed.
+cuda::AddNormTask CudaRunner::norm(const cuda::Memory& weight, std::int64_t rows) const {
+  return {.weight = weight.as<float>(),
+          .eps = static_cast<float>(config_.rms_norm_eps),
+          .round_quotient = !config_.norm_rounds_once,
+          .out = workspace_.normed,
+          .rows = rows,
+          .width = config_.hidden_size};
+}
+
+// The residual stream and the last block's output, which it gains.
+cuda::AddNormTask CudaRunner::norm(const cuda::Memory& weight, std::int64_t rows, Residual& residual) const {
+  cuda::AddNormTask task = norm(weight, rows);
+  task.stream = residual.stream;
+  if (residual.output) {
+    task.add = residual.output;
+    task.sum = residual.next;
+    std::swap(residual.stream, residual.next);
+  }
+  residual.output = nullptr;
+  return task;
 }
 
 // Of a block's output, in architectures that have one.
 void CudaRunner::output_norm(const cuda::Memory& weight, std::int64_t rows) {
-  if (weight.size() > 0) norm(workspace_.out, nullptr, weight, rows, workspace_.out);
+  if (weight.size() == 0) return;
+  cuda::AddNormTask task = norm(weight, rows);
+  task.stream = task.out = workspace_.out;
+  cuda::add_norm(task, stream());
 }
 
-void CudaRunner::attention(const CudaLayer& layer, std::int64_t index, const CudaStep& step) {
+void CudaRunner::attention(const CudaLayer& layer, std::int64_t index, const CudaStep& step, Residual& residual) {
   const Config& c = config_;
   const CudaWorkspace& w = workspace_;
-  layer.qkv->run(w.normed, step.rows, w.qkv, w.product, stream());
+  const cuda::AddNormTask before = norm(layer.attention_norm, step.rows, residual);
+  layer.qkv->run({.m = step.rows, .x = w.normed, .norm = &before, .y = w.qkv, .workspace = w.product}, stream());
   const auto q = layer.qkv->part(0, step.rows, w.qkv), k = layer.qkv->part(1, step.rows, w.qkv),
              v = layer.qkv->part(2, step.rows, w.qkv);
   const std::int64_t window = c.window[static_cast<std::size_t>(index)];
@@ -291,18 +312,30 @@ void CudaRunner::attention(const CudaLayer& layer, std::int64_t index, const Cud
   }
   layer.o->run(w.mixed, step.rows, w.out, w.product, stream());
   output_norm(layer.attention_output_norm, step.rows);
+  residual.output = w.out;
 }
 
-void CudaRunner::mlp(const CudaLayer& layer, std::int64_t rows) {
+void CudaRunner::mlp(const CudaLayer& layer, const CudaStep& step, Residual& residual) {
   const CudaWorkspace& w = workspace_;
-  if (!layer.experts.empty()) {
-    experts_.run(layer, w.normed, rows, w.out, w.product, *stream_);
-    return output_norm(layer.mlp_output_norm, rows);
+  const std::int64_t rows = step.rows;
+  const cuda::AddNormTask before = norm(layer.mlp_norm, rows, residual);
+  if (!layer.experts) {
+    const auto gate =
+        layer.gate_up->run_gated({.m = rows, .x = w.normed, .norm = &before, .y = w.gated, .workspace = w.product},
+                                 config_.gate_activation, w.gate_up, stream());
+    layer.down->run({.m = rows, .x = w.gated, .gate = gate ? &*gate : nullptr, .y = w.out, .workspace = w.product},
+                    stream());
+  } else {
+    layer.experts->run({.rows = rows,
+                        .positions = step.positions,
+                        .x = w.normed,
+                        .norm = &before,
+                        .out = w.out,
+                        .workspace = w.experts},
+                       stream());
   }
-  layer.gate_up->run(w.normed, rows, w.gate_up, w.product, stream());
-  layer.gate_up->gate(config_.gate_activation, rows, w.gate_up, w.gated, stream());
-  layer.down->run(w.gated, rows, w.out, w.product, stream());
   output_norm(layer.mlp_output_norm, rows);
+  residual.output = w.out;
 }
 
 // Sees to logits_ of up to kLogitRows rows of the last step: in their order, or if it returns true as the step computed

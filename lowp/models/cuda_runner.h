@@ -6,7 +6,6 @@
 
 #include "lowp/kernels/cuda/attention.h"
 #include "lowp/models/cuda_batch.h"
-#include "lowp/models/cuda_experts.h"
 #include "lowp/models/cuda_weights.h"
 #include "lowp/models/cuda_workspace.h"
 #include "lowp/models/runner.h"
@@ -33,9 +32,11 @@ class CudaRunner final : public Runner {
   std::size_t kept_for_steps() const;
   std::int64_t graph_rows(std::span<const Chunk> batch) const;
   void layers(const CudaStep& step);
-  void attention(const CudaLayer& layer, std::int64_t index, const CudaStep& step);
-  void mlp(const CudaLayer& layer, std::int64_t rows);
-  void norm(void* x, const void* add, const kernels::cuda::Memory& weight, std::int64_t rows, void* out);
+  struct Residual;
+  void attention(const CudaLayer& layer, std::int64_t index, const CudaStep& step, Residual& residual);
+  void mlp(const CudaLayer& layer, const CudaStep& step, Residual& residual);
+  kernels::cuda::AddNormTask norm(const kernels::cuda::Memory& weight, std::int64_t rows) const;
+  kernels::cuda::AddNormTask norm(const kernels::cuda::Memory& weight, std::int64_t rows, Residual& residual) const;
   void output_norm(const kernels::cuda::Memory& weight, std::int64_t rows);
   bool gather_logits(std::span<const std::int64_t> rows);
   std::span<const std::int32_t> fetch_tokens(std::int64_t count);
@@ -47,10 +48,8 @@ class CudaRunner final : public Runner {
   const std::size_t free_at_first_;
   const CudaWeights weights_;
   const kernels::cuda::KvPageLayout layout_;
-  const bool pads_;     // a step may have rows of nobody
-  const bool records_;  // steps as graphs: nothing in them waits for the host
+  const bool pads_;  // a step may have rows of nobody
   CudaBatch batch_;
-  CudaExperts experts_;
   kernels::cuda::Memory cos_, sin_, window_cos_, window_sin_;  // f32 [positions, head_dim / 2]
   kernels::cuda::Memory memory_;                               // of the workspace
   CudaWorkspace workspace_;

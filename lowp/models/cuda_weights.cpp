@@ -16,26 +16,48 @@ class Loader {
  public:
   explicit Loader(const ops::Device& device) : device_(device) {}
 
-  CudaProjections operator()(std::vector<ops::LinearWeight> weights) {
+  CudaProjections operator()(std::vector<ops::LinearWeight> weights, bool gated = false) {
     std::string key;
     for (const ops::LinearWeight& weight : weights) key += weight.equal_to + "\n";
     if (const auto at = seen_.find(key); at != seen_.end()) return at->second.copy();
-    CudaProjections made(weights, device_);
+    CudaProjections made(weights, device_, gated);
     if (!weights[0].equal_to.empty()) seen_.emplace(key, made.copy());
     return made;
   }
-  CudaProjections together(auto&... weights) {
-    std::vector<ops::LinearWeight> all;
-    (all.push_back(std::move(value(weights))), ...);
-    return (*this)(std::move(all));
+  ops::CudaExperts experts(const Config& config, const LayerOf<ops::LinearWeight>& layer) {
+    const auto& experts = layer.experts;
+    const std::string key = layer.router->equal_to + "\n" + experts[0].gate.equal_to + experts[0].up.equal_to + experts[0].down.equal_to;
+    if (const auto at = experts_seen_.find(key); at != experts_seen_.end()) return at->second.copy();
+    std::vector<std::vector<const ops::LinearWeight*>> gate_up, down;
+    for (const auto& expert : experts) {
+      gate_up.push_back({&expert.gate, &expert.up});
+      down.push_back({&expert.down});
+    }
+    ops::CudaExperts made(*layer.router, {gate_up, device_}, {down, device_},
+                          {.top = config.experts_per_token,
+                           .normalize = config.norm_topk_prob,
+                           .gate = gate_kernel(config.gate_activation)},
+                          device_);
+    if (!experts[0].gate.equal_to.empty()) experts_seen_.emplace(key, made.copy());
+    return made;
+  }
+  CudaProjections together(auto&... weights) { return (*this)(all(weights...)); }
+  CudaProjections gated(std::optional<ops::LinearWeight>& gate, std::optional<ops::LinearWeight>& up) {
+    return (*this)(all(gate, up), true);
   }
 
  private:
+  static std::vector<ops::LinearWeight> all(auto&... weights) {
+    std::vector<ops::LinearWeight> taken;
+    (taken.push_back(std::move(value(weights))), ...);
+    return taken;
+  }
   static ops::LinearWeight& value(ops::LinearWeight& weight) { return weight; }
   static ops::LinearWeight& value(std::optional<ops::LinearWeight>& weight) { return *weight; }
 
   const ops::Device device_;
   std::map<std::string, CudaProjections> seen_;
+  std::map<std::string, ops::CudaExperts> experts_seen_;
 };
 
 }  // namespace
@@ -63,13 +85,11 @@ CudaWeights::CudaWeights(const Config& config, const LoadOptions& options, Weigh
     layer.qkv.emplace(load.together(from.q, from.k, from.v));
     layer.o.emplace(load.together(from.o));
     if (from.experts.empty()) {
-      layer.gate_up.emplace(load.together(from.gate, from.up));
+      layer.gate_up.emplace(load.gated(from.gate, from.up));
       layer.down.emplace(load.together(from.down));
       continue;
     }
-    layer.router.emplace(load.together(from.router));
-    for (auto& expert : from.experts)
-      layer.experts.push_back({load.together(expert.gate, expert.up), load.together(expert.down)});
+    layer.experts.emplace(load.experts(config, from));
   }
   tell_progress(config, options, 1 + config.num_hidden_layers);
   std::vector<ops::LinearWeight> last;

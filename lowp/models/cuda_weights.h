@@ -9,6 +9,7 @@
 #include "lowp/kernels/cuda/transfer.h"
 #include "lowp/models/cuda_projections.h"
 #include "lowp/models/weights.h"
+#include "lowp/ops/experts_cuda.h"
 
 namespace lowp::models {
 
@@ -19,11 +20,7 @@ struct CudaLayer {
   kernels::cuda::Memory sinks;                                   // f32 [heads], in architectures with attention sinks
   std::optional<CudaProjections> qkv, o;
   std::optional<CudaProjections> gate_up, down;  // dense layers
-  std::optional<CudaProjections> router;         // sparse layers
-  struct Expert {
-    CudaProjections gate_up, down;
-  };
-  std::vector<Expert> experts;
+  std::optional<ops::CudaExperts> experts;       // sparse layers
 };
 
 struct CudaWeights {
@@ -35,17 +32,12 @@ struct CudaWeights {
   /// Throws Error: unsupported for what the device does not compute, io where it has no room.
   CudaWeights(const Config& config, const LoadOptions& options, WeightSource& source);
 
-  /// Calls `see` with every group of Linears.
+  /// Calls `see` with every group of Linears, but for experts.
   template <typename See>
   void each(const See& see) const {
-    for (const CudaLayer& layer : layers) {
-      for (const auto* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down, &layer.router})
+    for (const CudaLayer& layer : layers)
+      for (const auto* group : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down})
         if (*group) see(**group);
-      for (const CudaLayer::Expert& expert : layer.experts) {
-        see(expert.gate_up);
-        see(expert.down);
-      }
-    }
     see(*head);
   }
 };

@@ -69,6 +69,7 @@ TEST_F(CudaLayersTest, AddNorm) {
       std::uint16_t *stream_at = upload(stream_values), *out = room<std::uint16_t>(rows * width);
       cuda::add_norm({.stream = stream_at,
                       .add = upload(add),
+                      .sum = stream_at,
                       .weight = upload(weight),
                       .eps = 1e-5f,
                       .round_quotient = round_quotient,
@@ -98,22 +99,40 @@ TEST_F(CudaLayersTest, AddNorm) {
 
 TEST_F(CudaLayersTest, GateMul) {
   const std::int64_t rows = 5, width = 136;
-  const auto& on_cpu = elementwise_kernels();
-  for (const auto& [activation, multiply] : {std::pair(cuda::GateActivation::silu, on_cpu.silu_mul),
-                                             std::pair(cuda::GateActivation::gelu_tanh, on_cpu.gelu_mul),
-                                             std::pair(cuda::GateActivation::clamped, on_cpu.clamped_mul)}) {
+  for (const auto activation : {cuda::GateActivation::silu, cuda::GateActivation::gelu_tanh}) {
     Bf16Values both = random(rows * 2 * width, 4);
     both[0] = to_bf16(-100), both[1] = to_bf16(100), both[2] = 0;
     std::uint16_t *in = upload(both), *out = room<std::uint16_t>(rows * width);
-    cuda::gate_mul({in, in + width, 2 * width, 2 * width, activation, out, rows, width}, handle());
+    cuda::gate_mul({in, in + width, 2 * width, 2 * width, false, activation, out, rows, width}, handle());
     Bf16Values expected;
     for (std::int64_t r = 0; r < rows; ++r) {
       std::vector<float> gate = floats(std::span(both).subspan(static_cast<std::size_t>(r * 2 * width), width)),
                          up = floats(std::span(both).subspan(static_cast<std::size_t>((r * 2 + 1) * width), width));
+      const auto multiply =
+          activation == cuda::GateActivation::silu ? elementwise_kernels().silu_mul : elementwise_kernels().gelu_mul;
       multiply(gate.data(), up.data(), width, true);
       const Bf16Values rounded = bf16(gate);
       expected.insert(expected.end(), rounded.begin(), rounded.end());
     }
+    EXPECT_EQ(download(out, rows * width), expected);
+    // The same by eights.
+    Bf16Values turns(both.size());
+    for (std::int64_t r = 0; r < rows; ++r)
+      for (std::int64_t i = 0; i < 2 * width; ++i) {
+        const std::int64_t place = i % width / 8 * 16 + i / width * 8 + i % 8;
+        turns[static_cast<std::size_t>(r * 2 * width + place)] = both[static_cast<std::size_t>(r * 2 * width + i)];
+      }
+    in = upload(turns), out = room<std::uint16_t>(rows * width);
+    cuda::gate_mul({.gate = in,
+                    .up = in + 8,
+                    .gate_stride = 2 * width,
+                    .up_stride = 2 * width,
+                    .by_eights = true,
+                    .activation = activation,
+                    .out = out,
+                    .rows = rows,
+                    .width = width},
+                   handle());
     EXPECT_EQ(download(out, rows * width), expected);
   }
 }

@@ -63,8 +63,19 @@ CudaLinear::CudaLinear(const QuantizedMatrix& weight, const formats::Recipe& rec
 }
 
 std::optional<CudaLinear> CudaLinear::stacked(std::span<const LinearWeight> parts, const Device& device) {
+  return together(parts, false, device);
+}
+
+std::optional<CudaLinear> CudaLinear::gated(std::span<const LinearWeight> gate_up, const Device& device) {
+  LOWP_CHECK(gate_up.size() == 2, "a gate of {} parts", gate_up.size());
+  if (gate_up[0].n() != gate_up[1].n() || gate_up[0].bias) return std::nullopt;
+  return together(gate_up, true, device);
+}
+
+std::optional<CudaLinear> CudaLinear::together(std::span<const LinearWeight> parts, bool gated, const Device& device) {
   CudaLinear made;
   made.device_ = device.cuda;
+  made.gated_ = gated;
   made.name_ = parts[0].recipe ? parts[0].recipe->name : "bf16";
   if (parts[0].recipe) made.activation_ = parts[0].recipe->activation;
   std::vector<Tensor> rounded(2 * parts.size());
@@ -100,8 +111,9 @@ bool CudaLinear::take(std::span<const Part> parts) {
     fail(ErrorCode::unsupported, "{} on {}: calibrated activations are not supported", name_, Device{device_}.name());
   cuda::use_device(device_);
   const bool squares = parts[0].quantized && parts[0].quantized->format.group_rows > 1;
+  const int height = squares ? parts[0].quantized->format.group_rows : gated_ ? 8 : cuda::kUnitRows;
   for (const Part& part : parts.first(parts.size() - 1))
-    if (part.k() != k_ || part.n() % (squares ? parts[0].quantized->format.group_rows : cuda::kUnitRows)) return false;
+    if (part.k() != k_ || part.n() % height) return false;
   if (!upload(parts)) return false;
   upload_bias(parts);
   if (activation_ && both_are_codes(parts[0].quantized->format, *activation_)) upload_dense(parts);
@@ -141,9 +153,14 @@ bool CudaLinear::upload(std::span<const Part> parts) {
   }
   codes_ = packed[0].codes;
   scales_ = packed[0].scales;
+  for (const cuda::PackedWeight& part : packed)
+    if (part.codes != codes_ || part.scales != scales_) return false;
+  if (gated_) {
+    packed[0] = cuda::by_eights(packed[0], packed[1]);
+    packed.pop_back();
+  }
   std::vector<std::span<const std::byte>> units, scales;
   for (const cuda::PackedWeight& part : packed) {
-    if (part.codes != codes_ || part.scales != scales_) return false;
     units.push_back(std::as_bytes(std::span(part.units)));
     scales.push_back(std::as_bytes(std::span(part.row_scale)));
   }
@@ -185,9 +202,23 @@ void CudaLinear::upload_dense(std::span<const Part> parts) {
 
 std::size_t CudaLinear::streamed() const { return units_.size() + row_scale_.size() + bias_.size(); }
 
+// What is known of the product before its operands.
+cuda::PackedProduct CudaLinear::packed(std::int64_t m) const {
+  return {.codes = codes_, .scales = scales_, .m = m, .n = n_, .k = k_};
+}
+
+bool CudaLinear::casts_in_product(std::int64_t m) const {
+  return activation_ && !multiplies_codes(m) && cuda::casts_rows(activation_->format) && cuda::fuses_input(packed(m));
+}
+
+bool CudaLinear::casts_rows(std::int64_t m) const {
+  return activation_ && !casts_in_product(m) && cuda::casts_rows(activation_->format) &&
+         activation_->format.group_rows == 1 && k_ <= cuda::kMostRow;
+}
+
 CudaLinear::Codes CudaLinear::place(std::int64_t m, void* workspace) const {
   Codes c{};
-  if (!activation_) return c;
+  if (!activation_ || casts_in_product(m)) return c;
   const BlockFormat& f = activation_->format;
   const auto rows = static_cast<std::size_t>(m), k = static_cast<std::size_t>(k_);
   auto* base = static_cast<std::byte*>(workspace);
@@ -216,7 +247,7 @@ std::string CudaLinear::plan(std::int64_t m) const {
     return text + fmt::format(" codes x codes, tiles {}, sums in {}", cuda::dense_variant_name(p),
                               kSums[static_cast<int>(sums_)]);
   }
-  const cuda::PackedProduct p{.codes = codes_, .scales = scales_, .m = m, .n = n_, .k = k_};
+  const cuda::PackedProduct p = packed(m);
   if (multiplies_codes(m))
     return text + fmt::format(" codes x weights folded into e4m3 in registers, {}", cuda::packed_kernel_name(p));
   if (activation_) {
@@ -248,8 +279,20 @@ void CudaLinear::cast(const void* x, std::int64_t m, const Codes& to, cuda::Stre
   cuda::cast(task, stream);
 }
 
+// What a task casts, into the workspace.
+void CudaLinear::cast_rows(cuda::CastRowsTask task, std::int64_t m, void* workspace, cuda::StreamHandle stream) const {
+  const Codes c = place(m, workspace);
+  task.format = &activation_->format;
+  (multiplies_codes(m) ? task.codes : task.values) = multiplies_codes(m) ? c.codes : c.values;
+  task.scale = reinterpret_cast<float*>(c.scale);
+  task.rows = m;
+  task.width = k_;
+  cuda::cast_rows(task, stream);
+}
+
 void CudaLinear::prepare(const void* x, std::int64_t m, void* workspace, cuda::StreamHandle stream) const {
-  if (m == 0 || !activation_) return;
+  if (m == 0 || !activation_ || casts_in_product(m)) return;
+  if (casts_rows(m)) return cast_rows({.x = x}, m, workspace, stream);
   const Codes c = place(m, workspace);
   cast(x, m, c, stream);
   if (multiplies_codes(m)) return;
@@ -268,8 +311,15 @@ void CudaLinear::prepare(const void* x, std::int64_t m, void* workspace, cuda::S
 }
 
 void CudaLinear::multiply(const void* x, std::int64_t m, void* y, void* workspace, cuda::StreamHandle stream) const {
+  multiply({.m = m, .x = x, .y = y, .workspace = workspace}, std::nullopt, stream);
+}
+
+// The product of a task whose x has been prepared, and with it a norm before it and a gate behind.
+void CudaLinear::multiply(const CudaLinearTask& task, std::optional<cuda::GateActivation> gate,
+                          cuda::StreamHandle stream) const {
+  const std::int64_t m = task.m;
   if (m == 0) return;
-  const Codes c = place(m, workspace);
+  const Codes c = place(m, task.workspace);
   if (dense(m)) {
     cuda::dense_product({.m = m,
                          .n = n_,
@@ -284,35 +334,82 @@ void CudaLinear::multiply(const void* x, std::int64_t m, void* y, void* workspac
                          .bias = bias_.as<>(),
                          .a_zero = reinterpret_cast<const std::int8_t*>(c.zero_point),
                          .b_sum = dense_sum_.as<std::int32_t>(),
-                         .y = y},
+                         .y = task.y},
                         stream);
     return;
   }
-  cuda::PackedProduct p{.codes = codes_,
-                        .scales = scales_,
-                        .m = m,
-                        .n = n_,
-                        .k = k_,
-                        .x = !activation_          ? x
-                             : multiplies_codes(m) ? c.codes
-                                                   : c.values,
-                        .units = units_.as<std::uint8_t>(),
-                        .row_scale = row_scale_.as<float>(),
-                        .bias = bias_.as<>(),
-                        .y = y};
-  if (activation_ && scales_of_rows(activation_->format)) {
-    p.x_scale = reinterpret_cast<const float*>(c.scale);
-    p.x_scale_step = activation_->format.group_rows != 0;
-  } else if (activation_ && activation_->format.tensor_scale) {
-    p.x_scale = &reinterpret_cast<const cuda::MatrixAmax*>(c.amax)->tensor_scale;
-    p.x_scale_step = activation_->scope == Scope::token ? sizeof(cuda::MatrixAmax) / sizeof(float) : 0;
+  cuda::PackedProduct p = packed(m);
+  p.units = units_.as<std::uint8_t>();
+  p.row_scale = row_scale_.as<float>();
+  p.bias = bias_.as<>();
+  p.y = task.y;
+  p.norm = task.norm;
+  p.gate = gate;
+  if (!activation_) {
+    p.x = task.x;
+  } else if (casts_in_product(m)) {
+    p.x = task.x;
+    p.cast = &activation_->format;
+  } else {
+    p.x = multiplies_codes(m) ? c.codes : c.values;
+    if (scales_of_rows(activation_->format)) {
+      p.x_scale = reinterpret_cast<const float*>(c.scale);
+      p.x_scale_step = activation_->format.group_rows != 0;
+    } else if (activation_->format.tensor_scale) {
+      p.x_scale = &reinterpret_cast<const cuda::MatrixAmax*>(c.amax)->tensor_scale;
+      p.x_scale_step = activation_->scope == Scope::token ? sizeof(cuda::MatrixAmax) / sizeof(float) : 0;
+    }
   }
   cuda::packed_product(p, stream);
 }
 
+void CudaLinear::run(const CudaLinearTask& task, cuda::StreamHandle stream) const { run(task, std::nullopt, stream); }
+
+void CudaLinear::run(const CudaLinearTask& task, std::optional<cuda::GateActivation> gate,
+                     cuda::StreamHandle stream) const {
+  const std::int64_t m = task.m;
+  if (m == 0) return;
+  CudaLinearTask product = task;
+  product.norm = nullptr;
+  if (casts_rows(m)) {
+    cast_rows({.x = task.x, .norm = task.norm, .gate = task.gate}, m, task.workspace, stream);
+  } else {
+    const bool normalises = activation_ ? casts_in_product(m) : cuda::fuses_input(packed(m));
+    if (normalises)
+      product.norm = task.norm;
+    else if (task.norm)
+      cuda::add_norm(*task.norm, stream);
+    if (task.gate) cuda::gate_mul(*task.gate, stream);
+    prepare(task.x, m, task.workspace, stream);
+  }
+  multiply(product, gate, stream);
+}
+
+std::optional<cuda::GateTask> CudaLinear::run_gated(const CudaLinearTask& task, cuda::GateActivation activation,
+                                                    void* ungated, cuda::StreamHandle stream) const {
+  LOWP_CHECK(gated_, "{} has no gate", name_);
+  const std::int64_t m = task.m;
+  if (!dense(m) && cuda::fuses_gate(packed(m))) {
+    run(task, activation, stream);
+    return std::nullopt;
+  }
+  CudaLinearTask product = task;
+  product.y = ungated;
+  run(product, std::nullopt, stream);
+  const std::int64_t width = n_ / 2;
+  return cuda::GateTask{.gate = ungated,
+                        .up = static_cast<std::uint16_t*>(ungated) + (dense(m) ? width : 8),
+                        .gate_stride = n_,
+                        .up_stride = n_,
+                        .by_eights = !dense(m),
+                        .activation = activation,
+                        .out = task.y,
+                        .rows = m,
+                        .width = width};
+}
+
 void CudaLinear::run(const void* x, std::int64_t m, void* y, void* workspace, cuda::StreamHandle stream) const {
-  prepare(x, m, workspace, stream);
-  multiply(x, m, y, workspace, stream);
+  run({.m = m, .x = x, .y = y, .workspace = workspace}, stream);
 }
 
 CudaLinear CudaLinear::copy() const {
@@ -321,6 +418,7 @@ CudaLinear CudaLinear::copy() const {
   made.n_ = n_;
   made.k_ = k_;
   made.device_ = device_;
+  made.gated_ = gated_;
   made.name_ = name_;
   made.note_ = note_;
   made.activation_ = activation_;

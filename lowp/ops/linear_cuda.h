@@ -10,10 +10,23 @@
 #include "lowp/kernels/cuda/gemm_dense.h"
 #include "lowp/kernels/cuda/gemm_packed.h"
 #include "lowp/kernels/cuda/gemm_packed_product.h"
+#include "lowp/kernels/cuda/layers.h"
 #include "lowp/ops/device.h"
 #include "lowp/ops/linear_weight.h"
 
 namespace lowp::ops {
+
+/// A product and what stands in front of it in a decoder. Device memory.
+struct CudaLinearTask {
+  std::int64_t m = 0;
+  const void* x = nullptr;  // bf16 [m, k]
+  // x is what one of these, if not null, makes in its `out`. Where product or cast do that as they read, x is not
+  // written.
+  const kernels::cuda::AddNormTask* norm = nullptr;
+  const kernels::cuda::GateTask* gate = nullptr;
+  void* y = nullptr;          // bf16 [m, n]
+  void* workspace = nullptr;  // CudaLinear::workspace(m) bytes
+};
 
 /// A Linear's weight on a device. Activations and results are bf16 in device memory.
 ///
@@ -39,6 +52,9 @@ class CudaLinear {
   /// have a scale for 128 x 128). Values of other types than bf16 are rounded to it. Throws as the constructors.
   static std::optional<CudaLinear> stacked(std::span<const LinearWeight> parts, const Device& device);
 
+  /// A gate and an up projection as one, for run_gated(). nullopt as stacked(), and with biases.
+  static std::optional<CudaLinear> gated(std::span<const LinearWeight> gate_up, const Device& device);
+
   std::int64_t n() const { return n_; }
   std::int64_t k() const { return k_; }
   /// Bytes of device memory that a product of few rows reads.
@@ -53,10 +69,20 @@ class CudaLinear {
   /// Bytes of workspace that run() needs for m rows, 256-byte aligned parts.
   std::size_t workspace(std::int64_t m) const;
 
-  /// Enqueues y [m, n] = x [m, k] W^T + b: prepare() and multiply(). Allocates nothing and waits for nothing, so it can
+  /// Enqueues y [m, n] = x [m, k] W^T + b and what stands in front of it, in as few kernels as there are for m rows, with
+  /// the numbers of norm, gate, cast and product one after the other. Allocates nothing and waits for nothing, so it can
   /// be recorded in a graph.
+  void run(const CudaLinearTask& task, kernels::cuda::StreamHandle stream) const;
   void run(const void* x, std::int64_t m, void* y, void* workspace, kernels::cuda::StreamHandle stream) const;
-  /// Puts x on the activation's grid, into the workspace; nothing for weight-only recipes.
+  /// Of gated(): y [m, n / 2] = activation(gate) * up, with the numbers of stacked() and gate_mul(). Where the product
+  /// does not apply the gate, returns what is left to do to `ungated`, room for bf16 [m, n].
+  [[nodiscard]] std::optional<kernels::cuda::GateTask> run_gated(const CudaLinearTask& task,
+                                                                 kernels::cuda::GateActivation activation,
+                                                                 void* ungated,
+                                                                 kernels::cuda::StreamHandle stream) const;
+
+  /// The parts of run() of x. Puts x on the activation's grid, into the workspace; nothing for
+  /// weight-only recipes, and where the product does it.
   void prepare(const void* x, std::int64_t m, void* workspace, kernels::cuda::StreamHandle stream) const;
   /// The product with what prepare() left.
   void multiply(const void* x, std::int64_t m, void* y, void* workspace, kernels::cuda::StreamHandle stream) const;
@@ -71,6 +97,7 @@ class CudaLinear {
   struct Codes;  // of activations, in the workspace
   struct Part;   // of the outputs
   CudaLinear() = default;
+  static std::optional<CudaLinear> together(std::span<const LinearWeight> parts, bool gated, const Device& device);
   bool take(std::span<const Part> parts);
   bool upload(std::span<const Part> parts);
   void upload_dense(std::span<const Part> parts);
@@ -79,11 +106,21 @@ class CudaLinear {
   bool multiplies_codes(std::int64_t m) const {
     return dense(m) || (activation_ && kernels::cuda::operand_bytes(codes_) == 1);
   }
+  kernels::cuda::PackedProduct packed(std::int64_t m) const;
+  bool casts_in_product(std::int64_t m) const;
+  bool casts_rows(std::int64_t m) const;
+  void cast_rows(kernels::cuda::CastRowsTask task, std::int64_t m, void* workspace,
+                 kernels::cuda::StreamHandle stream) const;
+  void run(const CudaLinearTask& task, std::optional<kernels::cuda::GateActivation> gate,
+           kernels::cuda::StreamHandle stream) const;
+  void multiply(const CudaLinearTask& task, std::optional<kernels::cuda::GateActivation> gate,
+                kernels::cuda::StreamHandle stream) const;
   Codes place(std::int64_t m, void* workspace) const;
   void cast(const void* x, std::int64_t m, const Codes& to, kernels::cuda::StreamHandle stream) const;
 
   std::int64_t n_ = 0, k_ = 0;
   int device_ = 0;
+  bool gated_ = false;  // packed outputs are gate and up by eights; dense ones lie one below the other
   std::string name_, note_;
   std::optional<formats::Activation> activation_;
   kernels::cuda::Memory bias_;

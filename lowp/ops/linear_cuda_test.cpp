@@ -10,6 +10,7 @@
 #include "lowp/base/error.h"
 #include "lowp/formats/recipes.h"
 #include "lowp/kernels/cuda/gemm_cublas.h"
+#include "lowp/kernels/cuda/transfer.h"
 #include "lowp/ops/cast.h"
 #include "lowp/ops/linear.h"
 
@@ -90,8 +91,8 @@ class CudaLinearTest : public testing::Test {
   }
 };
 
-// One of each kernel: gemv for one and several rows, wide tiles of 16, 64 and 256, dense tiles.
-constexpr std::int64_t kRows[] = {1, 3, 8, 13, 50, 129, 300};
+// One of each kernel: gemv for one and several rows, wide tiles of 16, 64, 128 and 256, dense tiles.
+constexpr std::int64_t kRows[] = {1, 3, 8, 13, 50, 100, 129, 300};
 
 TEST_F(CudaLinearTest, EveryRecipe) {
   const std::int64_t n = 200, k = 896;
@@ -185,10 +186,134 @@ TEST_F(CudaLinearTest, RowsDoNotDependOnTheBatch) {
     std::memcpy(part.bytes().data(), x.bytes().data(), part.bytes().size());
     return run(linear, part);
   };
-  for (const auto& [few, many] : {std::pair<std::int64_t, std::int64_t>{1, 8}, {9, 16}, {17, 64}, {130, 300}}) {
+  for (const auto& [few, many] : {std::pair<std::int64_t, std::int64_t>{1, 8}, {9, 16}, {17, 64}, {65, 128}, {130, 300}}) {
     const Tensor a = first(few), b = first(many);
     EXPECT_EQ(std::memcmp(a.bytes().data(), b.bytes().data(), a.bytes().size()), 0) << few << " of " << many;
   }
+}
+
+// A norm in front, a gate behind and both, by eights or not: the bytes of the kernels one after the other.
+TEST_F(CudaLinearTest, WhatSurroundsProducts) {
+  const std::int64_t width = 384, last = 200;
+  const cuda::Stream stream;
+  const auto device = [&](const Tensor& x) { return cuda::uploaded(x.bytes()); };
+  const auto host = [&](const cuda::Memory& from, std::int64_t rows, std::int64_t columns) {
+    Tensor to(DType::bf16, {rows, columns});
+    cuda::copy(to.bytes().data(), from.as<>(), to.bytes().size(), stream.handle());
+    stream.synchronize();
+    return to;
+  };
+  const auto expect_equal = [](const Tensor& a, const Tensor& b, const std::string& what) {
+    EXPECT_EQ(std::memcmp(a.bytes().data(), b.bytes().data(), a.bytes().size()), 0) << what;
+  };
+  for (const char* name : {"bf16", "fp8-bf16", "int4_g128-bf16", "nvfp4-bf16", "fp8-fp8", "fp8_tensor-fp8_tensor",
+                           "int8-int8", "mxfp8-mxfp8", "mxfp4-fp8"})
+    for (const std::int64_t k : {640, 5120}) {
+      const formats::Recipe recipe = formats::recipe(name);
+      std::vector<LinearWeight> parts;
+      for (const unsigned seed : {1u, 2u}) {
+        LinearWeight& part = parts.emplace_back(LinearWeight{.weight = TensorView{}});
+        part.holder = random(width, k, 0.05f, seed);
+        if (recipe.keeps()) {
+          part.weight = part.holder.view();
+        } else {
+          part.weight = quantize(part.holder.view(), recipe.weight, {});
+          part.recipe = recipe;
+        }
+      }
+      LinearWeight back;
+      back.holder = random(last, width, 0.05f, 6);
+      back.weight = back.holder.view();
+      if (!recipe.keeps()) {
+        back.weight = quantize(back.holder.view(), recipe.weight, {});
+        back.recipe = recipe;
+      }
+      const auto down = CudaLinear::stacked({&back, 1}, gpu);
+      const auto separate = CudaLinear::stacked(std::span(parts).first(1), gpu),
+                 other = CudaLinear::stacked(std::span(parts).last(1), gpu), gated = CudaLinear::gated(parts, gpu);
+      ASSERT_TRUE(separate && other && gated && down) << name;
+      const std::vector<float> factors = values(random(1, k, 1, 3));
+      const cuda::Memory factor = cuda::uploaded(std::as_bytes(std::span(factors)));
+      for (const std::int64_t m : kRows)
+        for (const auto activation : {cuda::GateActivation::silu, cuda::GateActivation::gelu_tanh}) {
+          const std::string what = fmt::format("{} rows, {}", m, gated->plan(m));
+          const auto room = [&](std::int64_t columns) {
+            return cuda::Memory(static_cast<std::size_t>(m * columns) * 2);
+          };
+          const cuda::Memory x = device(random(m, k, 3, 4)), add = device(random(m, k, 1, 5)), sum = room(k),
+                             other_sum = room(k), normed = room(k), unused = room(k), gate = room(width),
+                             up = room(width), expected = room(width), found = room(width), ungated = room(2 * width),
+                             workspace(std::max(gated->workspace(m), down->workspace(m))), y = room(last),
+                             expected_y = room(last);
+          const auto norm = [&](const cuda::Memory& to, const cuda::Memory& out) {
+            return cuda::AddNormTask{.stream = x.as<>(),
+                                     .add = add.as<>(),
+                                     .sum = to.as<>(),
+                                     .weight = factor.as<float>(),
+                                     .out = out.as<>(),
+                                     .rows = m,
+                                     .width = k};
+          };
+          cuda::add_norm(norm(sum, normed), stream.handle());
+          separate->run(normed.as<>(), m, gate.as<>(), workspace.as<>(), stream.handle());
+          other->run(normed.as<>(), m, up.as<>(), workspace.as<>(), stream.handle());
+          cuda::GateTask gate_task{.gate = gate.as<>(),
+                                   .up = up.as<>(),
+                                   .gate_stride = width,
+                                   .up_stride = width,
+                                   .activation = activation,
+                                   .out = expected.as<>(),
+                                   .rows = m,
+                                   .width = width};
+          cuda::gate_mul(gate_task, stream.handle());
+          down->run(expected.as<>(), m, expected_y.as<>(), workspace.as<>(), stream.handle());
+          gate_task.out = unused.as<>();
+          down->run({.m = m, .x = unused.as<>(), .gate = &gate_task, .y = y.as<>(), .workspace = workspace.as<>()},
+                    stream.handle());
+          expect_equal(host(y, m, last), host(expected_y, m, last), fmt::format("a gate, {}", down->plan(m)));
+          const cuda::AddNormTask fused = norm(other_sum, unused);
+          const auto gate_left = gated->run_gated(
+              {.m = m, .x = unused.as<>(), .norm = &fused, .y = found.as<>(), .workspace = workspace.as<>()},
+              activation, ungated.as<>(), stream.handle());
+          if (gate_left) cuda::gate_mul(*gate_left, stream.handle());
+          expect_equal(host(found, m, width), host(expected, m, width), what);
+          expect_equal(host(other_sum, m, k), host(sum, m, k), "the sum of " + what);
+          separate->run(
+              {.m = m, .x = unused.as<>(), .norm = &fused, .y = found.as<>(), .workspace = workspace.as<>()},
+              stream.handle());
+          expect_equal(host(found, m, width), host(gate, m, width), "without a gate, " + what);
+        }
+    }
+}
+
+// Under a weight that is the identity, results are the codes of the activations times the scales.
+TEST_F(CudaLinearTest, CastsInProductsHaveTheCodesOfCasts) {
+  const std::int64_t k = 1040;
+  Tensor identity(DType::bf16, {k, k});
+  std::vector<float> ones(static_cast<std::size_t>(k * k));
+  for (std::int64_t i = 0; i < k; ++i) ones[static_cast<std::size_t>(i * k + i)] = 1;
+  store_rounded(identity, 0, ones);
+  for (const char* name : {"fp8-fp8", "fp8_tensor-fp8", "fp8_tensor-fp8_tensor", "int8-int8"})
+    for (const std::int64_t m : {1, 2, 7, 8}) {
+      const formats::Recipe recipe = formats::recipe(name);
+      const QuantizedMatrix w = quantize(identity.view(), recipe.weight, {});
+      const CudaLinear linear(w, recipe, std::nullopt, gpu);
+      Tensor x = random(m, k, 5, static_cast<unsigned>(m));
+      if (m > 2) std::memset(x.bytes().data() + 2 * k, 0, static_cast<std::size_t>(2 * k));  // a row of zeros
+      formats::BlockFormat format = recipe.activation->format;
+      const QuantizedMatrix q = quantize(x.view(), format, {});
+      const Tensor y = run(linear, x);
+      const auto one = static_cast<std::uint8_t>(w.codes.bytes()[0]);
+      for (std::int64_t i = 0; i < m; ++i)
+        for (std::int64_t j = 0; j < k; ++j) {
+          const auto code = static_cast<std::uint8_t>(q.codes.bytes()[static_cast<std::size_t>(i * k + j)]);
+          const float row_scale = w.scale.as<float>()[w.format.group_rows == 0 ? 0 : j],
+                      x_scale = q.scale.as<float>()[format.group_rows == 0 ? 0 : i],
+                      sum = formats::decode(format.element, code) * formats::decode(format.element, one);
+          ASSERT_EQ(load_one(y.view(), i * k + j), formats::round_to(Elem::bf16, sum * row_scale * x_scale))
+              << name << " of " << m << " at " << i << ", " << j;
+        }
+    }
 }
 
 TEST_F(CudaLinearTest, Graphs) {

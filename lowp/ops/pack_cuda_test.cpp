@@ -114,6 +114,38 @@ TEST(PackCuda, Bf16ReadsBack) {
     for (std::int64_t c = 0; c < 208; ++c) ASSERT_EQ(value(packed, row, c), load_one(x.view(), row * 208 + c));
 }
 
+// Outputs by eights of two weights are those of a weight whose rows lie so.
+TEST(PackCuda, ByEights) {
+  const std::int64_t n = 40, k = 1152;
+  const Tensor x = weight(2 * n, k);
+  const auto rows = [&](int part) {  // -1: by eights of the other two
+    Tensor some(DType::bf16, {part < 0 ? 2 * n : n, k});
+    const auto row_bytes = static_cast<std::size_t>(k) * 2;
+    for (std::int64_t r = 0; r < some.shape()[0]; ++r) {
+      const std::int64_t from = part < 0 ? r / 8 % 2 * n + r / 16 * 8 + r % 8 : part * n + r;
+      std::memcpy(some.bytes().data() + static_cast<std::size_t>(r) * row_bytes,
+                  x.bytes().data() + static_cast<std::size_t>(from) * row_bytes, row_bytes);
+    }
+    return some;
+  };
+  const auto expect_equal = [&](const char* name, const auto& pack) {
+    const PackedWeight found = cuda::by_eights(pack(rows(0)), pack(rows(1))), wanted = pack(rows(-1));
+    EXPECT_EQ(found.units, wanted.units) << name;
+    EXPECT_EQ(found.row_scale, wanted.row_scale) << name;
+    EXPECT_EQ(found.n, wanted.n) << name;
+  };
+  for (const char* name : {"mxfp8", "mxfp4", "nvfp4_single", "fp8", "int8", "int4_g32", "int4_g128", "int7_g128"})
+    expect_equal(name, [&](const Tensor& part) {
+      std::string why;
+      return *cuda::pack_weight(quantize(part.view(), formats::block_format(name), {}), &why);
+    });
+  expect_equal("folded", [&](const Tensor& part) {
+    std::string why;
+    return *cuda::pack_folded_weight(quantize(part.view(), formats::block_format("mxfp4"), {}), &why);
+  });
+  expect_equal("bf16", [&](const Tensor& part) { return cuda::pack_bf16_weight(part.view()); });
+}
+
 TEST(PackCuda, PlacesAreABijection) {
   for (const Codes codes : {Codes::bf16, Codes::e4m3, Codes::s8, Codes::e2m1, Codes::u4, Codes::e2m1_folded}) {
     std::vector<int> taken(cuda::kChunkBytes * 8);

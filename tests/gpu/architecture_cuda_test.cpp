@@ -6,6 +6,7 @@
 #include <cmath>
 #include <random>
 
+#include "lowp/base/error.h"
 #include "lowp/base/file.h"
 #include "lowp/base/json.h"
 #include "lowp/checkpoint/safetensors.h"
@@ -182,9 +183,25 @@ TEST_P(CudaArchitecture, LogitsAgreeWithTheCpuInMxfp4) {
   expect_as_on_the_cpu(folder_ / "quantized");
 }
 
+class CudaRefused : public CudaArchitecture {};
+
+TEST_P(CudaRefused, ItSaysWhatRunsIt) {
+  models::LoadOptions on_gpu;
+  on_gpu.device.cuda = 0;
+  try {
+    models::Model model(folder_.path(), on_gpu);
+    ADD_FAILURE() << "expected an error";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::unsupported);
+    EXPECT_NE(std::string(e.what()).find("--device cpu"), std::string::npos) << e.what();
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, CudaRefused, testing::Values("GptOssForCausalLM"),
+                         [](const auto& instance) { return std::string(instance.param); });
 INSTANTIATE_TEST_SUITE_P(Models, CudaArchitecture,
                          testing::Values("Qwen2ForCausalLM", "Gemma3ForCausalLM", "MistralForCausalLM",
-                                         "MixtralForCausalLM", "GptOssForCausalLM"),
+                                         "MixtralForCausalLM"),
                          [](const auto& instance) { return std::string(instance.param); });
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include "lowp/kernels/cuda/attention.h"
 #include "lowp/kernels/cuda/cast.h"
 #include "lowp/kernels/cuda/experts.h"
+#include "lowp/kernels/cuda/experts_product.h"
 #include "lowp/kernels/cuda/gemm_cublas.h"
 #include "lowp/kernels/cuda/gemm_dense.h"
 #include "lowp/kernels/cuda/gemm_packed_product.h"
@@ -92,6 +93,16 @@ void packed_product(const PackedProduct&, StreamHandle) { absent(); }
 std::string packed_kernel_name(const PackedProduct&) { absent(); }
 void sample(const SampleTask&, StreamHandle) { absent(); }
 void combine(const CombineTask&, StreamHandle) { absent(); }
+void gather_places(const GatherPlaces&, StreamHandle) { absent(); }
+void share_amax(const RoutedRows&, MatrixAmax*, StreamHandle) { absent(); }
+std::int64_t route_workspace(const RoutedRows&) { absent(); }
+void route(const RouteTask&, StreamHandle) { absent(); }
+void norm_and_score(const RouterTask&, StreamHandle) { absent(); }
+bool experts_are_few(const ExpertsProduct&, const ExpertsProduct&) { absent(); }
+void experts_of_few(const ExpertsProduct&, const ExpertChoice&, StreamHandle) { absent(); }
+void combine_experts_of_few(const ExpertsProduct&, const ExpertChoice&, StreamHandle) { absent(); }
+int experts_block_rows(std::int64_t, std::int64_t) { absent(); }
+void experts_of_many(const ExpertsProduct&, StreamHandle) { absent(); }
 const std::string& why_no_cublas() { return why_none(); }
 struct CublasProduct::Plan {};
 CublasProduct::CublasProduct(const What&) { absent(); }

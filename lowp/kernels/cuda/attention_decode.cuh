@@ -6,7 +6,8 @@
 // all pages. One warp keeps a ring of pages full by bulk copies; two teams of four take every second page, 16 tokens a
 // warp. Their sums are merged in the order of the warps when the segment ends. Segments that follow each other from a
 // unit's first on are merged in registers; of units that several blocks share, each leaves what it has in memory, and
-// the one that ends last merges.
+// the one that ends last merges. Keys and values of earlier steps are fetched before the kernel's predecessor, which
+// stores those of this one, has ended.
 #pragma once
 
 #include "lowp/kernels/cuda/attention_decode_operands.cuh"
@@ -61,6 +62,7 @@ struct DecodeKernel {
     const int lane = static_cast<int>(threadIdx.x) & 31;
     const KvPages& kv = args.task.kv;
     Place place;
+    bool waited = false;
     // 32 pages at a time, whose addresses are read while the pages before are waited for.
     int done = 0;  // pages of the segment
     const auto addresses = [&]() -> const unsigned char* {
@@ -73,6 +75,8 @@ struct DecodeKernel {
     while (more()) {
       const unsigned char* now = next;
       const int count = min(32, cursor.pages() - done);
+      // Pages whose tokens are all older than the step's: the predecessor writes the others.
+      const int old = cursor.own.work.past / kPageTokens - cursor.first_page() - done;
       int turns = count;  // of stages: a segment takes as many for each team
       done += count;
       if (done >= cursor.pages()) {
@@ -85,6 +89,10 @@ struct DecodeKernel {
         const auto page = __shfl_sync(~0u, reinterpret_cast<std::uint64_t>(now), i & 31);
         if (lane == 0) {
           ptx::barrier_wait(empty(place.stage), place.parity ^ 1);
+          if (!waited && i >= old) {
+            ptx::wait_for_predecessor();
+            waited = true;
+          }
           if (i < count) {
             ptx::barrier_expect(full(place.stage), Op::kHeadBytes);
             ptx::load_bytes(ring + place.stage * Shape::kStageBytes, reinterpret_cast<const void*>(page),
@@ -310,16 +318,21 @@ __global__ void __launch_bounds__(DecodeShape<Op>::kThreads, 1)
     }
     ptx::barrier_init_fence();
   }
-  ptx::wait_for_predecessor();
   __syncthreads();
+  // Lengths and pages were there before the step began.
   const DecodePart part = find_part(args.task, args.group);
-  if (part.sequence >= static_cast<int>(args.task.sequences)) return;
+  if (part.sequence >= static_cast<int>(args.task.sequences)) {
+    if (blockIdx.x == 0) ptx::wait_for_predecessor();  // the grid must not end before it
+    return;
+  }
   const Cursor cursor(args.task, args.group, part);
   const DecodeKernel<Op> kernel{args, ring, barriers, merging, part.quota, part.from + part.quota};
-  if (static_cast<int>(threadIdx.x) / 32 == Shape::kWarps)
+  if (static_cast<int>(threadIdx.x) / 32 == Shape::kWarps) {
     kernel.produce(cursor);
-  else
+  } else {
+    ptx::wait_for_predecessor();
     kernel.consume(cursor);
+  }
 }
 
 }  // namespace lowp::kernels::cuda

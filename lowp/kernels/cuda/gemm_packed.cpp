@@ -252,6 +252,47 @@ std::optional<PackedWeight> pack_folded_weight(const QuantizedMatrix& w, std::st
   return std::nullopt;
 }
 
+PackedWeight by_eights(const PackedWeight& even, const PackedWeight& odd) {
+  LOWP_CHECK(even.codes == odd.codes && even.scales == odd.scales && even.n == odd.n && even.k == odd.k &&
+                 even.n % 8 == 0,
+             "weights that do not fit each other");
+  PackedWeight out = allocate(even.codes, even.scales, 2 * even.n, even.k);
+  const std::int64_t units = out.units_along_k(), size = out.unit_size();
+  // Words of a lane's 16 bytes that hold an upper row, and the lower row's word of the same K.
+  std::array<int, 4> lower{-1, -1, -1, -1};
+  for (int k = 0; k < chunk_depth(out.codes); ++k)
+    lower[static_cast<std::size_t>(code_place(out.codes, 8, k).word)] = code_place(out.codes, 0, k).word;
+  const int bits = scale_bits(out.scales), groups = unit_depth(out.codes) / scale_group(out.scales),
+            scale_step = bits == 4 ? 2 : 1;  // two of four bits lie in a byte
+  const auto scale_at = [&](int row, int group) {
+    return kUnitCodes + scale_index(out.codes, out.scales, row, group) * bits / 8;
+  };
+  parallel_for(out.row_tiles(), 8, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t tile = begin; tile < end; ++tile)
+      for (const int odd_half : {0, 1}) {
+        const PackedWeight& from = odd_half ? odd : even;
+        const int half = static_cast<int>(tile % 2);
+        for (int row = 0; row < 8; ++row)
+          out.row_scale[static_cast<std::size_t>(tile * kUnitRows + odd_half * 8 + row)] =
+              from.row_scale[static_cast<std::size_t>(tile / 2 * kUnitRows + half * 8 + row)];
+        for (std::int64_t u = 0; u < units; ++u) {
+          std::uint8_t* to = out.units.data() + (tile * units + u) * size;
+          const std::uint8_t* source = from.units.data() + (tile / 2 * units + u) * size;
+          for (int lane_words = 0; lane_words < kUnitCodes; lane_words += 16)
+            for (int upper = 0; upper < 4; ++upper)
+              if (const int low = lower[static_cast<std::size_t>(upper)]; low >= 0)
+                std::memcpy(to + lane_words + 4 * (odd_half ? upper : low),
+                            source + lane_words + 4 * (half ? upper : low), 4);
+          for (int row = 0; bits && row < 8; ++row)
+            for (int group = 0; group < groups; group += scale_step)
+              std::memcpy(to + scale_at(odd_half * 8 + row, group), source + scale_at(half * 8 + row, group),
+                          static_cast<std::size_t>(std::max(bits / 8, 1)));
+        }
+      }
+  });
+  return out;
+}
+
 PackedWeight pack_bf16_weight(const TensorView& weight) {
   LOWP_CHECK(weight.dtype == DType::bf16 && weight.shape.size() == 2, "a weight that is no matrix of bf16");
   PackedWeight out = allocate(Codes::bf16, Scales::none, weight.shape[0], weight.shape[1]);

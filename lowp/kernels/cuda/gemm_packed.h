@@ -36,4 +36,8 @@ std::optional<PackedWeight> pack_folded_weight(const QuantizedMatrix& weight, st
 /// Packs a weight of bf16 values [n, k].
 PackedWeight pack_bf16_weight(const TensorView& weight);
 
+/// The outputs of two weights of one shape and layout by turns, eight of `even` and eight of `odd`: what a lane of the
+/// tensor cores has of a unit are the same outputs of both.
+PackedWeight by_eights(const PackedWeight& even, const PackedWeight& odd);
+
 }  // namespace lowp::kernels::cuda

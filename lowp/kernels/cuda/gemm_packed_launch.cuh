@@ -10,15 +10,41 @@
 
 namespace lowp::kernels::cuda {
 
+inline Gate gate_of(const PackedProduct& p) {
+  if (!p.gate) return Gate::none;
+  return *p.gate == GateActivation::silu ? Gate::silu : Gate::gelu_tanh;
+}
+
+inline GemvInput gemv_input(const PackedProduct& p) {
+  const auto values = [](const void* at) { return static_cast<const __nv_bfloat16*>(at); };
+  GemvInput in{.x = values(p.x)};
+  if (const AddNormTask* norm = p.norm) {
+    in.x = values(norm->stream);
+    in.add = values(norm->add);
+    in.sum = static_cast<__nv_bfloat16*>(norm->sum);
+    in.norm = norm->weight;
+    in.eps = norm->eps;
+    in.round_quotient = norm->round_quotient;
+    in.lanes = row_threads(p.k);
+  }
+  if (p.cast) {
+    in.cast = row_cast_of(p.cast);
+    in.one_scale = p.cast->group_rows == 0;
+    in.codec = row_codec_args(*p.cast);
+  }
+  return in;
+}
+
 template <Codes C, Scales S, int Columns>
 void launch_gemv(const PackedProduct& p, int stages, int team, StreamHandle stream) {
   const int units = static_cast<int>(round_up<std::int64_t>(p.k, padded_depth(C)) / unit_depth(C));
   GemvArgs args{.units = p.units,
-                .x = static_cast<const __nv_bfloat16*>(p.x),
+                .input = gemv_input(p),
                 .x_scale = p.x_scale,
                 .x_scale_step = p.x_scale_step,
                 .row_scale = p.row_scale,
                 .bias = static_cast<const __nv_bfloat16*>(p.bias),
+                .gate = gate_of(p),
                 .y = static_cast<__nv_bfloat16*>(p.y),
                 .m = static_cast<int>(p.m),
                 .n = static_cast<int>(p.n),
@@ -51,6 +77,7 @@ void launch_wide(const PackedProduct& p, int splits, StreamHandle stream) {
                 .x_scale = p.x_scale,
                 .x_scale_step = p.x_scale_step,
                 .bias = static_cast<const __nv_bfloat16*>(p.bias),
+                .gate = gate_of(p),
                 .y = static_cast<__nv_bfloat16*>(p.y),
                 .m = static_cast<int>(p.m),
                 .n = static_cast<int>(p.n),
@@ -59,7 +86,7 @@ void launch_wide(const PackedProduct& p, int splits, StreamHandle stream) {
                 .row_tiles = static_cast<int>(ceil_div<std::int64_t>(p.n, kUnitRows)),
                 .splits = splits};
   LaunchShape shape{.shared_bytes = Shape::kShared,
-                    .cluster = Shape::kLarge ? Shape::kSharing : splits,
+                    .cluster = Shape::kSharing * splits,
                     .overlaps_predecessor = p.overlaps_predecessor};
   const std::int64_t tiles =
       ceil_div<std::int64_t>(p.n, Shape::kOutputs * Shape::kSharing) * ceil_div<std::int64_t>(p.m, Shape::kTokens);
@@ -68,7 +95,7 @@ void launch_wide(const PackedProduct& p, int splits, StreamHandle stream) {
     static const int resident = resident_clusters(kernel, shape);
     shape.blocks = static_cast<int>(std::min<std::int64_t>(resident, tiles)) * Shape::kSharing;
   } else {
-    shape.blocks = static_cast<int>(tiles) * splits;
+    shape.blocks = static_cast<int>(tiles) * Shape::kSharing * splits;
   }
   constexpr int kBytes = operand_bytes(C);
   CUtensorMap x = tensor_map(p.x, kBytes == 1 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
@@ -80,7 +107,8 @@ void launch_wide(const PackedProduct& p, int splits, StreamHandle stream) {
 
 template <Codes C, Scales S>
 constexpr PackedKernels packed_kernels() {
-  PackedKernels row{C, S, nullptr, nullptr, &launch_wide<C, S, 16>, &launch_wide<C, S, 64>, &launch_wide<C, S, 256>};
+  PackedKernels row{C, S, nullptr, nullptr, &launch_wide<C, S, 16>, &launch_wide<C, S, 64>,
+                    &launch_wide<C, S, 128>, &launch_wide<C, S, 256>};
   if constexpr (operand_bytes(C) == 2) {
     row.gemv1 = &launch_gemv<C, S, 1>;
     row.gemv8 = &launch_gemv<C, S, 8>;

@@ -29,7 +29,7 @@ struct GemvPlan {
 
 GemvPlan plan_gemv(const PackedProduct& p) {
   const bool one = p.m == 1;
-  const int declared = one ? 6 << 10 : 34 << 10;
+  const int declared = one ? 6 << 10 : 35 << 10;
   const std::int64_t padded = round_up<std::int64_t>(p.k, padded_depth(p.codes)),
                      x = p.m * (padded + (one ? 0 : 32)) * 2, ring = kWarps * unit_bytes(p.codes, p.scales);
   const auto stages = [&](std::int64_t room) {
@@ -49,31 +49,37 @@ GemvPlan plan_gemv(const PackedProduct& p) {
   return plan;
 }
 
-// Blocks that divide K where tiles of outputs are fewer than multiprocessors. Does not depend on m.
+// Pairs of blocks that divide K where tiles of outputs are fewer than multiprocessors. Does not depend on m.
 int plan_splits(const PackedProduct& p) {
-  const std::int64_t tiles = ceil_div<std::int64_t>(p.n, 128),
+  const std::int64_t tiles = 2 * ceil_div<std::int64_t>(p.n, 256),
                      depths = ceil_div<std::int64_t>(p.k, padded_depth(p.codes));
   const auto cost = [&](int splits) {
     const std::int64_t turns = ceil_div<std::int64_t>(tiles * splits, multiprocessors());
     return static_cast<double>(turns * (ceil_div<std::int64_t>(depths, splits) + 3));  // 3: what a block costs anyway
   };
-  const std::array<int, 4> all = {1, 2, 4, 8};
+  const std::array<int, 3> all = {1, 2, 4};
   return *std::min_element(all.begin(), all.end(), [&](int a, int b) { return cost(a) < cost(b); });
 }
 
-enum class Way { gemv, wide16, wide64, wide256 };
+enum class Way { gemv, wide16, wide64, wide128, wide256 };
 
 Way choose(const PackedProduct& p) {
   // Several rows of a long K leave gemv no room for its rings.
   if (p.m <= 8 && operand_bytes(p.codes) == 2 && plan_gemv(p).stages >= 2) return Way::gemv;
-  return p.m <= 16 ? Way::wide16 : p.m <= 128 ? Way::wide64 : Way::wide256;
+  return p.m <= 16 ? Way::wide16 : p.m <= 64 ? Way::wide64 : p.m <= 128 ? Way::wide128 : Way::wide256;
 }
 
 }  // namespace
 
+bool fuses_input(const PackedProduct& p) { return choose(p) == Way::gemv && p.k <= kMostRow; }
+bool fuses_gate(const PackedProduct& p) { return choose(p) != Way::wide256 && p.n % 16 == 0; }
+
 void packed_product(const PackedProduct& p, StreamHandle stream) {
   LOWP_CHECK(p.k > 0 && p.k % 16 == 0 && p.n % 8 == 0, "no product of [{}, {}] by [{}, {}]", p.m, p.k, p.n, p.k);
   if (p.m == 0 || p.n == 0) return;
+  LOWP_CHECK((!p.norm && !p.cast) || fuses_input(p), "{} rows that no kernel normalises or casts", p.m);
+  LOWP_CHECK(!p.cast || casts_rows(*p.cast), "a cast that products do not have");
+  LOWP_CHECK(!p.gate || fuses_gate(p), "{} rows whose gate no kernel applies", p.m);
   const PackedKernels& k = kernels(p.codes, p.scales);
   switch (choose(p)) {
     case Way::gemv: {
@@ -85,6 +91,8 @@ void packed_product(const PackedProduct& p, StreamHandle stream) {
       return k.wide16(p, plan_splits(p), stream);
     case Way::wide64:
       return k.wide64(p, plan_splits(p), stream);
+    case Way::wide128:
+      return k.wide128(p, plan_splits(p), stream);
     case Way::wide256:
       return k.wide256(p, 1, stream);
   }
@@ -97,9 +105,11 @@ std::string packed_kernel_name(const PackedProduct& p) {
       return fmt::format("gemv, teams of {} warps, {} stages", plan.team, plan.stages);
     }
     case Way::wide16:
-      return fmt::format("wgmma 128 outputs x 16 tokens, K over {} blocks", plan_splits(p));
+      return fmt::format("wgmma 128 outputs x 16 tokens, K over {} pairs of blocks", plan_splits(p));
     case Way::wide64:
-      return fmt::format("wgmma 128 outputs x 64 tokens, K over {} blocks", plan_splits(p));
+      return fmt::format("wgmma 128 outputs x 64 tokens, K over {} pairs of blocks", plan_splits(p));
+    case Way::wide128:
+      return fmt::format("wgmma 128 outputs x 128 tokens, K over {} pairs of blocks", plan_splits(p));
     case Way::wide256:
       return "wgmma 128 outputs x 256 tokens, clusters of 2";
   }

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "lowp/kernels/cuda/gemm_packed_layout.h"
+#include "lowp/kernels/cuda/layers.h"
 #include "lowp/kernels/cuda/runtime.h"
 
 namespace lowp::kernels::cuda {
@@ -23,7 +25,20 @@ struct PackedProduct {
   const void* bias = nullptr;  // bf16 [n], or null
   void* y = nullptr;
   bool overlaps_predecessor = true;  // weights are fetched while the kernel before still runs
+
+  // Where fuses_input(): x is the norm's result instead, which is not written (rows, width and out are not looked at),
+  // and is put on a grid of 8 bits, its scales with the sum.
+  const AddNormTask* norm = nullptr;
+  const formats::BlockSpec* cast = nullptr;  // casts_rows()
+
+  // Where fuses_gate(): y [m, n / 2] = activation(gate) * up, of outputs that are gate and up by turns, eight and eight.
+  std::optional<GateActivation> gate = {};
 };
+
+/// Whether the kernel for so many rows can normalise and cast what it reads; of codes, scales, m, n and k.
+bool fuses_input(const PackedProduct& product);
+/// Whether it can apply a gate.
+bool fuses_gate(const PackedProduct& product);
 
 /// Enqueues the product: up to 8 rows by gemv, beyond by wide tiles. Sums run in f32 in an order that depends on n and
 /// k and on which of the kernels runs, not on m otherwise, nor on the run.

@@ -14,7 +14,7 @@ struct PackedKernels {
   using Gemv = void (*)(const PackedProduct&, int stages, int team, StreamHandle);
   using Wide = void (*)(const PackedProduct&, int splits, StreamHandle);
   Gemv gemv1, gemv8;  // of bf16 activations
-  Wide wide16, wide64, wide256;
+  Wide wide16, wide64, wide128, wide256;
 };
 
 std::span<const PackedKernels> packed_kernels_16bit();

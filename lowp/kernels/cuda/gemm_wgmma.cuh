@@ -80,6 +80,8 @@ LOWP_WGMMA_REGISTERS(WgmmaBf16Registers, 16, "m64n16k16.f32.bf16.bf16", 8, "%8, 
                      ", 1, 1, 0")
 LOWP_WGMMA_REGISTERS(WgmmaBf16Registers, 64, "m64n64k16.f32.bf16.bf16", 32, "%32, %33, %34, %35", "%36", "%37",
                      ", 1, 1, 0")
+LOWP_WGMMA_REGISTERS(WgmmaBf16Registers, 128, "m64n128k16.f32.bf16.bf16", 64, "%64, %65, %66, %67", "%68", "%69",
+                     ", 1, 1, 0")
 LOWP_WGMMA_REGISTERS(WgmmaBf16Registers, 256, "m64n256k16.f32.bf16.bf16", 128, "%128, %129, %130, %131", "%132", "%133",
                      ", 1, 1, 0")
 
@@ -100,6 +102,8 @@ template <int N>
 struct WgmmaE4m3Registers;
 LOWP_WGMMA_REGISTERS(WgmmaE4m3Registers, 16, "m64n16k32.f32.e4m3.e4m3", 8, "%8, %9, %10, %11", "%12", "%13", ", 1, 1")
 LOWP_WGMMA_REGISTERS(WgmmaE4m3Registers, 64, "m64n64k32.f32.e4m3.e4m3", 32, "%32, %33, %34, %35", "%36", "%37",
+                     ", 1, 1")
+LOWP_WGMMA_REGISTERS(WgmmaE4m3Registers, 128, "m64n128k32.f32.e4m3.e4m3", 64, "%64, %65, %66, %67", "%68", "%69",
                      ", 1, 1")
 LOWP_WGMMA_REGISTERS(WgmmaE4m3Registers, 256, "m64n256k32.f32.e4m3.e4m3", 128, "%128, %129, %130, %131", "%132", "%133",
                      ", 1, 1")

@@ -6,9 +6,10 @@
 // weights, which may begin before the kernel's predecessor has ended; the other two multiply 64 outputs each. A
 // fragment is decoded while the products of the one before run, so that the tensor cores always hold work.
 //
-// Tiles of 256 tokens: a persistent grid, two blocks of a cluster share the activations. Tiles of fewer: a block a
-// tile, and the blocks of a cluster divide K; their sums are added in the order of the blocks through distributed
-// memory.
+// Two blocks of a cluster share the activations: with a tile of outputs each, both would read all of them, which at 128
+// tokens is as much as bf16 weights. Tiles of 256 tokens: a persistent grid. Tiles of fewer: a block a tile, and the
+// pairs of a cluster divide K; their sums are added in the order of the pairs through distributed memory, and a gate is
+// applied there.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -16,6 +17,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "lowp/kernels/cuda/gated.cuh"
 #include "lowp/kernels/cuda/gemm_decode.cuh"
 #include "lowp/kernels/cuda/gemm_tiles.cuh"
 #include "lowp/kernels/cuda/gemm_wgmma.cuh"
@@ -35,10 +37,11 @@ struct WideShape {
   static constexpr int kTileBytes = kDepth / unit_depth(C) * unit_bytes(C, S);  // of 16 outputs
   static constexpr int kWeightBytes = kOutputs / kUnitRows * kTileBytes;
   static constexpr int kTokenBytes = Tokens * 128;
-  static constexpr int kSharing = kLarge ? 2 : 1;  // blocks that share activations
-  static constexpr int kTokenStages = kLarge ? 4 : Tokens == 64 ? 8 : 16;
+  static constexpr int kSharing = 2;  // blocks that share activations
+  static constexpr int kTokenStages = kLarge ? 4 : Tokens == 128 ? 5 : Tokens == 64 ? 8 : 16;
   static constexpr int kOutBytes = kLarge ? 4 * 64 * 128 : 0;
-  static constexpr int kRoom = 232448 - 1024 - kOutBytes - kTokenStages * (kTokenBytes + 16);
+  static constexpr int kLeft = kLarge ? 0 : 8192;  // to small kernels, which can then begin early
+  static constexpr int kRoom = 232448 - 1024 - kLeft - kOutBytes - kTokenStages * (kTokenBytes + 16);
   static constexpr int kWeightStages = kRoom / (kWeightBytes + 16) < 8 ? kRoom / (kWeightBytes + 16) : 8;
   static constexpr int kShared =
       1024 + kOutBytes + kTokenStages * (kTokenBytes + 16) + kWeightStages * (kWeightBytes + 16);
@@ -53,10 +56,11 @@ struct WideArgs {
   const float* x_scale;  // or null; of row i at i * x_scale_step
   int x_scale_step;
   const __nv_bfloat16* bias;  // or null
+  Gate gate;                  // of tiles of fewer than 256 tokens
   __nv_bfloat16* y;
   int m, n, depths;  // stages of weights along K
   int units_along_k, row_tiles;
-  int splits;  // blocks that divide K
+  int splits;  // pairs of blocks that divide K
 };
 
 template <class Shape>
@@ -72,9 +76,12 @@ struct WideKernel {
 
   const CUtensorMap &map_x, &map_y;
   const WideArgs& args;
-  std::uint32_t tokens, weights, out, barriers, rank;
+  std::uint32_t tokens, weights, out, barriers;
+  int member, part;  // in the pair; the pair's of K
   TileOrder order;
 
+  // The first block of the pair in the cluster.
+  __device__ __forceinline__ int pair() const { return Shape::kLarge ? 0 : part * Shape::kSharing; }
   __device__ std::uint32_t tokens_full(int s) const { return barriers + 16 * s; }
   __device__ std::uint32_t tokens_empty(int s) const { return barriers + 16 * s + 8; }
   __device__ std::uint32_t weights_full(int s) const { return barriers + 16 * (Shape::kTokenStages + s); }
@@ -100,13 +107,12 @@ struct WideKernel {
       for (int i = static_cast<int>(blockIdx.x) / Shape::kSharing; i < order.count(); i += clusters) {
         int row, column;
         order.at(i, row, column);
-        work((row * Shape::kSharing + static_cast<int>(rank)) * Shape::kOutputs, column * Shape::kTokens, 0,
-             args.depths);
+        work((row * Shape::kSharing + member) * Shape::kOutputs, column * Shape::kTokens, 0, args.depths);
       }
     } else {
-      const int tile = static_cast<int>(blockIdx.x) / args.splits, part = static_cast<int>(rank);
-      work(tile % order.rows * Shape::kOutputs, tile / order.rows * Shape::kTokens, args.depths * part / args.splits,
-           args.depths * (part + 1) / args.splits);
+      const int tile = static_cast<int>(blockIdx.x) / (Shape::kSharing * args.splits);
+      work((tile % order.rows * Shape::kSharing + member) * Shape::kOutputs, tile / order.rows * Shape::kTokens,
+           args.depths * part / args.splits, args.depths * (part + 1) / args.splits);
     }
   }
 
@@ -142,14 +148,10 @@ struct WideKernel {
         ptx::barrier_wait(tokens_empty(place.stage), place.parity ^ 1);
         ptx::barrier_expect(tokens_full(place.stage), Shape::kTokenBytes);
         const std::uint32_t to = tokens + place.stage * Shape::kTokenBytes;
-        if constexpr (Shape::kSharing > 1) {
-          constexpr int kPart = Shape::kTokens / Shape::kSharing;
-          const int offset = static_cast<int>(rank) * kPart;
-          ptx::load_tile(to + offset * 128, &map_x, tokens_full(place.stage), step * Shape::kStep, token + offset,
-                         (1 << Shape::kSharing) - 1);
-        } else {
-          ptx::load_tile(to, &map_x, tokens_full(place.stage), step * Shape::kStep, token);
-        }
+        constexpr int kPart = Shape::kTokens / Shape::kSharing;
+        const int offset = member * kPart;
+        ptx::load_tile(to + offset * 128, &map_x, tokens_full(place.stage), step * Shape::kStep, token + offset,
+                       static_cast<std::uint16_t>(((1 << Shape::kSharing) - 1) << pair()));
         place.advance();
       }
     });
@@ -157,11 +159,7 @@ struct WideKernel {
 
   __device__ __forceinline__ void release_tokens(int stage) const {
     const int lane = static_cast<int>(threadIdx.x) & 31;
-    if (lane >= Shape::kSharing) return;
-    if constexpr (Shape::kSharing > 1)
-      ptx::barrier_arrive(tokens_empty(stage), lane);
-    else
-      ptx::barrier_arrive(tokens_empty(stage));
+    if (lane < Shape::kSharing) ptx::barrier_arrive(tokens_empty(stage), pair() + lane);
   }
 
   // Step `step` of a stage of weights to fragments.
@@ -279,25 +277,41 @@ struct WideKernel {
     }
   }
 
-  // This block's part of the tile: the sums of all parts of K, in their order.
-  __device__ __forceinline__ void add_up(int output, int token) const {
-    constexpr int kQuads = Shape::kOutputs / 4;
-    for (int i = static_cast<int>(rank) * 256 + static_cast<int>(threadIdx.x) - 128; i < Shape::kTokens * kQuads;
-         i += 256 * args.splits) {
-      const int t = i / kQuads, row = i % kQuads * 4;
-      if (token + t >= args.m || output + row >= args.n) continue;
-      float4 sum{0, 0, 0, 0};
-      for (int part = 0; part < args.splits; ++part) {
-        const float4 v = ptx::load_cluster(tokens + (t * Shape::kSumStride + row) * 4, part);
-        sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
+  // Eight outputs of a token: the sums of all parts of K, in their order.
+  __device__ __forceinline__ Bf16x8 outputs(int tile_output, int tile_token, int t, int row) const {
+    float v[8] = {};
+    for (int from = member; from < args.splits * Shape::kSharing; from += Shape::kSharing) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float4 s = ptx::load_cluster(tokens + (t * Shape::kSumStride + row + 4 * half) * 4, from);
+        v[4 * half] += s.x, v[4 * half + 1] += s.y, v[4 * half + 2] += s.z, v[4 * half + 3] += s.w;
       }
-      const float4 factor = *reinterpret_cast<const float4*>(args.row_scale + output + row);
-      const float x = args.x_scale ? args.x_scale[(token + t) * args.x_scale_step] : 1;
-      float v[4] = {sum.x * factor.x * x, sum.y * factor.y * x, sum.z * factor.z * x, sum.w * factor.w * x};
-      if (args.bias)
-        for (int j = 0; j < 4; ++j) v[j] += __bfloat162float(args.bias[output + row + j]);
-      *reinterpret_cast<uint2*>(args.y + static_cast<long>(token + t) * args.n + output + row) = {
-          ptx::pack_bf16(v[0], v[1]), ptx::pack_bf16(v[2], v[3])};
+    }
+    const int first = tile_output + row;
+    float factor[8];
+    load_constants(args.row_scale + first, factor);
+    const float x = args.x_scale ? args.x_scale[(tile_token + t) * args.x_scale_step] : 1;
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+      v[j] = v[j] * factor[j] * x;
+      if (args.bias) v[j] += __bfloat162float(args.bias[first + j]);
+    }
+    return to_chunk<Elem::bf16>(v);
+  }
+
+  // This block's part of the tile.
+  __device__ __forceinline__ void add_up(int output, int token) const {
+    const int log_eights = args.gate == Gate::none ? 4 : 3,  // of a token's outputs
+        n = args.gate == Gate::none ? args.n : args.n / 2;
+    for (int i = part * 256 + static_cast<int>(threadIdx.x) - 128; i < Shape::kTokens << log_eights;
+         i += 256 * args.splits) {
+      const int t = i >> log_eights, eight = i & ((1 << log_eights) - 1);
+      const int row = args.gate == Gate::none ? 8 * eight : 16 * eight;
+      if (token + t >= args.m || output + row >= args.n) continue;
+      Bf16x8 v = outputs(output, token, t, row);
+      if (args.gate != Gate::none) v = gated(args.gate, v, outputs(output, token, t, row + 8));
+      const int column = (args.gate == Gate::none ? output : output / 2) + 8 * eight;
+      store_eight(args.y, static_cast<long>(token + t) * n + column, v);
     }
   }
 
@@ -327,6 +341,7 @@ __global__ void __launch_bounds__(384, 1)
                       out = tokens + Shape::kTokenStages * Shape::kTokenBytes, weights = out + Shape::kOutBytes;
   const TileOrder order{ceil_div(args.n, Shape::kOutputs * Shape::kSharing), ceil_div(args.m, Shape::kTokens),
                         2048 / (Shape::kOutputs * Shape::kSharing)};
+  const int rank = static_cast<int>(ptx::cluster_rank());
   const WideKernel<Shape> kernel{map_x,
                                  map_y,
                                  args,
@@ -334,7 +349,8 @@ __global__ void __launch_bounds__(384, 1)
                                  weights,
                                  out,
                                  weights + Shape::kWeightStages * Shape::kWeightBytes,
-                                 ptx::cluster_rank(),
+                                 Shape::kLarge ? rank : rank % Shape::kSharing,
+                                 Shape::kLarge ? 0 : rank / Shape::kSharing,
                                  order};
   ptx::launch_dependents();
   if (threadIdx.x == 0) {
@@ -342,10 +358,7 @@ __global__ void __launch_bounds__(384, 1)
     ptx::prefetch_map(&map_x);
     if constexpr (Shape::kLarge) ptx::prefetch_map(&map_y);
   }
-  if constexpr (Shape::kSharing > 1)
-    ptx::cluster_sync();
-  else
-    __syncthreads();
+  ptx::cluster_sync();
   const int warpgroup = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / 128, 0);  // uniform, as descriptors must be
   if (warpgroup == 0) {
     if constexpr (Shape::kLarge) ptx::registers_down<40>();

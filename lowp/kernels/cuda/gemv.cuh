@@ -5,23 +5,29 @@
 // before the kernel's predecessor has ended, since weights do not depend on it. Warps form teams; a team takes one tile
 // of 16 outputs at a time, its warps taking turns along K. Partial sums wait in four buffers guarded by barriers and
 // are added two tiles later in the order of the warps, so that nothing synchronizes the block.
+//
+// What stands between products goes into their beginnings and ends: the residual sum and the norm (gemv_input.cuh), the
+// cast of activations, the gate.
 #pragma once
 
 #include <cuda_bf16.h>
 
 #include <cstdint>
 
+#include "lowp/kernels/cuda/gated.cuh"
 #include "lowp/kernels/cuda/gemm_decode.cuh"
+#include "lowp/kernels/cuda/gemv_input.cuh"
 
 namespace lowp::kernels::cuda {
 
 struct GemvArgs {
   const std::uint8_t* units;
-  const __nv_bfloat16* x;
+  GemvInput input;
   const float* x_scale;  // or null; of row i at i * x_scale_step
   int x_scale_step;
   const float* row_scale;
   const __nv_bfloat16* bias;  // or null
+  Gate gate;
   __nv_bfloat16* y;
   int m, n, k;
   int units_along_k, tiles;
@@ -29,26 +35,9 @@ struct GemvArgs {
   int team;    // warps
 };
 
-inline constexpr int kGemvWarps = 16, kGemvMostStages = 4;
+inline constexpr int kGemvMostStages = 4;
 inline constexpr int kGemvSums = 4;  // tiles whose partial sums may wait
 inline constexpr int kGemvLag = 2;  // a tile is added two tiles after its last unit: all its warps have arrived by then
-
-/// Values of x between the beginnings of two rows in shared memory: the padding keeps the rows on different banks.
-LOWP_HD constexpr int gemv_row_stride(int padded_k, int columns) { return columns == 1 ? padded_k : padded_k + 32; }
-
-// x to shared memory, zeros beyond k. Of every 32 values, the eight that a lane multiplies lie together.
-template <int Columns>
-__device__ __forceinline__ void stage_rows(const GemvArgs& a, std::uint32_t* to, int padded_k) {
-  const int stride = gemv_row_stride(padded_k, Columns) / 2;
-  for (int row = 0; row < a.m; ++row)
-    for (int i = static_cast<int>(threadIdx.x); i < padded_k / 8; i += kGemvWarps * 32) {
-      uint4 v{0, 0, 0, 0};
-      if (8 * i < a.k) v = *reinterpret_cast<const uint4*>(a.x + static_cast<long>(row) * a.k + 8 * i);
-      std::uint32_t* block =
-          to + row * stride + i / 4 * 16 + i % 4;  // pair p of a block of 16 goes to 4 (p % 4) + p / 4
-      block[0] = v.x, block[4] = v.y, block[8] = v.z, block[12] = v.w;
-    }
-}
 
 template <Codes C, Scales S>
 struct Unit {
@@ -84,13 +73,18 @@ struct Unit {
   }
 };
 
+/// Blocks whose registers should fit a multiprocessor: nibbles with a bf16 scale for 32 need more than 64 a thread.
+template <Codes C, Scales S>
+inline constexpr int kGemvBlocks = C == Codes::u4 && S == Scales::bf16_32 ? 1 : 2;
+
 template <Codes C, Scales S, int Columns>  // 1 row of x, or up to 8
-__global__ void __launch_bounds__(kGemvWarps * 32) gemv(const __grid_constant__ GemvArgs a) {
+__global__ void __launch_bounds__(kGemvThreads, (kGemvBlocks<C, S>)) gemv(const __grid_constant__ GemvArgs a) {
   constexpr int kBytes = unit_bytes(C, S), kDepth = unit_depth(C), kSlots = kGemvWarps;  // at most that many teams
   extern __shared__ __align__(128) std::uint8_t shared[];
   __shared__ __align__(8) std::uint64_t ring_barriers[kGemvWarps][kGemvMostStages], full_barriers[kSlots][kGemvSums],
       empty_barriers[kSlots][kGemvSums];
   __shared__ float partial[kGemvWarps][kGemvSums][16 * Columns];
+  __shared__ typename GemvRows<Columns>::Shared of_rows;
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4,
             t = lane % 4;
   const int member = warp % a.team, group = warp / a.team, teams_here = kGemvWarps / a.team;
@@ -121,9 +115,9 @@ __global__ void __launch_bounds__(kGemvWarps * 32) gemv(const __grid_constant__ 
         ptx::barrier_init(empty + 8 * s, 1);
       }
   }
+  GemvRows<Columns> rows(a.input, a.m, a.k, padded_k, x, of_rows);
   ptx::wait_for_predecessor();
-  stage_rows<Columns>(a, x, padded_k);
-  __syncthreads();
+  rows.stage();
   // Columns beyond m read row 0; nothing is written for them.
   const std::uint32_t* mine =
       x + 4 * t + (Columns == 1 ? 0 : (g < a.m ? g : 0) * (gemv_row_stride(padded_k, Columns) / 2));
@@ -131,15 +125,26 @@ __global__ void __launch_bounds__(kGemvWarps * 32) gemv(const __grid_constant__ 
   const auto add_up = [&](int tile) {  // the tile-th of this team
     const int buffer = tile % kGemvSums;
     ptx::barrier_wait(full + 8 * buffer, tile / kGemvSums & 1);
-    for (int i = lane; i < 16 * Columns; i += 32) {
+    const auto output = [&](int in_tile, int column) {
       float sum = 0;
-      for (int w = 0; w < a.team; ++w) sum += partial[group * a.team + w][buffer][i];
-      const int row = (first + tile) * kUnitRows + i % 16, column = i / 16;
-      if (row >= a.n || column >= a.m) continue;
+      for (int w = 0; w < a.team; ++w) sum += partial[group * a.team + w][buffer][column * 16 + in_tile];
+      const int row = (first + tile) * kUnitRows + in_tile;
       sum *= a.row_scale[row];
-      if (a.x_scale) sum *= a.x_scale[column * a.x_scale_step];
+      if (a.input.cast != RowCast::none)
+        sum *= of_rows.scale[column];
+      else if (a.x_scale)
+        sum *= a.x_scale[column * a.x_scale_step];
       if (a.bias) sum += __bfloat162float(a.bias[row]);
-      a.y[static_cast<long>(column) * a.n + row] = __float2bfloat16_rn(sum);
+      return sum;
+    };
+    const int log_height = a.gate == Gate::none ? 4 : 3, height = 1 << log_height,  // of a tile of outputs
+        outputs = a.n >> (4 - log_height);
+    for (int i = lane; i < height * Columns; i += 32) {
+      const int in_tile = i & (height - 1), column = i >> log_height, row = (first + tile) * height + in_tile;
+      if (row >= outputs || column >= a.m) continue;
+      const float value = output(in_tile, column);
+      a.y[static_cast<long>(column) * outputs + row] =
+          __float2bfloat16_rn(a.gate == Gate::none ? value : gated(a.gate, value, output(in_tile + height, column)));
     }
     __syncwarp();
     if (lane == 0) ptx::barrier_arrive(empty + 8 * buffer);

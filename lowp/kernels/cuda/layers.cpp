@@ -17,13 +17,29 @@ void gather_rows(const GatherTask& task, StreamHandle stream) {
 
 void add_norm(const AddNormTask& task, StreamHandle stream) {
   check_eights(task.width);
-  LOWP_CHECK(task.width <= 16384, "rows of {}", task.width);
+  LOWP_CHECK(task.width <= kMostRow, "rows of {}", task.width);
   if (task.rows) launch_add_norm(task, stream);
 }
 
 void gate_mul(const GateTask& task, StreamHandle stream) {
   for (const std::int64_t count : {task.width, task.gate_stride, task.up_stride}) check_eights(count);
+  LOWP_CHECK(!task.by_eights || task.gate_stride >= 2 * task.width, "rows of {} by eights", task.width);
   if (task.rows) launch_gate(task, stream);
+}
+
+bool casts_rows(const formats::BlockSpec& f) {
+  const bool float8 = f.rule == formats::Rule::float8 && f.element == formats::Elem::e4m3,
+             integer = f.rule == formats::Rule::symmetric && f.element == formats::Elem::int8 &&
+                       !f.scale_in_input_dtype;
+  return (float8 || integer) && f.group_cols == 0 && f.zero_point == formats::ZeroPoint::none && !f.tensor_scale;
+}
+
+void cast_rows(const CastRowsTask& task, StreamHandle stream) {
+  check_eights(task.width);
+  LOWP_CHECK(task.width <= kMostRow, "rows of {}", task.width);
+  LOWP_CHECK(casts_rows(*task.format) && task.format->group_rows == 1, "a cast that is not of rows");
+  LOWP_CHECK(!task.norm || (task.norm->rows == task.rows && task.norm->width == task.width), "a norm of other rows");
+  if (task.rows) launch_cast_rows(task, stream);
 }
 
 void rotate_store(const RotateStoreTask& task, StreamHandle stream) {

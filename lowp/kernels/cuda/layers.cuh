@@ -4,6 +4,7 @@
 #include "lowp/kernels/cuda/chunk.cuh"
 #include "lowp/kernels/cuda/gemm_launch.h"
 #include "lowp/kernels/cuda/gemm_ptx.cuh"
+#include "lowp/kernels/cuda/layers.h"
 
 namespace lowp::kernels::cuda {
 
@@ -28,6 +29,16 @@ __device__ __forceinline__ void load_constants(const float* from, float (&to)[8]
 }
 
 __device__ __forceinline__ float round_bf16(float x) { return bits_float(ptx::cvt_bf16x2(x, x) << 16); }
+
+/// Kernels whose blocks hold a row in registers: chunk i of a thread is chunk row_chunk(i) of the row.
+inline constexpr int kRowChunks = 4;
+static_assert(512 * kRowChunks * 8 == kMostRow);
+constexpr int row_threads(std::int64_t width) {
+  return static_cast<int>(round_up<std::int64_t>(ceil_div<std::int64_t>(width, 8 * kRowChunks), 32));
+}
+__device__ __forceinline__ int row_chunk(int i) {
+  return i * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x);
+}
 
 /// Enqueues a kernel of one argument that may begin before its predecessor ends. It has to wait by
 /// ptx::wait_for_predecessor before it touches what other kernels write, in every block.

@@ -7,15 +7,21 @@
 // carry a negative token or position.
 //
 // Every kernel waits for its predecessor by itself and lets its successor begin early (programmatic dependent launch).
+// Before it waits it may read what was there before the step began: weights, tables, and of rotate_store() positions,
+// sequences and the addresses of pages, which no kernel of the stream may write.
 // No call allocates or waits; a wrong size is a broken promise of the caller's and aborts.
 #pragma once
 
 #include <cstdint>
 
+#include "lowp/formats/block.h"
 #include "lowp/kernels/cuda/kv_pages.h"
 #include "lowp/kernels/cuda/runtime.h"
 
 namespace lowp::kernels::cuda {
+
+/// Longest row of add_norm() and cast_rows(), in values.
+inline constexpr std::int64_t kMostRow = 16384;
 
 /// out[r] = bf16(table[tokens[r]] * scale); zeros where tokens[r] is not a row of the table.
 struct GatherTask {
@@ -28,31 +34,50 @@ struct GatherTask {
 };
 void gather_rows(const GatherTask& task, StreamHandle stream);
 
-/// stream = bf16(stream + add), then out = bf16(weight * q), q = stream / sqrt(mean(stream^2) + eps), rounded to bf16
-/// first if `round_quotient`. Squares are added in a fixed order.
+/// sum = bf16(stream + add), then out = bf16(weight * q), q = sum / sqrt(mean(sum^2) + eps), rounded to bf16 first if
+/// `round_quotient`. Squares are added in a fixed order.
 struct AddNormTask {
-  void* stream = nullptr;         // bf16 [rows, width], in and out; only read where add is null
-  const void* add = nullptr;      // bf16 [rows, width]; null: nothing is added
+  const void* stream = nullptr;   // bf16 [rows, width]
+  const void* add = nullptr;      // bf16 [rows, width]; null: the stream is the sum, and not written
+  void* sum = nullptr;            // bf16 [rows, width], may be stream
   const float* weight = nullptr;  // [width]
   float eps = 1e-5f;
   bool round_quotient = true;        // false: weights with one added (Gemma)
-  void* out = nullptr;               // bf16 [rows, width], may be stream; null: no norm
-  std::int64_t rows = 0, width = 0;  // width up to 16384
+  void* out = nullptr;               // bf16 [rows, width], may be stream where add is null
+  std::int64_t rows = 0, width = 0;  // width up to kMostRow
 };
 void add_norm(const AddNormTask& task, StreamHandle stream);
 
-/// out = bf16(bf16(activation(gate)) * up): silu(x) = x / (1 + e^-x), or GELU in its tanh form; or the clamped gate of
-/// kernels/gate.h. To the bit of kernels/cpu/elementwise.h.
-enum class GateActivation : std::uint8_t { silu, gelu_tanh, clamped };
+/// out = bf16(bf16(activation(gate)) * up): silu(x) = x / (1 + e^-x), or GELU in its tanh form, to the bit of
+/// kernels/cpu/elementwise.h.
+enum class GateActivation : std::uint8_t { silu, gelu_tanh };
 struct GateTask {
   const void* gate = nullptr;  // bf16 [rows, width], rows gate_stride apart
   const void* up = nullptr;    // likewise
   std::int64_t gate_stride = 0, up_stride = 0;
+  bool by_eights = false;  // eight of gate, eight of up, and so on: up is gate + 8
   GateActivation activation = GateActivation::silu;
   void* out = nullptr;  // bf16 [rows, width]
   std::int64_t rows = 0, width = 0;
 };
 void gate_mul(const GateTask& task, StreamHandle stream);
+
+/// Formats of rows: e4m3 and int8, symmetric, with a scale in f32 for each row or for all rows.
+bool casts_rows(const formats::BlockSpec& format);
+
+/// Puts rows, or what a norm or a gate makes of them, on a format's grid: the bits of add_norm() or gate_mul() and
+/// cast.h's cast() after it.
+struct CastRowsTask {
+  const void* x = nullptr;  // bf16 [rows, width], or what one of these makes, whose own `out` is not written
+  const AddNormTask* norm = nullptr;
+  const GateTask* gate = nullptr;
+  const formats::BlockSpec* format = nullptr;  // casts_rows(), with a scale for each row
+  void* codes = nullptr;                       // one byte each [rows, width], or
+  void* values = nullptr;                      // bf16 [rows, width]: of the codes, without the scale
+  float* scale = nullptr;                      // [rows]
+  std::int64_t rows = 0, width = 0;            // width up to kMostRow
+};
+void cast_rows(const CastRowsTask& task, StreamHandle stream);
 
 /// Norms of heads (q_norm, k_norm; null: none), RoPE of queries, in place, and of keys; then the keys and values into
 /// the pages of their sequences. Row r stands at positions[r] of sequence sequences[r], and is left alone where

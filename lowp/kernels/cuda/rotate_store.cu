@@ -50,17 +50,19 @@ __device__ __forceinline__ void normalise(Values& x, const float* weight, float 
   apply(x.high, weight + 8 * threads + 8 * t);
 }
 
-__device__ __forceinline__ void rotate(Values& x, const float* cos, const float* sin) {
-  float c[8], s[8];
-  load_constants(cos, c);
-  load_constants(sin, s);
+// What a thread turns its values by, which are at the same places of all heads.
+struct Angles {
+  float cos[8], sin[8];
+
+  __device__ __forceinline__ void rotate(Values& x) const {
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    const float a = x.low[i], b = x.high[i];
-    x.low[i] = round_bf16(round_bf16(a * c[i]) - round_bf16(b * s[i]));
-    x.high[i] = round_bf16(round_bf16(b * c[i]) + round_bf16(a * s[i]));
+    for (int i = 0; i < 8; ++i) {
+      const float a = x.low[i], b = x.high[i];
+      x.low[i] = round_bf16(round_bf16(a * cos[i]) - round_bf16(b * sin[i]));
+      x.high[i] = round_bf16(round_bf16(b * cos[i]) + round_bf16(a * sin[i]));
+    }
   }
-}
+};
 
 template <Elem kType>
 __device__ __forceinline__ std::uint64_t encode(const float (&v)[8], float scale) {
@@ -107,17 +109,24 @@ __device__ __forceinline__ void store(const Values& x, const KvPageLayout& layou
 template <Elem kType>
 __global__ void __launch_bounds__(kThreads) rotate_and_store(const __grid_constant__ RotateStoreTask task) {
   ptx::launch_dependents();
-  ptx::wait_for_predecessor();
+  // Positions, pages and angles were there before the step began.
   const std::int64_t row = blockIdx.x;
   const std::int32_t position = task.positions[row];
-  if (position < 0) return;
+  if (position < 0) {
+    if (row == 0) ptx::wait_for_predecessor();  // the grid must not end before it
+    return;
+  }
   const KvPageLayout layout = task.kv.layout;
   const int half = layout.head_dim / 2, threads = half / 8, t = static_cast<int>(threadIdx.x) % threads;
   const int heads = static_cast<int>(task.heads), count = heads + 2 * layout.kv_heads, slot = position % kPageTokens;
   auto* page =
       static_cast<unsigned char*>(task.kv.pages[task.sequences[row] * task.kv.max_pages + position / kPageTokens]) +
       task.kv.layer_offset;
-  const std::int64_t angles = static_cast<std::int64_t>(position) * half + 8 * t;
+  const std::int64_t at_angles = static_cast<std::int64_t>(position) * half + 8 * t;
+  Angles angles;
+  load_constants(task.cos + at_angles, angles.cos);
+  load_constants(task.sin + at_angles, angles.sin);
+  ptx::wait_for_predecessor();
   // All threads of a warp stay together for the shuffles: a head beyond the last is computed like a value and dropped.
   for (int first = 0; first < count; first += static_cast<int>(blockDim.x) / threads) {
     const int head = first + static_cast<int>(threadIdx.x) / threads;
@@ -140,7 +149,7 @@ __global__ void __launch_bounds__(kThreads) rotate_and_store(const __grid_consta
                 task.eps, task.round_quotient, t, threads);
       if ((is_query || is_key) && weight) x = normal;
     }
-    if (is_query || is_key) rotate(x, task.cos + angles, task.sin + angles);
+    if (is_query || is_key) angles.rotate(x);
     if (is_query) {
       const std::int64_t at = row * task.q_stride + std::int64_t{head} * layout.head_dim + 8 * t;
       store_eight(task.q, at, to_chunk<Elem::bf16>(x.low));

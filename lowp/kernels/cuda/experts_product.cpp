@@ -1,0 +1,99 @@
+#include "lowp/kernels/cuda/experts_product.h"
+
+#include <algorithm>
+
+#include "lowp/base/error.h"
+#include "lowp/kernels/cuda/experts_table.h"
+#include "lowp/kernels/cuda/gemm_launch.h"
+
+namespace lowp::kernels::cuda {
+namespace {
+
+const ExpertsKernels& kernels(const ExpertsProduct& p) {
+  for (const auto all : {experts_kernels_4bit(), experts_kernels_8bit(), experts_kernels_16bit()})
+    for (const ExpertsKernels& row : all)
+      if (row.codes == p.codes && row.scales == p.scales) return row;
+  LOWP_CHECK(false, "no kernel for codes {} with scales {}", static_cast<int>(p.codes), static_cast<int>(p.scales));
+}
+
+constexpr int kWarps = 16, kMostStages = 4;
+// Shared memory of a block. The two products of few rows stand side by side on a multiprocessor, and two of one kind do
+// not: blocks that begin while other kernels hold some multiprocessors would else go two by two to the others.
+constexpr int kGated = 120 << 10, kCombined = 104 << 10, kWhole = 224 << 10;
+constexpr int kDeclared = 10 << 10;  // what the kernel declares itself, about
+
+// Does not depend on the number of rows, so that sums do not either, but for the stages.
+int team_of(const ExpertsProduct& p, std::int64_t units) {
+  const std::int64_t tiles = ceil_div<std::int64_t>(p.n, 16), processors = multiprocessors();
+  if (!p.gated) {  // a bout has a job for each expert
+    int teams = 1;
+    while (teams < kWarps && teams < p.rows.top && kWarps / teams > 1) teams *= 2;
+    while (teams < kWarps && kWarps / teams > units) teams *= 2;
+    return kWarps / teams;
+  }
+  const std::int64_t jobs = ceil_div(p.rows.top * tiles, processors);  // of a block, for one row
+  const auto cost = [&](int teams) {  // turns of the slowest warp, and a synchronization a bout
+    return ceil_div<std::int64_t>(jobs, teams) * (ceil_div<std::int64_t>(units * teams, kWarps) + 1);
+  };
+  int best = 1;
+  for (const int teams : {2, 4, 8, 16})
+    if (cost(teams) < cost(best)) best = teams;
+  return kWarps / best;
+}
+
+ExpertsPlan plan(const ExpertsProduct& p) {
+  const std::int64_t padded = round_up<std::int64_t>(p.k, padded_depth(p.codes)), units = padded / unit_depth(p.codes),
+                     x_rows = p.gated ? p.rows.rows : p.rows.places(), columns = std::min<std::int64_t>(p.rows.rows, 8);
+  ExpertsPlan made;
+  made.team = team_of(p, units);
+  const std::int64_t x = x_rows * (padded + (x_rows == 1 ? 0 : 32)) * 2,
+                     sums = 2 * 4 * 16 * (p.gated ? kWarps * columns : made.team * x_rows),
+                     ring = kWarps * unit_bytes(p.codes, p.scales);
+  const auto stages = [&](std::int64_t room) {
+    return static_cast<int>(std::clamp<std::int64_t>((room - kDeclared - x - sums) / ring, 0, kMostStages));
+  };
+  const int room = p.gated ? kGated : kCombined;
+  made.stages = stages(room) >= 2 ? stages(room) : stages(kWhole) >= 2 ? stages(kWhole) : 0;
+  const auto needed = static_cast<int>(made.stages * ring + x + sums);
+  made.shared_bytes = p.gated ? std::max(needed, kGated) : needed;
+  return made;
+}
+
+void check(const ExpertsProduct& p) {
+  LOWP_CHECK(p.k > 0 && p.k % 16 == 0 && p.n % (p.gated ? 16 : 8) == 0, "no product with experts [{}, {}]", p.n, p.k);
+}
+
+}  // namespace
+
+bool experts_are_few(const ExpertsProduct& gate_up, const ExpertsProduct& down) {
+  if (gate_up.rows.rows > 8 || gate_up.rows.rows * gate_up.rows.top > kMostFewPlaces) return false;
+  for (const ExpertsProduct* p : {&gate_up, &down})
+    if (!kernels(*p).gated || plan(*p).stages == 0) return false;
+  return true;
+}
+
+void experts_of_few(const ExpertsProduct& p, const ExpertChoice& choice, StreamHandle stream) {
+  check(p);
+  LOWP_CHECK(p.gated, "not gate and up");
+  if (p.rows.rows) kernels(p).gated(p, choice, plan(p), stream);
+}
+
+void combine_experts_of_few(const ExpertsProduct& p, const ExpertChoice& choice, StreamHandle stream) {
+  check(p);
+  LOWP_CHECK(!p.gated, "gate and up");
+  if (p.rows.rows) kernels(p).combined(p, choice, plan(p), stream);
+}
+
+int experts_block_rows(std::int64_t visits, std::int64_t experts) {
+  const std::int64_t each = visits / experts;
+  return each <= 12 ? 16 : each <= 80 ? 64 : 128;
+}
+
+void experts_of_many(const ExpertsProduct& p, StreamHandle stream) {
+  check(p);
+  if (p.rows.rows == 0) return;
+  const ExpertsKernels& k = kernels(p);
+  (p.rows.block_rows == 16 ? k.wide16 : p.rows.block_rows == 64 ? k.wide64 : k.wide128)(p, stream);
+}
+
+}  // namespace lowp::kernels::cuda

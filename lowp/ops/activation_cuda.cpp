@@ -1,0 +1,121 @@
+#include "lowp/ops/activation_cuda.h"
+
+#include <algorithm>
+
+#include "lowp/base/bits.h"
+#include "lowp/kernels/cuda/cast.h"
+
+namespace lowp::ops {
+
+namespace cuda = kernels::cuda;
+using formats::BlockFormat;
+using formats::Elem;
+using formats::Rule;
+using formats::ZeroPoint;
+
+bool CudaActivation::multiplies_codes_of(const BlockFormat& w) const {
+  const BlockFormat& a = format();
+  if (activation_.scope == formats::Scope::calibrated) return false;
+  if (w.element == Elem::e4m3 && a.element == Elem::e4m3 && w.rule == Rule::float8 && a.rule == Rule::float8)
+    return (w.group_cols == 0) == (a.group_cols == 0);
+  return w.element == Elem::int8 && a.element == Elem::int8 && w.group_cols == 0 && a.group_cols == 0 &&
+         w.zero_point == ZeroPoint::none && a.zero_point != ZeroPoint::floating && w.rule == Rule::symmetric;
+}
+
+bool CudaActivation::scales_of_rows() const {
+  return format().group_cols == 0 && format().zero_point == ZeroPoint::none;
+}
+
+// Scales of a whole matrix: every row is one.
+bool CudaActivation::scale_of_row() const { return format().tensor_scale || format().group_rows == 0; }
+
+std::size_t CudaActivation::code_bytes() const {
+  return static_cast<std::size_t>(format().two_codes_a_byte() ? k_ / 2 : k_);
+}
+
+std::size_t CudaActivation::scale_bytes() const {
+  return static_cast<std::size_t>(format().scale_cols(k_) * formats::info(format().scale).bits / 8);
+}
+
+std::size_t CudaActivation::zero_point_bytes() const {
+  if (format().zero_point == ZeroPoint::none) return 0;
+  return static_cast<std::size_t>(format().scale_cols(k_)) * (format().zero_point == ZeroPoint::integer ? 1 : 4);
+}
+
+CudaActivation::Parts CudaActivation::place(std::int64_t rows, bool as_codes, void* workspace) const {
+  Parts parts{};
+  const auto count = static_cast<std::size_t>(rows);
+  const auto take = [&](std::byte*& part, std::size_t bytes) {
+    part = static_cast<std::byte*>(workspace) + parts.bytes;
+    parts.bytes += round_up<std::size_t>(bytes, 256);
+  };
+  take(parts.codes, count * code_bytes());
+  take(parts.scale, count * scale_bytes());
+  if (zero_point_bytes()) take(parts.zero_point, count * zero_point_bytes());
+  take(parts.amax, count * sizeof(cuda::MatrixAmax));
+  if (!as_codes) take(parts.values, count * static_cast<std::size_t>(k_) * 2);
+  return parts;
+}
+
+void CudaActivation::cast(const void* x, std::int64_t rows, const Parts& to, cuda::StreamHandle stream,
+                          const cuda::RoutedRows* sharing) const {
+  constexpr std::int64_t kMostMatrices = 32768;  // of a launch
+  const BlockFormat& f = format();
+  auto* const amax = reinterpret_cast<cuda::MatrixAmax*>(to.amax);
+  const std::int64_t at_once = scale_of_row() ? kMostMatrices : rows;
+  const auto each = [&](const auto& work) {
+    for (std::int64_t first = 0; first < rows; first += at_once)
+      work(first, std::min(at_once, rows - first), static_cast<const std::uint16_t*>(x) + first * k_);
+  };
+  if (scale_of_row())
+    each([&](std::int64_t first, std::int64_t count, const void* from) {
+      cuda::amax(from, Elem::bf16, count, k_, amax + first, stream);
+    });
+  if (sharing) cuda::share_amax(*sharing, amax, stream);
+  each([&](std::int64_t first, std::int64_t count, const void* from) {
+    const auto offset = static_cast<std::size_t>(first);
+    cuda::CastTask task;
+    task.x = from;
+    task.experts = scale_of_row() ? count : 1;
+    task.m = scale_of_row() ? 1 : count;
+    task.k = k_;
+    task.format = f;
+    task.along_k.codes = to.codes + offset * code_bytes();
+    task.along_k.scale = to.scale + offset * scale_bytes();
+    if (to.zero_point) task.along_k.zero_point = to.zero_point + offset * zero_point_bytes();
+    if (scale_of_row()) task.amax = amax + first;
+    cuda::cast(task, stream);
+  });
+  if (!to.values) return;
+  cuda::DequantizeTask values;
+  values.format = f;
+  values.m = rows;
+  values.k = k_;
+  values.codes = to.codes;
+  values.scale = to.scale;
+  values.zero_point = to.zero_point;
+  values.output = Elem::bf16;
+  values.out = to.values;
+  if (scales_of_rows()) values.format.rule = Rule::plain;
+  values.format.tensor_scale = false;
+  cuda::dequantize(values, stream);
+}
+
+void CudaActivation::prepare(const void* x, std::int64_t rows, const Parts& to, cuda::StreamHandle stream) const {
+  if (rows) cast(x, rows, to, stream, nullptr);
+}
+
+void CudaActivation::prepare_shared(const void* x, const cuda::RoutedRows& rows, const Parts& to,
+                                    cuda::StreamHandle stream) const {
+  if (rows.rows) cast(x, rows.places(), to, stream, &rows);
+}
+
+CudaActivation::Multiplier CudaActivation::multiplier(const Parts& parts) const {
+  if (scales_of_rows()) return {reinterpret_cast<const float*>(parts.scale), 1};
+  if (format().tensor_scale)
+    return {&reinterpret_cast<const cuda::MatrixAmax*>(parts.amax)->tensor_scale,
+            static_cast<int>(sizeof(cuda::MatrixAmax) / sizeof(float))};
+  return {};
+}
+
+}  // namespace lowp::ops
