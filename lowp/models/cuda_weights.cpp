@@ -26,7 +26,8 @@ class Loader {
   }
   ops::CudaExperts experts(const Config& config, const LayerOf<ops::LinearWeight>& layer) {
     const auto& experts = layer.experts;
-    const std::string key = layer.router->equal_to + "\n" + experts[0].gate.equal_to + experts[0].up.equal_to + experts[0].down.equal_to;
+    const std::string key =
+        layer.router->equal_to + "\n" + experts[0].gate.equal_to + experts[0].up.equal_to + experts[0].down.equal_to;
     if (const auto at = experts_seen_.find(key); at != experts_seen_.end()) return at->second.copy();
     std::vector<std::vector<const ops::LinearWeight*>> gate_up, down;
     for (const auto& expert : experts) {

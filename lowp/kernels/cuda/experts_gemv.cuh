@@ -33,8 +33,8 @@ struct ExpertsGemvArgs {
 
 /// What a block knows of the rows' choices: blocks are the experts that rows go to.
 struct FewChosen {
-  std::uint32_t masks[kMostExperts];  // by expert: its rows
-  std::int16_t first[kMostExperts];   // and its first place
+  std::uint32_t masks[kMostFewExperts];  // by expert: its rows
+  std::int16_t first[kMostFewExperts];   // and its first place
   std::int32_t chosen[kMostFewPlaces];
   float weights[kMostFewPlaces];                                                              // [rows, top]
   std::int16_t expert_of[kMostFewPlaces], first_of[kMostFewPlaces], size_of[kMostFewPlaces];  // by block
@@ -44,20 +44,20 @@ struct FewChosen {
 
   /// By the whole block, which has a thread for each expert; returns the blocks.
   __device__ __forceinline__ int choose(const ExpertChoice& choice, const RoutedRows& rows) {
-    static_assert(kGemvThreads >= kMostExperts && kGemvWarps >= 8);
+    static_assert(kGemvThreads >= kMostFewExperts && kGemvWarps >= 8);
     const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32,
               experts = static_cast<int>(rows.experts), top = static_cast<int>(rows.top);
-    masks[thread] = 0;
+    if (thread < kMostFewExperts) masks[thread] = 0;
     __syncthreads();
     if (warp < rows.rows) {
       std::int32_t* const own = chosen + warp * top;
       if (experts <= 128)
         choose_experts<4>(choice, experts, top, warp, own, weights + warp * top, masks);
       else
-        choose_experts<kMostExperts / 32>(choice, experts, top, warp, own, weights + warp * top, masks);
+        choose_experts<kMostFewExperts / 32>(choice, experts, top, warp, own, weights + warp * top, masks);
     }
     __syncthreads();
-    std::uint32_t mask = masks[thread];
+    std::uint32_t mask = thread < kMostFewExperts ? masks[thread] : 0;
     const int size = __popc(mask);
     const std::uint32_t counts = static_cast<std::uint32_t>(size) << 16 | (size > 0);
     std::uint32_t sum = counts;
@@ -76,7 +76,7 @@ struct FewChosen {
     }
     sum -= counts;
     int place = static_cast<int>(sum >> 16);
-    first[thread] = static_cast<std::int16_t>(place);
+    if (thread < kMostFewExperts) first[thread] = static_cast<std::int16_t>(place);
     if (size) {
       const int block = static_cast<int>(sum & 0xFFFF);
       expert_of[block] = static_cast<std::int16_t>(thread);
@@ -150,6 +150,7 @@ __global__ void __launch_bounds__(kGemvThreads, (kGemvBlocks<C, S>))
   } cursors[kGemvWarps];
   const auto fetch = [&](int stage) {  // by the first lane
     Cursor& next = cursors[warp];
+#pragma unroll 1
     while (next.bout < bouts && next.job >= jobs_of(next.bout)) ++next.bout, next.job = group;
     if (next.bout >= bouts) return;
     if (next.unit == member) {
@@ -168,18 +169,21 @@ __global__ void __launch_bounds__(kGemvThreads, (kGemvBlocks<C, S>))
   };
   if (lane == 0) {
     cursors[warp] = {member < a.units_along_k ? 0 : bouts, group, member, nullptr};
+#pragma unroll 1
     for (int s = 0; s < a.stages; ++s) fetch(s);
   }
 
   if constexpr (!Gated) ptx::wait_for_predecessor();
   const auto* source = static_cast<const __nv_bfloat16*>(p.x);
-  for (int row = warp; row < a.x_rows; row += kGemvWarps)
-    for (int i = lane; i < padded_k / 8; i += 32) {
-      uint4 v{0, 0, 0, 0};
-      if (8 * i < p.k) v = *reinterpret_cast<const uint4*>(source + row * p.k + 8 * i);
-      std::uint32_t* to = x + row * stride + i / 4 * 16 + i % 4;  // as stage_rows() of gemv.cuh
-      to[0] = v.x, to[4] = v.y, to[8] = v.z, to[12] = v.w;
-    }
+  const int chunks = padded_k / 8;
+#pragma unroll 2
+  for (int c = thread; c < a.x_rows * chunks; c += kGemvThreads) {
+    const int row = c / chunks, i = c - row * chunks;
+    uint4 v{0, 0, 0, 0};
+    if (8 * i < p.k) v = *reinterpret_cast<const uint4*>(source + row * p.k + 8 * i);
+    std::uint32_t* to = x + row * stride + i / 4 * 16 + i % 4;  // as GemvRows keeps them
+    to[0] = v.x, to[4] = v.y, to[8] = v.z, to[12] = v.w;
+  }
   __syncthreads();
 
   const auto scaled = [&](float sum, int expert, int tile, int in_tile, int row) {
@@ -194,14 +198,17 @@ __global__ void __launch_bounds__(kGemvThreads, (kGemvBlocks<C, S>))
 
   int stage = 0;
   std::uint32_t parity = 0;
+#pragma unroll 1
   for (int bout = 0; bout < bouts; ++bout) {
     float* const table = sums_of_bouts + bout % 2 * bout_sums;
     const int jobs = jobs_of(bout);
+#pragma unroll 1
     for (int i = group; i < jobs; i += teams) {
       const int block = job_at(bout, i).block, size = few.size_of[block], first = few.first_of[block];
       const int column = first + (g < size ? g : 0);  // columns beyond read the first; nothing is kept of them
       const std::uint32_t* mine = x + 4 * t + (Gated ? few.row_of[column] : column) * stride;
       float sums[4] = {};
+#pragma unroll 1
       for (int unit = member; unit < a.units_along_k; unit += a.team) {
         ptx::barrier_wait(ready + 8 * stage, parity);
         Unit<C, S> u;

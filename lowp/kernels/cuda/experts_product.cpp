@@ -66,7 +66,8 @@ void check(const ExpertsProduct& p) {
 }  // namespace
 
 bool experts_are_few(const ExpertsProduct& gate_up, const ExpertsProduct& down) {
-  if (gate_up.rows.rows > 8 || gate_up.rows.rows * gate_up.rows.top > kMostFewPlaces) return false;
+  const RoutedRows& rows = gate_up.rows;
+  if (rows.rows > 8 || rows.rows * rows.top > kMostFewPlaces || rows.experts > kMostFewExperts) return false;
   for (const ExpertsProduct* p : {&gate_up, &down})
     if (!kernels(*p).gated || plan(*p).stages == 0) return false;
   return true;

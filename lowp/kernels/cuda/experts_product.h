@@ -29,8 +29,8 @@ struct ExpertsProduct {
   void* y = nullptr;  // bf16 [places, n], gated: [places, n / 2]
 };
 
-/// Most places of the products of few rows.
-inline constexpr std::int64_t kMostFewPlaces = 128;
+/// Most places, and experts, of the products of few rows.
+inline constexpr std::int64_t kMostFewPlaces = 128, kMostFewExperts = 256;
 
 /// Whether experts_of_few() and combine_experts_of_few() take so many rows: up to 8, whose activations leave room in
 /// shared memory.
