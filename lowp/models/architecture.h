@@ -1,4 +1,4 @@
-// The architectures: one file each.   <- ADD A MODEL: a file arch_<name>.cpp and a line in config.cpp: docs/adding/model.md
+// The architectures: one file each.   <- ADD A MODEL: docs/adding/model.md
 #pragma once
 
 #include "lowp/models/config.h"
