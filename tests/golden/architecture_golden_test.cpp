@@ -10,6 +10,7 @@
 #include "lowp/checkpoint/model_config.h"
 #include "lowp/formats/recipes.h"
 #include "lowp/models/model.h"
+#include "lowp/models/shapes.h"
 #include "lowp/quant/convert_checkpoint.h"
 #include "lowp/quant/quantize_checkpoint.h"
 #include "tests/temp_dir.h"
@@ -128,6 +129,16 @@ TEST_P(FloatArchitecture, ShapesAreChecked) {
   checkpoint::check_shapes(*config, model);
   config->head_dim *= 2;
   EXPECT_THROW(checkpoint::check_shapes(*config, model), Error);
+}
+
+TEST(Shapes, AreConfigurations) {
+  for (const std::string& name : models::shape_names()) EXPECT_GT(models::shape(name).hidden_size, 0) << name;
+  const models::Config gpt_oss = models::shape("gpt-oss-20b"), mistral = models::shape("mistral-7b");
+  EXPECT_EQ((std::vector{gpt_oss.window[0], gpt_oss.window[1], gpt_oss.window[22], gpt_oss.window[23]}),
+            (std::vector<std::int64_t>{128, 0, 128, 0}));
+  EXPECT_NEAR(gpt_oss.rope.attention_factor, 1.3466, 1e-4);
+  EXPECT_EQ(mistral.window[0], 0);
+  EXPECT_EQ(models::shape("mixtral-8x7b").experts_per_token, 2);
 }
 
 // A file made by the gguf package: names, metadata, and the order of rows that llama.cpp's converter gives q and k.
