@@ -44,15 +44,25 @@ const checkpoint::QuantizedModule& WeightLoader::checked(const checkpoint::Quant
   return module;
 }
 
+void WeightLoader::release() {
+  for (const auto& [file, bytes] : lent_) file->release(bytes);
+  lent_.clear();
+}
+
 // A stored weight, or the slice of a fused expert tensor "<block>experts.gate_up_proj" that `module` names.
-std::optional<TensorView> WeightLoader::find_weight(const std::string& module, std::int64_t n, std::int64_t k) const {
+std::optional<TensorView> WeightLoader::find_weight(const std::string& module, std::int64_t n, std::int64_t k) {
   const auto checked_view = [&](const StoredTensor& tensor, const Shape& expected) {
     if (tensor.entry.shape != expected || !is_high_precision(tensor.entry.dtype))
       fail(ErrorCode::bad_input, "{}: tensor '{}': expected F16, BF16 or F32 {}, found {} {}", tensor.file->path(),
            tensor.entry.name, to_string(expected), lowp::name(tensor.entry.dtype), to_string(tensor.entry.shape));
     return tensor.view();
   };
-  if (const StoredTensor* tensor = checkpoint_.find(module + ".weight")) return checked_view(*tensor, {n, k});
+  const auto lend = [&](const StoredTensor& tensor, const TensorView& view) {
+    lent_.emplace_back(tensor.file, view.bytes);
+    return view;
+  };
+  if (const StoredTensor* tensor = checkpoint_.find(module + ".weight"))
+    return lend(*tensor, checked_view(*tensor, {n, k}));
   const auto at = module.find(".experts.");
   if (at == std::string::npos) return std::nullopt;
   const std::size_t digits = at + 9, dot = module.find('.', digits);
@@ -65,8 +75,9 @@ std::optional<TensorView> WeightLoader::find_weight(const std::string& module, s
   const std::int64_t rows = down ? n : 2 * n;
   const TensorView whole = checked_view(*fused, {fused->entry.shape[0], rows, k});
   const std::int64_t first = expert * rows + (part == "up_proj" ? n : 0);
-  return TensorView{
-      whole.dtype, {n, k}, whole.bytes.subspan(byte_count(whole.dtype, {first, k}), byte_count(whole.dtype, {n, k}))};
+  return lend(
+      *fused,
+      {whole.dtype, {n, k}, whole.bytes.subspan(byte_count(whole.dtype, {first, k}), byte_count(whole.dtype, {n, k}))});
 }
 
 std::optional<ops::PackedWeight> WeightLoader::find_packed(const std::string& module, std::int64_t n,
@@ -81,6 +92,7 @@ ops::LinearWeight WeightLoader::linear(const std::string& module, std::int64_t n
 // `packed`: its name among packed weights.
 ops::LinearWeight WeightLoader::read(const std::string& module, const std::string& packed, std::int64_t n,
                                      std::int64_t k, bool bias) {
+  release();
   std::optional<TensorView> bias_view;
   if (bias) {
     const StoredTensor* tensor = checkpoint_.find(module + ".bias");
@@ -91,8 +103,11 @@ ops::LinearWeight WeightLoader::read(const std::string& module, const std::strin
   }
   if (const auto at = modules_.find(module); at != modules_.end()) {
     const checkpoint::QuantizedModule& quantized = checked(at->second, n, k);
-    for (const std::string& tensor : dialect_->sources(checkpoint_, quantized))
-      if (counted_.insert(tensor).second) linear_bytes_ += checkpoint_.find(tensor)->view().bytes.size();
+    for (const std::string& name : dialect_->sources(checkpoint_, quantized)) {
+      const StoredTensor& tensor = *checkpoint_.find(name);
+      lent_.emplace_back(tensor.file, tensor.view().bytes);
+      if (counted_.insert(name).second) linear_bytes_ += tensor.view().bytes.size();
+    }
     if (auto found = find_packed(packed, n, k))
       return {std::move(*found), quantized.recipe, quantized.activation_scale, bias_view};
     return {dialect_->decode(checkpoint_, quantized), quantized.recipe, quantized.activation_scale, bias_view};
