@@ -43,6 +43,11 @@ const checkpoint::QuantizedModule& WeightLoader::checked(const checkpoint::Quant
   return module;
 }
 
+void WeightLoader::release() {
+  for (const auto& [file, bytes] : lent_) file->release(bytes);
+  lent_.clear();
+}
+
 // A stored weight, or the expert of a stack that `module` names.
 checkpoint::MatrixSlice WeightLoader::slice(const std::string& module, std::int64_t n, std::int64_t k) const {
   if (const StoredTensor* tensor = checkpoint_.find(module + ".weight")) {
@@ -58,6 +63,12 @@ checkpoint::MatrixSlice WeightLoader::slice(const std::string& module, std::int6
     fail(ErrorCode::bad_input, "{}: tensor '{}' {}: config.json says that {} is [{}, {}]", found->tensor->file->path(),
          found->tensor->entry.name, to_string(found->tensor->entry.shape), module, n, k);
   return *found;
+}
+
+TensorView WeightLoader::load(const checkpoint::MatrixSlice& slice, Tensor& holder) {
+  const TensorView view = slice.load(holder);
+  lent_.emplace_back(slice.tensor->file, (slice.contiguous() ? view : slice.tensor->view()).bytes);
+  return view;
 }
 
 TensorView WeightLoader::bias(const std::string& module, std::int64_t n, Tensor& holder) const {
@@ -83,12 +94,16 @@ ops::LinearWeight WeightLoader::linear(const std::string& module, std::int64_t n
 // `packed`: its name among packed weights.
 ops::LinearWeight WeightLoader::read(const std::string& module, const std::string& packed, std::int64_t n,
                                      std::int64_t k, bool bias) {
+  release();
   ops::LinearWeight made;
   if (bias) made.bias = this->bias(module, n, made.bias_holder);
   if (const auto at = modules_.find(module); at != modules_.end()) {
     const checkpoint::QuantizedModule& quantized = checked(at->second, n, k);
-    for (const std::string& tensor : dialect_->sources(checkpoint_, quantized))
-      if (counted_.insert(tensor).second) linear_bytes_ += checkpoint_.find(tensor)->view().bytes.size();
+    for (const std::string& name : dialect_->sources(checkpoint_, quantized)) {
+      const StoredTensor& tensor = *checkpoint_.find(name);
+      lent_.emplace_back(tensor.file, tensor.view().bytes);
+      if (counted_.insert(name).second) linear_bytes_ += tensor.view().bytes.size();
+    }
     made.recipe = quantized.recipe;
     made.activation_scale = quantized.activation_scale;
     if (auto found = find_packed(packed, n, k))
@@ -102,7 +117,7 @@ ops::LinearWeight WeightLoader::read(const std::string& module, const std::strin
   if (auto found = find_packed(packed, n, k))
     made.weight = std::move(*found);
   else
-    made.weight = values.load(made.holder);
+    made.weight = load(values, made.holder);
   return made;
 }
 
@@ -128,7 +143,7 @@ ops::LinearWeight WeightLoader::head(const std::string& module, std::int64_t n, 
   Tensor holder;
   ops::CastOptions cast;
   cast.name = module + ".weight";
-  QuantizedMatrix quantized = ops::quantize(slice(module, n, k).load(holder), recipe->weight, cast);
+  QuantizedMatrix quantized = ops::quantize(load(slice(module, n, k), holder), recipe->weight, cast);
   linear_bytes_ += static_cast<std::uint64_t>(ceil_div<std::int64_t>(n * k * info(recipe->weight.element).bits, 8)) +
                    quantized.scale.bytes().size() + quantized.zero_point.bytes().size();
   return {.weight = std::move(quantized), .recipe = *recipe};
@@ -140,7 +155,7 @@ TensorView WeightLoader::embedding(const std::string& module, std::int64_t n, st
                              compute_ == formats::Elem::f32 ? DType::f32 : DType::bf16);
     return holder.view();
   }
-  return slice(module, n, k).load(holder);
+  return load(slice(module, n, k), holder);
 }
 
 std::string WeightLoader::recipe() const {

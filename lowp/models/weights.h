@@ -138,7 +138,8 @@ LayerOf<L> read_layer(const Config& c, WeightSource& source, std::int64_t index,
 }
 
 /// Takes weights out of a checkpoint by name: as they are stored, or for the CPU as they were packed before, if the
-/// options do not say otherwise and packed_path() has them.
+/// options do not say otherwise and packed_path() has them. The file's pages that a Linear was read from leave memory
+/// when the next is asked for.
 class WeightLoader final : public WeightSource {
  public:
   WeightLoader(const checkpoint::Checkpoint& checkpoint, const LoadOptions& options);
@@ -158,15 +159,19 @@ class WeightLoader final : public WeightSource {
                          bool bias);
   std::optional<ops::PackedWeight> find_packed(const std::string& module, std::int64_t n, std::int64_t k) const;
   checkpoint::MatrixSlice slice(const std::string& module, std::int64_t n, std::int64_t k) const;
+  TensorView load(const checkpoint::MatrixSlice& slice, Tensor& holder);
   TensorView bias(const std::string& module, std::int64_t n, Tensor& holder) const;
   const checkpoint::QuantizedModule& checked(const checkpoint::QuantizedModule& module, std::int64_t n,
                                              std::int64_t k) const;
+  void release();
 
   const checkpoint::Checkpoint& checkpoint_;
   const checkpoint::Dialect* dialect_;
   std::unique_ptr<PackedFile> packed_;
   formats::Elem compute_;
   std::map<std::string, checkpoint::QuantizedModule> modules_;
+  std::vector<std::pair<const checkpoint::TensorFile*, std::span<const std::byte>>>
+      lent_;                       // the last Linear is of these
   std::set<std::string> counted_;  // tensors that are in linear_bytes_: stacked experts share them
   std::uint64_t linear_bytes_ = 0;
 };
