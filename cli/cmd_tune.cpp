@@ -43,7 +43,10 @@ Json to_json(const report::TuneReport& result, double seconds) {
                      {"recipe", result.recipes[part.chosen]},
                      {"kl", part.kl}});
   for (const report::TunePoint& p : result.uniform) uniform.push_back(point(p));
-  for (const report::TunePoint& p : result.frontier) frontier.push_back(point(p));
+  for (const report::TunePoint& p : result.frontier) {
+    frontier.push_back(point(p));
+    for (const std::size_t r : p.choice) frontier.back()["recipes"].push_back(result.recipes[r]);
+  }
   return {{"model", result.model}, {"recipes", result.recipes}, {"chosen", point(result.chosen)},
           {"parts", parts},        {"uniform", uniform},        {"frontier", frontier},
           {"seconds", seconds}};
@@ -86,7 +89,7 @@ void run(const Options& options) {
   request.tokens = options.tokens;
   if (options.budget_bits > 0) request.budget_bits = options.budget_bits;
   if (options.max_kl > 0) request.max_kl = options.max_kl;
-  request.frontier = page != nullptr;
+  request.frontier = page != nullptr || options.json;
   Progress progress("tuning");
   request.progress = [&](double share, const std::string&) {
     progress.update(static_cast<std::uint64_t>(share * 1e6), 1000000);

@@ -1,11 +1,11 @@
 // gpt-oss: the experts of a layer in MXFP4, stacked: "gate_up_proj_blocks" U8 [experts, 2 * inner, hidden / 32, 16]
 // with gate and up in alternate rows, "down_proj_blocks", and "_scales" U8 (checkpoint-formats 4).
 #include <algorithm>
-#include <charconv>
 #include <map>
 
 #include "lowp/base/error.h"
 #include "lowp/checkpoint/dialect_support.h"
+#include "lowp/checkpoint/expert_stack.h"
 #include "lowp/formats/recipes.h"
 
 namespace lowp::checkpoint {
@@ -23,24 +23,11 @@ struct Place {
 };
 
 std::optional<Place> place_of(const std::string& module) {
-  const auto at = module.rfind(kExperts);
-  if (at == std::string::npos) return std::nullopt;
-  const std::size_t digits = at + kExperts.size(), dot = module.find('.', digits);
-  if (dot == std::string::npos) return std::nullopt;
-  Place place;
-  const auto [end, error] = std::from_chars(module.data() + digits, module.data() + dot, place.expert);
-  if (error != std::errc() || end != module.data() + dot || place.expert < 0) return std::nullopt;
-  const std::string part = module.substr(dot + 1), block = module.substr(0, digits);
-  if (part == "down_proj") {
-    place.stack = block + part;
-  } else if (part == "gate_proj" || part == "up_proj") {
-    place.stack = block + "gate_up_proj";
-    place.first = part == "up_proj";
-    place.every = 2;
-  } else {
-    return std::nullopt;
-  }
-  return place;
+  const auto parsed = parse_expert(module);
+  if (!parsed) return std::nullopt;
+  if (parsed->part == "down_proj") return Place{parsed->block + parsed->part, parsed->expert};
+  if (parsed->part != "gate_proj" && parsed->part != "up_proj") return std::nullopt;
+  return Place{parsed->block + "gate_up_proj", parsed->expert, parsed->part == "up_proj", 2};
 }
 
 // Bytes of a row of codes and of scales.

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "lowp/base/error.h"
+#include "lowp/checkpoint/expert_stack.h"
 
 namespace lowp::checkpoint {
 namespace {
@@ -13,23 +14,37 @@ namespace {
 // What differs between the architectures whose tensors we know.
 struct Architecture {
   std::string_view name;
-  bool tied_by_default;
-  bool head_norms;                 // q_norm and k_norm
-  bool output_norms;               // pre_ and post_feedforward_layernorm
-  std::string_view experts_field;  // "" for a dense model
-  std::string_view moe_size_field;
-  std::string_view moe_block, router, gate, up, down;
+  bool tied_by_default = false;
+  bool head_norms = false;    // q_norm and k_norm
+  bool output_norms = false;  // pre_ and post_feedforward_layernorm
+  bool sinks = false;         // self_attn.sinks
+  std::int64_t default_head_dim = 0;
+  std::string_view experts_field = "", moe_size_field = "";  // "" for a dense model
+  ExpertNames moe = {};
+  bool expert_biases = false;  // and the router's
 };
-constexpr Architecture kArchitectures[] = {
-    {"LlamaForCausalLM", false, false, false, "", "", "", "", "", "", ""},
-    {"MistralForCausalLM", false, false, false, "", "", "", "", "", "", ""},
-    {"Qwen2ForCausalLM", false, false, false, "", "", "", "", "", "", ""},
-    {"Qwen3ForCausalLM", false, true, false, "", "", "", "", "", "", ""},
-    {"Gemma3ForCausalLM", true, true, true, "", "", "", "", "", "", ""},
-    {"Qwen3MoeForCausalLM", false, true, false, "num_experts", "moe_intermediate_size", "mlp", "gate", "gate_proj",
-     "up_proj", "down_proj"},
-    {"MixtralForCausalLM", false, false, false, "num_local_experts", "intermediate_size", "block_sparse_moe", "gate",
-     "w1", "w3", "w2"},
+
+const Architecture kArchitectures[] = {
+    {.name = "LlamaForCausalLM"},
+    {.name = "MistralForCausalLM"},
+    {.name = "Qwen2ForCausalLM"},
+    {.name = "Qwen3ForCausalLM", .head_norms = true},
+    {.name = "Gemma3ForCausalLM", .tied_by_default = true, .head_norms = true, .output_norms = true},
+    {.name = "Qwen3MoeForCausalLM",
+     .head_norms = true,
+     .experts_field = "num_experts",
+     .moe_size_field = "moe_intermediate_size"},
+    {.name = "MixtralForCausalLM",
+     .experts_field = "num_local_experts",
+     .moe_size_field = "intermediate_size",
+     .moe = {"block_sparse_moe", "gate", "w1", "w3", "w2"}},
+    {.name = "GptOssForCausalLM",
+     .sinks = true,
+     .default_head_dim = 64,
+     .experts_field = "num_local_experts",
+     .moe_size_field = "intermediate_size",
+     .moe = {.router = "router"},
+     .expert_biases = true},
 };
 
 const Architecture* find_architecture(const std::string& name) {
@@ -130,6 +145,8 @@ std::optional<ModelConfig> read_model_config(const Json& config, const std::stri
   result.intermediate_size = required_size(config, where, "intermediate_size");
   if (const auto head_dim = size_field(config, where, "head_dim")) {
     result.head_dim = *head_dim;
+  } else if (known->default_head_dim > 0) {
+    result.head_dim = known->default_head_dim;
   } else {
     if (result.hidden_size % result.num_attention_heads != 0)
       fail(ErrorCode::bad_input,
@@ -144,6 +161,7 @@ std::optional<ModelConfig> read_model_config(const Json& config, const std::stri
   if (!known->experts_field.empty()) {
     result.num_experts = expert_count(config, where, std::string(known->experts_field));
     result.moe_intermediate_size = required_size(config, where, std::string(known->moe_size_field));
+    result.moe = known->moe;
     result.decoder_sparse_step = size_field(config, where, "decoder_sparse_step").value_or(1);
     if (const auto at = config.find("mlp_only_layers"); at != config.end() && !at->is_null()) {
       const bool whole =
@@ -181,6 +199,7 @@ void check_shapes(const ModelConfig& c, const Checkpoint& checkpoint) {
     check(checkpoint, attention + "k_proj.weight", {kv_heads, hidden});
     check(checkpoint, attention + "v_proj.weight", {kv_heads, hidden});
     check(checkpoint, attention + "o_proj.weight", {hidden, heads});
+    if (a.sinks) check(checkpoint, attention + "sinks", {{c.num_attention_heads, "num_attention_heads"}});
     if (a.head_norms) {
       check(checkpoint, attention + "q_norm.weight", {head});
       check(checkpoint, attention + "k_norm.weight", {head});
@@ -195,18 +214,27 @@ void check_shapes(const ModelConfig& c, const Checkpoint& checkpoint) {
     }
     const Dim experts{c.num_experts, std::string(a.experts_field)},
         small{c.moe_intermediate_size, std::string(a.moe_size_field)};
-    const std::string block = fmt::format("{}{}.", layer, a.moe_block);
-    check(checkpoint, fmt::format("{}{}.weight", block, a.router), {experts, hidden});
-    if (checkpoint.find(block + "experts.gate_up_proj")) {
-      check(checkpoint, block + "experts.gate_up_proj", {experts, {2 * small.size, "2 x " + small.why}, hidden});
-      check(checkpoint, block + "experts.down_proj", {experts, hidden, small});
+    const std::string block = fmt::format("{}{}.", layer, c.moe.block), stack = block + "experts.";
+    check(checkpoint, fmt::format("{}{}.weight", block, c.moe.router), {experts, hidden});
+    if (a.expert_biases) check(checkpoint, fmt::format("{}{}.bias", block, c.moe.router), {experts});
+    const Dim both{2 * small.size, "2 x " + small.why};
+    if (checkpoint.find(stack + "gate_up_proj")) {
+      const bool columns = stacks_columns(checkpoint);
+      check(checkpoint, stack + "gate_up_proj",
+            columns ? std::vector{experts, hidden, both} : std::vector{experts, both, hidden});
+      check(checkpoint, stack + "down_proj",
+            columns ? std::vector{experts, small, hidden} : std::vector{experts, hidden, small});
+      if (a.expert_biases) {
+        check(checkpoint, stack + "gate_up_proj_bias", {experts, both});
+        check(checkpoint, stack + "down_proj_bias", {experts, hidden});
+      }
       continue;
     }
     for (std::int64_t e = 0; e < c.num_experts; ++e) {
-      const std::string expert = fmt::format("{}experts.{}.", block, e);
-      check(checkpoint, fmt::format("{}{}.weight", expert, a.gate), {small, hidden});
-      check(checkpoint, fmt::format("{}{}.weight", expert, a.up), {small, hidden});
-      check(checkpoint, fmt::format("{}{}.weight", expert, a.down), {hidden, small});
+      const std::string expert = fmt::format("{}{}.", stack, e);
+      check(checkpoint, fmt::format("{}{}.weight", expert, c.moe.gate), {small, hidden});
+      check(checkpoint, fmt::format("{}{}.weight", expert, c.moe.up), {small, hidden});
+      check(checkpoint, fmt::format("{}{}.weight", expert, c.moe.down), {hidden, small});
     }
   }
 }

@@ -10,6 +10,12 @@
 
 namespace lowp::checkpoint {
 
+/// What the parts of a sparse layer are called: "model.layers.N.<block>.<router>",
+/// "model.layers.N.<block>.experts.E.<gate>".
+struct ExpertNames {
+  std::string block = "mlp", router = "gate", gate = "gate_proj", up = "up_proj", down = "down_proj";
+};
+
 /// Dimensions of a decoder-only transformer. Absent optional fields are derived as Hugging Face derives them
 /// (checkpoint-formats 9.1).
 struct ModelConfig {
@@ -19,6 +25,7 @@ struct ModelConfig {
   bool tie_word_embeddings = false;
   std::int64_t num_experts = 0, moe_intermediate_size = 0, decoder_sparse_step = 1;
   std::vector<std::int64_t> mlp_only_layers;
+  ExpertNames moe;
 };
 
 /// Whether the tensors of this architecture are known, so that check_shapes() can compare them.
@@ -28,9 +35,9 @@ bool is_known_architecture(const std::string& architecture);
 /// expected and found for a missing field, a wrong type or a size that is not positive.
 std::optional<ModelConfig> read_model_config(const Json& config, const std::string& where);
 
-/// Every tensor that the config promises must be there in its shape (a missing lm_head means tied). Fused experts
-/// [experts, ...] are accepted in place of one tensor per expert. Throws Error(bad_input) naming tensor, expected (with
-/// the fields it follows from) and found.
+/// Every tensor that the config promises must be there in its shape (a missing lm_head means tied). Stacked experts
+/// (expert_stack.h) are accepted in place of one tensor per expert. Throws Error(bad_input) naming tensor, expected
+/// (with the fields it follows from) and found.
 void check_shapes(const ModelConfig& config, const Checkpoint& checkpoint);
 
 }  // namespace lowp::checkpoint

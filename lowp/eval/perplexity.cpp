@@ -62,10 +62,7 @@ Position compare(std::span<float> model, std::span<float> other, std::int32_t to
   p.nll = -static_cast<double>(model[static_cast<std::size_t>(token)]);
   if (other.empty()) return p;
   log_softmax(other);
-  double kl = 0;
-  for (std::size_t i = 0; i < other.size(); ++i)
-    kl += std::exp(static_cast<double>(other[i])) * (static_cast<double>(other[i]) - static_cast<double>(model[i]));
-  p.kl = std::max(kl, 0.0);  // rounding may leave it a hair below
+  p.kl = divergence(other, model);
   p.dp = std::exp(-p.nll) - std::exp(static_cast<double>(other[static_cast<std::size_t>(token)]));
   p.same_top = std::max_element(model.begin(), model.end()) - model.begin() ==
                std::max_element(other.begin(), other.end()) - other.begin();
@@ -196,6 +193,13 @@ void log_softmax(std::span<float> logits) {
   for (const float v : logits) sum += static_cast<double>(std::exp(v - largest));
   const auto shift = static_cast<float>(static_cast<double>(largest) + std::log(sum));
   for (float& v : logits) v -= shift;
+}
+
+double divergence(std::span<const float> log_p, std::span<const float> log_q) {
+  double kl = 0;
+  for (std::size_t i = 0; i < log_p.size(); ++i)
+    kl += std::exp(static_cast<double>(log_p[i])) * (static_cast<double>(log_p[i]) - static_cast<double>(log_q[i]));
+  return std::max(kl, 0.0);  // rounding may leave it a hair below
 }
 
 PerplexityResult perplexity(models::Model& model, models::Model* other, bool layers, const text::Tokenizer& tokenizer,

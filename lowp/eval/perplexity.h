@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -50,5 +51,8 @@ PerplexityResult perplexity(models::Model& model, models::Model* other, bool lay
 
 /// log softmax of one row of logits.
 void log_softmax(std::span<float> logits);
+
+/// KL(p || q) in nats of two rows of log probabilities.
+double divergence(std::span<const float> log_p, std::span<const float> log_q);
 
 }  // namespace lowp::eval

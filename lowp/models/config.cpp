@@ -10,7 +10,8 @@
 namespace lowp::models {
 namespace {
 
-const Architecture* const kArchitectures[] = {&kLlama, &kQwen2, &kQwen3, &kQwen3Moe, &kGemma3};
+const Architecture* const kArchitectures[] = {&kLlama, &kMistral,  &kMixtral, &kQwen2,
+                                              &kQwen3, &kQwen3Moe, &kGemma3,  &kGptOss};
 
 std::string text_or(const Json& json, const std::string& where, const char* key, const std::string& fallback) {
   const auto at = json.find(key);
@@ -91,16 +92,15 @@ void parse_rope(const Json& json, const std::string& file, Config& config) {
   }
 }
 
-// The window of each layer, from layer_types, else from the older flags of Qwen2 and Mistral.
+// The window of each layer, from layer_types, else from Qwen2's older flags.
 std::vector<std::int64_t> parse_windows(const Json& json, const std::string& where, std::int64_t layers) {
   std::vector<std::int64_t> windows(static_cast<std::size_t>(layers));
   const std::int64_t window = count_or(json, where, "sliding_window", 0);
   const auto types = json.find("layer_types");
   if (types == json.end() || types->is_null()) {
-    // The flag is Qwen's, and only Mistral has a window without one.
-    const bool slides = flag_or(json, where, "use_sliding_window", text_or(json, where, "model_type", "") == "mistral");
-    const std::int64_t first = json.contains("use_sliding_window") ? count_or(json, where, "max_window_layers", 28) : 0;
-    for (std::int64_t i = first; slides && i < layers; ++i) windows[i] = window;
+    const bool slides = flag_or(json, where, "use_sliding_window", false);
+    for (std::int64_t i = count_or(json, where, "max_window_layers", 28); slides && i < layers; ++i)
+      windows[i] = window;
     return windows;
   }
   if (!types->is_array() || static_cast<std::int64_t>(types->size()) != layers)
@@ -141,6 +141,11 @@ std::vector<std::int32_t> token_ids(const Json& config, const std::string& where
 
 }  // namespace
 
+bool given(const Json& json, const char* key) {
+  const auto at = json.find(key);
+  return at != json.end() && !at->is_null();
+}
+
 bool flag_or(const Json& json, const std::string& where, const char* key, bool fallback) {
   const auto at = json.find(key);
   if (at == json.end() || at->is_null()) return fallback;
@@ -164,6 +169,18 @@ std::int64_t count_or(const Json& json, const std::string& where, const char* ke
     fail(ErrorCode::bad_input, "{}: {}: expected a number from 1 to {}, found {}", where, key, kMost,
          quote(at->dump()));
   return at->get<std::int64_t>();
+}
+
+void read_experts_per_token(const Json& json, const std::string& where, std::int64_t fallback, Config& config) {
+  config.experts_per_token = count_or(json, where, "num_experts_per_tok", fallback);
+  if (config.experts_per_token > config.num_experts)
+    fail(ErrorCode::bad_input, "{}: num_experts_per_tok: expected 1 to {}, of as many experts, found {}", where,
+         config.num_experts, config.experts_per_token);
+}
+
+void slide_all_layers(const Json& json, const std::string& where, Config& config) {
+  if (given(json, "layer_types")) return;
+  std::fill(config.window.begin(), config.window.end(), count_or(json, where, "sliding_window", 0));
 }
 
 Config parse_config(const Json& json, const std::string& where) {

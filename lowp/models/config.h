@@ -23,8 +23,9 @@ struct Rope {
   double original_max_position = 8192;               // llama3, yarn
 };
 
-/// What the MLP's gate goes through.
-enum class GateActivation { silu, gelu_tanh };
+/// What an MLP makes of its gate g and up projection u: silu(g) u, gelu(g) u in GELU's tanh form, or gpt-oss's clamped
+/// gate (kernels/gate.h).
+enum class GateActivation { silu, gelu_tanh, clamped };
 
 /// Dimensions (inherited) and everything else that the forward pass depends on.
 struct Config : checkpoint::ModelConfig {
@@ -35,14 +36,18 @@ struct Config : checkpoint::ModelConfig {
   /// By layer: the last positions that a token attends to, itself included; 0 is all of them.
   std::vector<std::int64_t> window;
   GateActivation gate_activation = GateActivation::silu;
-  double embedding_scale = 1;  // the embedding's rows are multiplied by it, rounded to the compute dtype
-  double query_scale = 0;      // of attention scores; 0 is 1 / sqrt(head_dim)
-  bool norm_adds_one = false;  // y = x / rms(x) * (1 + w), rounded once
-  bool output_norms = false;   // norms of what attention and MLP give, before it is added to the residual stream
+  double embedding_scale = 1;     // the embedding's rows are multiplied by it, rounded to the compute dtype
+  double query_scale = 0;         // of attention scores; 0 is 1 / sqrt(head_dim)
+  bool norm_adds_one = false;     // y = x / rms(x) * (1 + w)
+  bool norm_rounds_once = false;  // y is rounded, but not x / rms(x)
+  bool output_norms = false;      // norms of what attention and MLP give, before it is added to the residual stream
   bool qkv_bias = false, output_bias = false, mlp_bias = false;
-  bool head_norms = false;  // RMSNorm of each head of q and k before RoPE
+  bool head_norms = false;       // RMSNorm of each head of q and k before RoPE
+  bool attention_sinks = false;  // each query head has a logit that takes its share of the softmax and gives nothing
   std::int64_t experts_per_token = 0;
-  bool norm_topk_prob = true;
+  bool norm_topk_prob = true;        // weights are a softmax over the chosen experts, else over all
+  bool round_expert_weights = true;  // to the compute dtype
+  bool router_bias = false, expert_bias = false;
   std::vector<std::int32_t> eos_ids;  // of config.json; generation_config.json adds its own
   std::optional<std::int32_t> bos_id;
 };

@@ -53,7 +53,8 @@ class CpuRunner final : public Runner {
   void rotate_and_store(const Layer& layer, std::int64_t index);
   void plan_attention(std::span<const Chunk> batch, std::int64_t index);
   void attention(const Layer& layer, std::int64_t index, std::span<const Chunk> batch, Rows in);
-  std::span<const float> gate_up(const ops::Linear& gate, const ops::Linear& up, std::string_view block, Rows in);
+  std::span<const float> gate_up(const ops::Linear& gate, const ops::Linear& up, const checkpoint::ExpertNames& names,
+                                 std::string_view block, Rows in);
   void mlp(const Layer& layer, Rows in);
   void route(std::span<const float> scores);
   void experts(const Layer& layer, std::span<const float> x);

@@ -10,6 +10,7 @@ namespace lowp::models {
 namespace cuda = kernels::cuda;
 
 cuda::GateActivation gate_kernel(GateActivation activation) {
+  LOWP_CHECK(activation != GateActivation::clamped, "a clamped gate on a GPU");
   return activation == GateActivation::silu ? cuda::GateActivation::silu : cuda::GateActivation::gelu_tanh;
 }
 

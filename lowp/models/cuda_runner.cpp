@@ -34,6 +34,8 @@ const Config& checked(const Config& config, const LoadOptions& options) {
          formats::name(options.compute));
   if (options.kv_cache == formats::Elem::f32)
     fail(ErrorCode::unsupported, "{}: keys and values are stored as bf16, fp8 or int8: f32 needs --device cpu", device);
+  if (config.expert_bias || config.gate_activation == GateActivation::clamped)
+    fail(ErrorCode::unsupported, "{}: experts with biases and a clamped gate (gpt-oss) need --device cpu", device);
   if (config.head_dim != 64 && config.head_dim != 128 && config.head_dim != 256)
     fail(ErrorCode::unsupported, "{}: heads of {} values: there are 64, 128 and 256; use --device cpu", device,
          config.head_dim);
@@ -231,7 +233,7 @@ void CudaRunner::layers(const CudaStep& step) {
 cuda::AddNormTask CudaRunner::norm(const cuda::Memory& weight, std::int64_t rows) const {
   return {.weight = weight.as<float>(),
           .eps = static_cast<float>(config_.rms_norm_eps),
-          .round_quotient = !config_.norm_adds_one,
+          .round_quotient = !config_.norm_rounds_once,
           .out = workspace_.normed,
           .rows = rows,
           .width = config_.hidden_size};
@@ -288,7 +290,7 @@ void CudaRunner::attention(const CudaLayer& layer, std::int64_t index, const Cud
                       .q_norm = layer.q_norm.as<float>(),
                       .k_norm = layer.k_norm.as<float>(),
                       .eps = static_cast<float>(c.rms_norm_eps),
-                      .round_quotient = !c.norm_adds_one,
+                      .round_quotient = !c.norm_rounds_once,
                       .cos = (window_angles ? window_cos_ : cos_).as<float>(),
                       .sin = (window_angles ? window_sin_ : sin_).as<float>(),
                       .positions = step.positions,
@@ -304,6 +306,7 @@ void CudaRunner::attention(const CudaLayer& layer, std::int64_t index, const Cud
       .heads = c.num_attention_heads,
       .scale = c.query_scale > 0 ? static_cast<float>(c.query_scale) : 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
       .window = window,
+      .sinks = layer.sinks.as<float>(),
       .row_begin = step.row_begin,
       .past = step.past,
       .sequences = step.prompts,

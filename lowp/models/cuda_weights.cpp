@@ -91,6 +91,7 @@ CudaWeights::CudaWeights(const Config& config, const LoadOptions& options, Weigh
     layer.mlp_output_norm = uploaded(from.mlp_output_norm);
     layer.q_norm = uploaded(from.q_norm);
     layer.k_norm = uploaded(from.k_norm);
+    layer.sinks = uploaded(from.sinks);
     layer.qkv.emplace(load.together(from.q, from.k, from.v));
     layer.o.emplace(load.together(from.o));
     if (from.experts.empty()) {

@@ -17,6 +17,7 @@ struct CudaLayer {
   kernels::cuda::Memory attention_norm, mlp_norm;                // f32 [hidden], before
   kernels::cuda::Memory attention_output_norm, mlp_output_norm;  // after, in architectures with output norms
   kernels::cuda::Memory q_norm, k_norm;                          // f32 [head_dim]
+  kernels::cuda::Memory sinks;                                   // f32 [heads], in architectures with attention sinks
   std::optional<CudaProjections> qkv, o;
   std::optional<CudaProjections> gate_up, down;  // dense layers
   std::optional<ops::CudaExperts> experts;       // sparse layers

@@ -33,7 +33,8 @@ void CpuRunner::prepare(const ops::Linear& linear, Rows in) const {
   if (!in.norm) return linear.prepare(in.x, rows, workspace_->input);
   const auto eps = static_cast<float>(config_.rms_norm_eps);
   const auto normalised = [&](std::int64_t row, float* out) {
-    elementwise_kernels().rms_norm(in.x.data() + row * k, in.norm->data(), k, eps, !config_.norm_adds_one, bf16(), out);
+    elementwise_kernels().rms_norm(in.x.data() + row * k, in.norm->data(), k, eps, !config_.norm_rounds_once, bf16(),
+                                   out);
   };
   linear.prepare(normalised, rows, workspace_->input);
 }
@@ -67,7 +68,7 @@ void CpuRunner::norm(std::span<const float> x, const std::vector<float>& weight,
                [&](std::int64_t begin, std::int64_t end) {
                  for (std::int64_t r = begin; r < end; ++r)
                    elementwise_kernels().rms_norm(x.data() + r * width, weight.data(), width, eps,
-                                                  !config_.norm_adds_one, bf16(), out.data() + r * width);
+                                                  !config_.norm_rounds_once, bf16(), out.data() + r * width);
                });
 }
 
@@ -103,7 +104,7 @@ void CpuRunner::rotate_and_store(const Layer& layer, std::int64_t index) {
   const auto eps = static_cast<float>(c.rms_norm_eps);
   const Angles& angles = c.window[static_cast<std::size_t>(index)] > 0 && c.window_rope ? w.window_angles : w.angles;
   const auto turn = [&](float* head, const std::vector<float>& norm, std::int64_t row) {
-    if (c.head_norms) kernels.rms_norm(head, norm.data(), d, eps, !c.norm_adds_one, bf16(), head);
+    if (c.head_norms) kernels.rms_norm(head, norm.data(), d, eps, !c.norm_rounds_once, bf16(), head);
     kernels.rotate(head, angles.cos.data() + row * half, angles.sin.data() + row * half, half, bf16());
   };
   parallel_for(static_cast<std::int64_t>(w.rows.size()), row_grain((heads + 2 * kv_heads) * d),
@@ -159,6 +160,7 @@ void CpuRunner::attention(const Layer& layer, std::int64_t index, std::span<cons
       .heads = c.num_attention_heads,
       .scale = c.query_scale > 0 ? static_cast<float>(c.query_scale) : 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
       .window = c.window[static_cast<std::size_t>(index)],
+      .sinks = layer.sinks,
       .compute = options_.compute};
   ops::attend(layout_, options, w.sequences, w.attend);
   add_to_stream({&*layer.o, "self_attn.o_proj", &w.out}, layer.prefix, mixed, layer.attention_output_norm);
@@ -194,13 +196,20 @@ void CpuRunner::add_block(const std::vector<float>& norm_weight) {
 }
 
 CpuRunner::GateKernel CpuRunner::gate_kernel() const {
-  const bool silu = config_.gate_activation == GateActivation::silu;
-  return silu ? elementwise_kernels().silu_mul : elementwise_kernels().gelu_mul;
+  switch (config_.gate_activation) {
+    case GateActivation::silu:
+      return elementwise_kernels().silu_mul;
+    case GateActivation::gelu_tanh:
+      return elementwise_kernels().gelu_mul;
+    case GateActivation::clamped:
+      return elementwise_kernels().clamped_mul;
+  }
+  LOWP_CHECK(false, "an activation without a kernel");
 }
 
 // w.gate = activation(gate(in)) * up(in); the result.
-std::span<const float> CpuRunner::gate_up(const ops::Linear& gate, const ops::Linear& up, std::string_view block,
-                                          Rows in) {
+std::span<const float> CpuRunner::gate_up(const ops::Linear& gate, const ops::Linear& up,
+                                          const checkpoint::ExpertNames& names, std::string_view block, Rows in) {
   Workspace& w = *workspace_;
   const auto multiply = gate_kernel();
   const std::int64_t rows = static_cast<std::int64_t>(in.x.size()) / gate.k(), width = gate.n();
@@ -217,7 +226,7 @@ std::span<const float> CpuRunner::gate_up(const ops::Linear& gate, const ops::Li
     });
     return out;
   }
-  const Projection both[] = {{&gate, "gate_proj", &w.gate}, {&up, "up_proj", &w.up}};
+  const Projection both[] = {{&gate, names.gate, &w.gate}, {&up, names.up, &w.up}};
   project(both, block, in);
   parallel_for(rows * width, kGrain, [&](std::int64_t begin, std::int64_t end) {
     multiply(out.data() + begin, w.up.data() + begin, end - begin, bf16());
@@ -227,8 +236,8 @@ std::span<const float> CpuRunner::gate_up(const ops::Linear& gate, const ops::Li
 
 void CpuRunner::mlp(const Layer& layer, Rows in) {
   const std::string block = tap_ ? layer.prefix + "mlp." : std::string();
-  add_to_stream({&*layer.down, "down_proj", &workspace_->out}, block, gate_up(*layer.gate, *layer.up, block, in),
-                layer.mlp_output_norm);
+  add_to_stream({&*layer.down, layer.names.down, &workspace_->out}, block,
+                gate_up(*layer.gate, *layer.up, layer.names, block, in), layer.mlp_output_norm);
 }
 
 void CpuRunner::forward(std::span<const Chunk> batch) {

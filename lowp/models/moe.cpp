@@ -37,8 +37,8 @@ void CpuRunner::add_weighted(const float* from, float weight, float* to) const {
 // Each expert multiplies its rows together; a row gains its experts' outputs in the order of their numbers.
 void CpuRunner::experts(const Layer& layer, std::span<const float> x) {
   Workspace& w = *workspace_;
-  const Projection router{&*layer.router, "gate", &w.scores};
-  project({&router, 1}, layer.moe, {x});
+  const Projection router{&*layer.router, layer.names.router, &w.scores};
+  project({&router, 1}, tap_ ? layer.prefix + layer.moe : "", {x});
   route(w.scores);
   const std::span<float> out = room(w.out, static_cast<std::int64_t>(x.size()));
   std::fill(out.begin(), out.end(), 0.0f);
@@ -131,9 +131,9 @@ void CpuRunner::experts_one_by_one(const Layer& layer, std::span<const float> x,
     const std::span<float> in = room(w.visitors, rows * hidden);
     for (std::int64_t i = 0; i < rows; ++i)
       std::copy_n(x.data() + visits[static_cast<std::size_t>(i)].row * hidden, hidden, in.data() + i * hidden);
-    const std::string block = tap_ ? fmt::format("{}experts.{}.", layer.moe, e) : std::string();
-    const Projection down{&expert.down, "down_proj", &w.expert_out};
-    project({&down, 1}, block, {gate_up(expert.gate, expert.up, block, {in})});
+    const std::string block = tap_ ? fmt::format("{}{}experts.{}.", layer.prefix, layer.moe, e) : std::string();
+    const Projection down{&expert.down, layer.names.down, &w.expert_out};
+    project({&down, 1}, block, {gate_up(expert.gate, expert.up, layer.names, block, {in})});
     for (std::int64_t i = 0; i < rows; ++i) {
       const Visit& visit = visits[static_cast<std::size_t>(i)];
       add_weighted(w.expert_out.data() + i * hidden, visit.weight, out.data() + visit.row * hidden);

@@ -9,13 +9,13 @@
 
 namespace lowp::models {
 
-/// Normal values of standard deviation 0.02 from one table, which each matrix and row enters elsewhere; norms are 1.
-/// Linears are in the recipe; routers and, unless the options say otherwise, the head stay bf16.
+/// Normal values of standard deviation 0.02 from one table, which each matrix and row enters elsewhere; norms and
+/// attention sinks are 1. Linears are in the recipe; routers and, unless the options say otherwise, the head stay bf16.
 class RandomWeights final : public WeightSource {
  public:
   /// `repeat`: layers and experts are all as the first, and of the others only shapes are given (see
   /// ops::LinearWeight), for devices that copy faster than the host makes them.
-  RandomWeights(const formats::Recipe& recipe, bool repeat);
+  RandomWeights(const Config& config, const formats::Recipe& recipe, bool repeat);
 
   std::vector<float> vector(const std::string& name, std::int64_t size) override;
   ops::LinearWeight linear(const std::string& module, std::int64_t n, std::int64_t k, bool bias) override;
@@ -31,6 +31,7 @@ class RandomWeights final : public WeightSource {
   Tensor values(const std::string& module, std::int64_t n, std::int64_t k) const;
   ops::LinearWeight quantized(const std::string& module, std::int64_t n, std::int64_t k, const formats::Recipe& recipe);
 
+  const std::string router_;  // what its name ends in
   formats::Recipe recipe_;
   const bool repeat_;
   std::set<std::string> made_;

@@ -27,6 +27,9 @@ void route(const Config& config, formats::Elem compute, std::span<const float> s
   const std::int64_t experts = config.num_experts, top = config.experts_per_token,
                      rows = static_cast<std::int64_t>(scores.size()) / experts;
   choices.resize(static_cast<std::size_t>(rows * top));
+  const auto round = [&](float weight) {
+    return config.round_expert_weights ? formats::round_to(compute, weight) : weight;
+  };
   constexpr std::int64_t kGrain = 1 << 10;  // scores worth a chunk of the loop
   parallel_for(rows, std::max<std::int64_t>(1, kGrain / experts), [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> p(static_cast<std::size_t>(experts));
@@ -40,8 +43,8 @@ void route(const Config& config, formats::Elem compute, std::span<const float> s
       for (std::int64_t i = 0; i < top; ++i) kept += p[order[i]];
       for (std::int64_t i = 0; i < top; ++i) {
         const float weight = p[order[i]];
-        choices[static_cast<std::size_t>(r * top + i)] = {
-            order[i], formats::round_to(compute, config.norm_topk_prob ? weight / kept : weight)};
+        choices[static_cast<std::size_t>(r * top + i)] = {order[i],
+                                                          round(config.norm_topk_prob ? weight / kept : weight)};
       }
     }
   });

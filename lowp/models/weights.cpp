@@ -1,7 +1,6 @@
 #include "lowp/models/weights.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include "lowp/base/bits.h"
 #include "lowp/base/error.h"
@@ -44,29 +43,43 @@ const checkpoint::QuantizedModule& WeightLoader::checked(const checkpoint::Quant
   return module;
 }
 
-// A stored weight, or the slice of a fused expert tensor "<block>experts.gate_up_proj" that `module` names.
-std::optional<TensorView> WeightLoader::find_weight(const std::string& module, std::int64_t n, std::int64_t k) const {
-  const auto checked_view = [&](const StoredTensor& tensor, const Shape& expected) {
-    if (tensor.entry.shape != expected || !is_high_precision(tensor.entry.dtype))
-      fail(ErrorCode::bad_input, "{}: tensor '{}': expected F16, BF16 or F32 {}, found {} {}", tensor.file->path(),
-           tensor.entry.name, to_string(expected), lowp::name(tensor.entry.dtype), to_string(tensor.entry.shape));
-    return tensor.view();
-  };
-  if (const StoredTensor* tensor = checkpoint_.find(module + ".weight")) return checked_view(*tensor, {n, k});
-  const auto at = module.find(".experts.");
-  if (at == std::string::npos) return std::nullopt;
-  const std::size_t digits = at + 9, dot = module.find('.', digits);
-  std::int64_t expert = 0;
-  std::from_chars(module.data() + digits, module.data() + dot, expert);
-  const std::string part = module.substr(dot + 1), block = module.substr(0, digits);
-  const bool down = part == "down_proj";
-  const StoredTensor* fused = checkpoint_.find(block + (down ? "down_proj" : "gate_up_proj"));
-  if (!fused || fused->entry.shape.empty() || expert >= fused->entry.shape[0]) return std::nullopt;
-  const std::int64_t rows = down ? n : 2 * n;
-  const TensorView whole = checked_view(*fused, {fused->entry.shape[0], rows, k});
-  const std::int64_t first = expert * rows + (part == "up_proj" ? n : 0);
-  return TensorView{
-      whole.dtype, {n, k}, whole.bytes.subspan(byte_count(whole.dtype, {first, k}), byte_count(whole.dtype, {n, k}))};
+void WeightLoader::release() {
+  for (const auto& [file, bytes] : lent_) file->release(bytes);
+  lent_.clear();
+}
+
+// A stored weight, or the expert of a stack that `module` names.
+checkpoint::MatrixSlice WeightLoader::slice(const std::string& module, std::int64_t n, std::int64_t k) const {
+  if (const StoredTensor* tensor = checkpoint_.find(module + ".weight")) {
+    if (tensor->entry.shape != Shape{n, k} || !is_high_precision(tensor->entry.dtype))
+      fail(ErrorCode::bad_input, "{}: tensor '{}': expected F16, BF16 or F32 [{}, {}], found {} {}",
+           tensor->file->path(), tensor->entry.name, n, k, lowp::name(tensor->entry.dtype),
+           to_string(tensor->entry.shape));
+    return {tensor, n, k, 0, k};
+  }
+  const auto found = checkpoint::find_stacked(checkpoint_, module);
+  if (!found) fail(ErrorCode::bad_input, "{}: tensor '{}.weight' is missing", checkpoint_.path(), module);
+  if (found->n != n || found->k != k)
+    fail(ErrorCode::bad_input, "{}: tensor '{}' {}: config.json says that {} is [{}, {}]", found->tensor->file->path(),
+         found->tensor->entry.name, to_string(found->tensor->entry.shape), module, n, k);
+  return *found;
+}
+
+TensorView WeightLoader::load(const checkpoint::MatrixSlice& slice, Tensor& holder) {
+  const TensorView view = slice.load(holder);
+  lent_.emplace_back(slice.tensor->file, (slice.contiguous() ? view : slice.tensor->view()).bytes);
+  return view;
+}
+
+TensorView WeightLoader::bias(const std::string& module, std::int64_t n, Tensor& holder) const {
+  if (const StoredTensor* tensor = checkpoint_.find(module + ".bias")) {
+    if (tensor->entry.shape == Shape{n} && is_high_precision(tensor->entry.dtype)) return tensor->view();
+  } else if (const auto slice = checkpoint::find_stacked_bias(checkpoint_, module, n)) {
+    const TensorView column = slice->load(holder);
+    return {column.dtype, {n}, column.bytes};
+  }
+  fail(ErrorCode::bad_input, "{}: tensor '{}.bias' [{}] is missing or has another shape or type", checkpoint_.path(),
+       module, n);
 }
 
 std::optional<ops::PackedWeight> WeightLoader::find_packed(const std::string& module, std::int64_t n,
@@ -81,27 +94,31 @@ ops::LinearWeight WeightLoader::linear(const std::string& module, std::int64_t n
 // `packed`: its name among packed weights.
 ops::LinearWeight WeightLoader::read(const std::string& module, const std::string& packed, std::int64_t n,
                                      std::int64_t k, bool bias) {
-  std::optional<TensorView> bias_view;
-  if (bias) {
-    const StoredTensor* tensor = checkpoint_.find(module + ".bias");
-    if (!tensor || tensor->entry.shape != Shape{n} || !is_high_precision(tensor->entry.dtype))
-      fail(ErrorCode::bad_input, "{}: tensor '{}.bias' [{}] is missing or has another shape or type",
-           checkpoint_.path(), module, n);
-    bias_view = tensor->view();
-  }
+  release();
+  ops::LinearWeight made;
+  if (bias) made.bias = this->bias(module, n, made.bias_holder);
   if (const auto at = modules_.find(module); at != modules_.end()) {
     const checkpoint::QuantizedModule& quantized = checked(at->second, n, k);
-    for (const std::string& tensor : dialect_->sources(checkpoint_, quantized))
-      if (counted_.insert(tensor).second) linear_bytes_ += checkpoint_.find(tensor)->view().bytes.size();
+    for (const std::string& name : dialect_->sources(checkpoint_, quantized)) {
+      const StoredTensor& tensor = *checkpoint_.find(name);
+      lent_.emplace_back(tensor.file, tensor.view().bytes);
+      if (counted_.insert(name).second) linear_bytes_ += tensor.view().bytes.size();
+    }
+    made.recipe = quantized.recipe;
+    made.activation_scale = quantized.activation_scale;
     if (auto found = find_packed(packed, n, k))
-      return {std::move(*found), quantized.recipe, quantized.activation_scale, bias_view};
-    return {dialect_->decode(checkpoint_, quantized), quantized.recipe, quantized.activation_scale, bias_view};
+      made.weight = std::move(*found);
+    else
+      made.weight = dialect_->decode(checkpoint_, quantized);
+    return made;
   }
-  const std::optional<TensorView> weight = find_weight(module, n, k);
-  if (!weight) fail(ErrorCode::bad_input, "{}: tensor '{}.weight' is missing", checkpoint_.path(), module);
-  linear_bytes_ += weight->bytes.size();
-  if (auto found = find_packed(packed, n, k)) return {.weight = std::move(*found), .bias = bias_view};
-  return {.weight = *weight, .bias = bias_view};
+  const checkpoint::MatrixSlice values = slice(module, n, k);
+  linear_bytes_ += byte_count(values.tensor->entry.dtype, {n, k});
+  if (auto found = find_packed(packed, n, k))
+    made.weight = std::move(*found);
+  else
+    made.weight = load(values, made.holder);
+  return made;
 }
 
 ops::LinearWeight WeightLoader::head(const std::string& module, std::int64_t n, std::int64_t k,
@@ -123,11 +140,10 @@ ops::LinearWeight WeightLoader::head(const std::string& module, std::int64_t n, 
     linear_bytes_ += found->matrix.memory();
     return {.weight = std::move(*found), .recipe = *recipe};
   }
-  const std::optional<TensorView> weight = find_weight(module, n, k);
-  if (!weight) fail(ErrorCode::bad_input, "{}: tensor '{}.weight' is missing", checkpoint_.path(), module);
+  Tensor holder;
   ops::CastOptions cast;
   cast.name = module + ".weight";
-  QuantizedMatrix quantized = ops::quantize(*weight, recipe->weight, cast);
+  QuantizedMatrix quantized = ops::quantize(load(slice(module, n, k), holder), recipe->weight, cast);
   linear_bytes_ += static_cast<std::uint64_t>(ceil_div<std::int64_t>(n * k * info(recipe->weight.element).bits, 8)) +
                    quantized.scale.bytes().size() + quantized.zero_point.bytes().size();
   return {.weight = std::move(quantized), .recipe = *recipe};
@@ -139,9 +155,7 @@ TensorView WeightLoader::embedding(const std::string& module, std::int64_t n, st
                              compute_ == formats::Elem::f32 ? DType::f32 : DType::bf16);
     return holder.view();
   }
-  const std::optional<TensorView> weight = find_weight(module, n, k);
-  if (!weight) fail(ErrorCode::bad_input, "{}: tensor '{}.weight' is missing", checkpoint_.path(), module);
-  return *weight;
+  return load(slice(module, n, k), holder);
 }
 
 std::string WeightLoader::recipe() const {

@@ -10,6 +10,7 @@
 
 #include "lowp/base/error.h"
 #include "lowp/checkpoint/dialect.h"
+#include "lowp/checkpoint/expert_stack.h"
 #include "lowp/models/model.h"
 #include "lowp/models/packed_file.h"
 #include "lowp/ops/linear_weight.h"
@@ -23,9 +24,11 @@ struct LayerOf {
   std::vector<float> attention_norm, mlp_norm;                // before
   std::vector<float> attention_output_norm, mlp_output_norm;  // after, in architectures with output norms
   std::vector<float> q_norm, k_norm;
+  std::vector<float> sinks;  // [heads], in architectures with attention sinks
   std::optional<L> q, k, v, o;
   std::optional<L> gate, up, down;  // dense layers
-  std::string moe;                  // "model.layers.3.mlp." of a sparse layer
+  std::string moe;                  // "mlp." of a sparse layer: where router and experts are below `prefix`
+  checkpoint::ExpertNames names;    // of those, and of a dense layer's matrices
   std::optional<L> router;
   struct Expert {
     L gate, up, down;
@@ -37,14 +40,15 @@ struct LayerOf {
   void each_linear(const Each& each) const {
     const std::pair<const char*, const std::optional<L>*> named[] = {
         {"self_attn.q_proj", &q}, {"self_attn.k_proj", &k}, {"self_attn.v_proj", &v}, {"self_attn.o_proj", &o},
-        {"mlp.gate_proj", &gate}, {"mlp.up_proj", &up},     {"mlp.down_proj", &down}, {"mlp.gate", &router}};
+        {"mlp.gate_proj", &gate}, {"mlp.up_proj", &up},     {"mlp.down_proj", &down}};
     for (const auto& [name, linear] : named)
       if (*linear) each(std::string(name), **linear);
+    if (router) each(moe + names.router, *router);
     for (std::size_t e = 0; e < experts.size(); ++e) {
-      const std::string expert = fmt::format("mlp.experts.{}.", e);
-      each(expert + "gate_proj", experts[e].gate);
-      each(expert + "up_proj", experts[e].up);
-      each(expert + "down_proj", experts[e].down);
+      const std::string expert = fmt::format("{}experts.{}.", moe, e);
+      each(expert + names.gate, experts[e].gate);
+      each(expert + names.up, experts[e].up);
+      each(expert + names.down, experts[e].down);
     }
   }
 };
@@ -56,7 +60,7 @@ class WeightSource {
 
   /// A vector [size]. Throws Error(bad_input) if it is missing or has another shape.
   virtual std::vector<float> vector(const std::string& name, std::int64_t size) = 0;
-  /// The Linear `module` with weight [n, k], and its bias [n] if `bias`. Fused expert tensors are sliced.
+  /// The Linear `module` with weight [n, k], and its bias [n] if `bias`. Stacked experts are taken apart.
   virtual ops::LinearWeight linear(const std::string& module, std::int64_t n, std::int64_t k, bool bias) = 0;
   /// The Linear `module` that gives logits; quantized here if the options say so and the source has not done it.
   /// Throws Error(usage) for a recipe that cannot be computed from the weight alone.
@@ -109,6 +113,7 @@ LayerOf<L> read_layer(const Config& c, WeightSource& source, std::int64_t index,
   layer.k.emplace(linear(attention + "k_proj", key, c.hidden_size, c.qkv_bias));
   layer.v.emplace(linear(attention + "v_proj", key, c.hidden_size, c.qkv_bias));
   layer.o.emplace(linear(attention + "o_proj", c.hidden_size, query, c.output_bias));
+  if (c.attention_sinks) layer.sinks = source.vector(attention + "sinks", c.num_attention_heads);
   if (c.head_norms) {
     layer.q_norm = norm(attention + "q_norm", c.head_dim);
     layer.k_norm = norm(attention + "k_norm", c.head_dim);
@@ -119,19 +124,22 @@ LayerOf<L> read_layer(const Config& c, WeightSource& source, std::int64_t index,
     layer.down.emplace(linear(mlp + "down_proj", c.hidden_size, c.intermediate_size, c.mlp_bias));
     return layer;
   }
-  layer.moe = mlp;
-  layer.router.emplace(linear(mlp + "gate", c.num_experts, c.hidden_size, false));
+  layer.moe = c.moe.block + ".";
+  layer.names = c.moe;
+  const std::string moe = layer.prefix + layer.moe;
+  layer.router.emplace(linear(moe + c.moe.router, c.num_experts, c.hidden_size, c.router_bias));
   for (std::int64_t e = 0; e < c.num_experts; ++e) {
-    const std::string expert = fmt::format("{}experts.{}.", mlp, e);
-    layer.experts.push_back({linear(expert + "gate_proj", c.moe_intermediate_size, c.hidden_size, false),
-                             linear(expert + "up_proj", c.moe_intermediate_size, c.hidden_size, false),
-                             linear(expert + "down_proj", c.hidden_size, c.moe_intermediate_size, false)});
+    const std::string expert = fmt::format("{}experts.{}.", moe, e);
+    layer.experts.push_back({linear(expert + c.moe.gate, c.moe_intermediate_size, c.hidden_size, c.expert_bias),
+                             linear(expert + c.moe.up, c.moe_intermediate_size, c.hidden_size, c.expert_bias),
+                             linear(expert + c.moe.down, c.hidden_size, c.moe_intermediate_size, c.expert_bias)});
   }
   return layer;
 }
 
 /// Takes weights out of a checkpoint by name: as they are stored, or for the CPU as they were packed before, if the
-/// options do not say otherwise and packed_path() has them.
+/// options do not say otherwise and packed_path() has them. The file's pages that a Linear was read from leave memory
+/// when the next is asked for.
 class WeightLoader final : public WeightSource {
  public:
   WeightLoader(const checkpoint::Checkpoint& checkpoint, const LoadOptions& options);
@@ -150,15 +158,20 @@ class WeightLoader final : public WeightSource {
   ops::LinearWeight read(const std::string& module, const std::string& packed, std::int64_t n, std::int64_t k,
                          bool bias);
   std::optional<ops::PackedWeight> find_packed(const std::string& module, std::int64_t n, std::int64_t k) const;
-  std::optional<TensorView> find_weight(const std::string& module, std::int64_t n, std::int64_t k) const;
+  checkpoint::MatrixSlice slice(const std::string& module, std::int64_t n, std::int64_t k) const;
+  TensorView load(const checkpoint::MatrixSlice& slice, Tensor& holder);
+  TensorView bias(const std::string& module, std::int64_t n, Tensor& holder) const;
   const checkpoint::QuantizedModule& checked(const checkpoint::QuantizedModule& module, std::int64_t n,
                                              std::int64_t k) const;
+  void release();
 
   const checkpoint::Checkpoint& checkpoint_;
   const checkpoint::Dialect* dialect_;
   std::unique_ptr<PackedFile> packed_;
   formats::Elem compute_;
   std::map<std::string, checkpoint::QuantizedModule> modules_;
+  std::vector<std::pair<const checkpoint::TensorFile*, std::span<const std::byte>>>
+      lent_;                       // the last Linear is of these
   std::set<std::string> counted_;  // tensors that are in linear_bytes_: stacked experts share them
   std::uint64_t linear_bytes_ = 0;
 };

@@ -237,6 +237,10 @@ class Attention {
     return ((row + r / unit.head_count) * tiling_.heads + unit.first_head + r % unit.head_count) * layout_.head_dim();
   }
 
+  float sink(const Unit& unit, std::int64_t r) const {
+    return options_.sinks[static_cast<std::size_t>(unit.first_head + r % unit.head_count)];
+  }
+
   void gather_queries(const Unit& unit, std::int64_t row, std::int64_t rows, Workspace& w) const {
     const std::int64_t width = layout_.head_dim();
     for (std::int64_t r = 0; r < rows; ++r) {
@@ -276,8 +280,10 @@ class Attention {
     }
     for (std::int64_t r = 0; r < rows; ++r) {
       float* out = unit.sequence->out + offset(unit, row, r);
+      float sum = whole.sum[r];
+      if (!options_.sinks.empty()) sum += std::exp(sink(unit, r) - whole.largest[r]);
       for (std::int64_t i = 0; i < layout_.head_dim(); ++i)
-        out[i] = round_to(options_.compute, whole.mixed[r * dim_ + i] / whole.sum[r]);
+        out[i] = round_to(options_.compute, whole.mixed[r * dim_ + i] / sum);
     }
   }
 
@@ -295,6 +301,8 @@ class Attention {
 void attend(const KvLayout& layout, const AttendOptions& options, std::span<const AttendSequence> sequences,
             AttendScratch& scratch) {
   LOWP_CHECK(options.heads % layout.kv_heads() == 0, "{} heads for {}", options.heads, layout.kv_heads());
+  LOWP_CHECK(options.sinks.empty() || static_cast<std::int64_t>(options.sinks.size()) == options.heads,
+             "{} sinks of {} heads", options.sinks.size(), options.heads);
   for (const AttendSequence& s : sequences)
     LOWP_CHECK(static_cast<std::int64_t>(s.pages.size()) * kPageTokens >= s.past + s.rows, "{} + {} tokens in {} pages",
                s.past, s.rows, s.pages.size());

@@ -62,9 +62,10 @@ struct AttendSequence {
 };
 
 struct AttendOptions {
-  std::int64_t heads;       // query heads, a multiple of the KV heads
-  float scale;              // of the scores
-  std::int64_t window = 0;  // last positions that a token sees, itself included; 0: all
+  std::int64_t heads;                 // query heads, a multiple of the KV heads
+  float scale;                        // of the scores
+  std::int64_t window = 0;            // last positions that a token sees, itself included; 0: all
+  std::span<const float> sinks = {};  // [heads] logits that take part in the softmax and have no value; empty: none
   formats::Elem compute = formats::Elem::bf16;
 };
 
@@ -73,9 +74,10 @@ struct AttendScratch {
   std::vector<float> states;
 };
 
-/// out = softmax(scale q k^T) v, rounded to `compute`. Query head h reads KV head h / (heads / kv_heads). A row's
-/// result depends on its own query and the keys and values that it sees, not on the batch nor on how the sequence was
-/// cut: segments of kSegmentTokens are computed by themselves and merged in order.
+/// out = softmax(scale q k^T) v, rounded to `compute`; the softmax may have a sink, whose weight is dropped. Query head
+/// h reads KV head h / (heads / kv_heads). A row's result depends on its own query and the keys and values that it
+/// sees, not on the batch nor on how the sequence was cut: segments of kSegmentTokens are computed by themselves and
+/// merged in order.
 void attend(const KvLayout& layout, const AttendOptions& options, std::span<const AttendSequence> sequences,
             AttendScratch& scratch);
 

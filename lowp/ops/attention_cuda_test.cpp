@@ -17,6 +17,7 @@ using kernels::cuda::KvPageLayout;
 struct Heads {
   int query, kv, dim;
   int window = 0;
+  bool sinks = false;
 };
 
 // Numbers as a cache of a type holds them: rounded to codes and back.
@@ -51,6 +52,9 @@ class CudaAttentionTest : public CudaTest {
     layout = {type, h.kv, h.dim};
     sequences.clear();
     workspace = nullptr;
+    sinks.clear();
+    std::normal_distribution<float> sink(0, 3);
+    for (int i = 0; i < h.query; ++i) sinks.push_back(sink(rng));
     int count = 0;
     for (const auto& [past, rows] : past_and_rows) count += ceil_div(past + rows, kPageTokens);
     std::vector<int> free(static_cast<std::size_t>(count));
@@ -135,6 +139,7 @@ class CudaAttentionTest : public CudaTest {
                        .heads = heads.query,
                        .scale = scale(),
                        .window = heads.window,
+                       .sinks = heads.sinks ? upload(sinks) : nullptr,
                        .row_begin = upload(begins),
                        .past = upload(past),
                        .sequences = static_cast<std::int64_t>(past.size()),
@@ -183,7 +188,7 @@ class CudaAttentionTest : public CudaTest {
             scores.push_back(sum * scale());
           }
           const double most = *std::max_element(scores.begin(), scores.end());
-          double total = 0;
+          double total = heads.sinks ? std::exp(sinks[static_cast<std::size_t>(h)] - most) : 0;
           std::vector<double> out(static_cast<std::size_t>(heads.dim)), magnitude(out.size());
           for (int token = first; token <= last; ++token) {
             const double weight = std::exp(scores[static_cast<std::size_t>(token - first)] - most);
@@ -224,14 +229,17 @@ class CudaAttentionTest : public CudaTest {
   std::vector<unsigned char> pool;
   unsigned char* device_pool = nullptr;
   std::uint8_t* workspace = nullptr;
+  std::vector<float> sinks;  // [heads]
   std::vector<Sequence> sequences;
 };
 
 constexpr Elem kTypes[] = {Elem::bf16, Elem::e4m3, Elem::int8};
-constexpr Heads kHeads[] = {{4, 1, 128}, {8, 2, 64}, {2, 2, 256}, {24, 1, 128}, {6, 2, 128, 100}, {4, 2, 64, 64}};
+constexpr Heads kHeads[] = {{4, 1, 128},      {8, 2, 64},     {2, 2, 256},           {24, 1, 128},
+                            {6, 2, 128, 100}, {4, 2, 64, 64}, {8, 1, 64, 128, true}, {6, 2, 128, 0, true}};
 
 std::string name(Elem type, const Heads& h) {
-  return fmt::format("{} cache, {}/{} heads of {}, window {}", formats::name(type), h.query, h.kv, h.dim, h.window);
+  return fmt::format("{} cache, {}/{} heads of {}, window {}{}", formats::name(type), h.query, h.kv, h.dim, h.window,
+                     h.sinks ? ", sinks" : "");
 }
 
 TEST_F(CudaAttentionTest, DecodeAgainstDouble) {

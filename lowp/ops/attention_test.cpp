@@ -21,10 +21,11 @@ using kernels::cpu::kPageTokens;
 
 struct Shape {
   std::int64_t heads, kv_heads, head_dim, tokens, window = 0;
+  std::vector<float> sinks = {};
 
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(head_dim)); }
   AttendOptions options(Elem compute) const {
-    return {.heads = heads, .scale = scale(), .window = window, .compute = compute};
+    return {.heads = heads, .scale = scale(), .window = window, .sinks = sinks, .compute = compute};
   }
 };
 
@@ -99,7 +100,8 @@ std::vector<std::vector<double>> reference(const Sequence& s, std::int64_t h, st
       scores.push_back(std::inner_product(q, q + d, keys[static_cast<std::size_t>(j)].begin(), 0.0) *
                        static_cast<double>(shape.scale()));
     const double largest = *std::max_element(scores.begin(), scores.end());
-    double sum = 0;
+    double sum =
+        shape.sinks.empty() ? 0 : std::exp(static_cast<double>(shape.sinks[static_cast<std::size_t>(h)]) - largest);
     for (std::size_t j = 0; j < scores.size(); ++j) {
       const double p = std::exp(scores[j] - largest);
       sum += p;
@@ -134,9 +136,19 @@ class Attention : public testing::TestWithParam<Case> {
   }
 };
 
-// Shapes that are no multiple of anything; groups of 1 to 20 query heads; lengths around pages and segments; windows.
-const Shape kShapes[] = {{8, 2, 64, 150}, {3, 3, 80, 65}, {7, 1, 128, 64},     {20, 1, 32, 40},      {4, 1, 64, 1100},
-                         {1, 1, 16, 1},   {6, 2, 34, 70}, {4, 2, 64, 130, 17}, {4, 1, 32, 1300, 600}};
+// Shapes that are no multiple of anything; groups of 1 to 20 query heads; lengths around pages and segments; windows;
+// sinks, also such that they leave the values nothing.
+const Shape kShapes[] = {{8, 2, 64, 150},
+                         {3, 3, 80, 65},
+                         {7, 1, 128, 64},
+                         {20, 1, 32, 40},
+                         {4, 1, 64, 1100},
+                         {1, 1, 16, 1},
+                         {6, 2, 34, 70},
+                         {4, 2, 64, 130, 17},
+                         {4, 1, 32, 1300, 600},
+                         {4, 2, 64, 1100, 0, {3, -2, 9, 400}},
+                         {3, 1, 32, 70, 9, {0.5f, 4, -90}}};
 
 TEST_P(Attention, AgreesWithDoublePrecision) {
   const auto [isa, compute, type] = GetParam();

@@ -24,7 +24,7 @@ struct LinearWeight {
   std::optional<formats::Recipe> recipe = {};  // of a quantized one
   std::optional<float> activation_scale = {};  // the multiplier of Scope::calibrated
   std::optional<TensorView> bias = {};         // [n]
-  Tensor holder = {};                          // owns the values where nothing else does
+  Tensor holder = {}, bias_holder = {};        // own values and bias where nothing else does
   // Where not empty: equal to all others of this name, of which only the first has more than its shape.
   std::string equal_to = {};
 

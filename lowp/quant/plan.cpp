@@ -13,64 +13,59 @@ using checkpoint::Checkpoint;
 using checkpoint::StoredTensor;
 
 constexpr std::string_view kWeight = ".weight";
-WeightSource matrix(const StoredTensor& tensor, std::string module, std::int64_t m, std::int64_t k,
-                    std::int64_t first_row) {
+
+WeightSource matrix(std::string module, const checkpoint::MatrixSlice& slice) {
   WeightSource source;
   source.role = role_of(module);
   source.module = std::move(module);
-  source.m = m;
-  source.k = k;
-  source.dtype = tensor.entry.dtype;
-  source.stored = &tensor;
-  if (is_high_precision(source.dtype))
-    source.offset = byte_count(source.dtype, {first_row, k});
-  else
+  source.m = slice.n;
+  source.k = slice.k;
+  source.dtype = slice.tensor->entry.dtype;
+  source.stored = slice;
+  if (!is_high_precision(source.dtype))
     source.obstacle = fmt::format("is of type {}; F16, BF16 and F32 can be quantized", name(source.dtype));
   return source;
 }
 
-// Some models (gpt-oss, Llama 4) store experts as [experts, in, out]: "" or what says so. Quantizing those along the
-// wrong axis would be silent.
+// Experts [experts, in, out] of a model that is not known to store them so (Llama 4): "" or what says so. Quantizing
+// those along the wrong axis would be silent.
 std::string transposed_experts(const Checkpoint& checkpoint, std::int64_t hidden_size) {
   if (!checkpoint.config()) return "";
   const Json& config = *checkpoint.config();
   const auto type = config.find("model_type"), hidden = config.find("hidden_size");
   const std::string text = type != config.end() && type->is_string() ? type->get<std::string>() : "";
-  if (text == "gpt_oss" || text.starts_with("llama4")) return text;
+  if (text.starts_with("llama4")) return text;
   return hidden == config.end() || *hidden == hidden_size ? "" : "by config.json's hidden_size";
 }
 
 // Why fused experts cannot be taken apart, or "".
 std::string fused_obstacle(const StoredTensor& tensor, const Checkpoint& checkpoint) {
   const Shape& shape = tensor.entry.shape;
-  const bool gate_up = tensor.entry.name.ends_with(".gate_up_proj");
+  const bool gate_up = tensor.entry.name.ends_with(".gate_up_proj"), columns = checkpoint::stacks_columns(checkpoint);
   if (!gate_up && !tensor.entry.name.ends_with(".down_proj"))
     return "is not a name of fused experts that lowp knows (gate_up_proj, down_proj)";
-  if (const std::string why = transposed_experts(checkpoint, gate_up ? shape[2] : shape[1]); !why.empty())
-    return fmt::format("fused experts stored as [experts, in, out] ({}) cannot be quantized yet", why);
+  const std::string why = columns ? "" : transposed_experts(checkpoint, gate_up ? shape[2] : shape[1]);
+  if (!why.empty()) return fmt::format("fused experts stored as [experts, in, out] ({}) cannot be quantized yet", why);
   if (shape[0] == 0) return "holds no expert";
-  if (gate_up && shape[1] % 2 != 0) return fmt::format("{} rows are not two matrices, gate and up", shape[1]);
+  if (const std::int64_t both = shape[columns ? 2 : 1]; gate_up && both % 2 != 0)
+    return fmt::format("{} {} are not two matrices, gate and up", both, columns ? "columns" : "rows");
   return "";
 }
 
 // One matrix per expert and projection; if that cannot be, one that says why.
 std::vector<WeightSource> fused_experts(const StoredTensor& tensor, const Checkpoint& checkpoint) {
-  const std::string& name = tensor.entry.name;
   const std::int64_t rows = tensor.entry.shape[1], k = tensor.entry.shape[2];
-  WeightSource whole = matrix(tensor, name, rows, k, 0);
+  WeightSource whole = matrix(tensor.entry.name, {&tensor, rows, k, 0, k});
   if (whole.obstacle.empty()) whole.obstacle = fused_obstacle(tensor, checkpoint);
   if (!whole.obstacle.empty()) return {whole};
   std::vector<WeightSource> found;
-  for (std::int64_t e = 0; e < tensor.entry.shape[0]; ++e) {
-    const std::string expert = fmt::format("{}{}.", name.substr(0, name.rfind('.') + 1), e);
-    if (name.ends_with(".down_proj")) {
-      found.push_back(matrix(tensor, expert + "down_proj", rows, k, e * rows));
-    } else {
-      found.push_back(matrix(tensor, expert + "gate_proj", rows / 2, k, e * rows));
-      found.push_back(matrix(tensor, expert + "up_proj", rows / 2, k, e * rows + rows / 2));
-    }
-  }
+  for (const auto& [module, slice] : checkpoint::stacked_matrices(tensor, checkpoint::stacks_columns(checkpoint)))
+    found.push_back(matrix(module, slice));
   return found;
+}
+
+checkpoint::MatrixSlice whole_matrix(const StoredTensor& tensor) {
+  return {&tensor, tensor.entry.shape[0], tensor.entry.shape[1], 0, tensor.entry.shape[1]};
 }
 
 // Integers beside fused experts are tables and shapes, not weights.
@@ -81,8 +76,7 @@ bool is_floating(DType type) { return name(type).starts_with('F') || type == DTy
 std::vector<WeightSource> matrices(const StoredTensor& tensor, const Checkpoint& checkpoint) {
   const checkpoint::TensorEntry& entry = tensor.entry;
   if (entry.shape.size() == 2 && entry.name.ends_with(kWeight))  // of integers: a matrix with an obstacle
-    return {
-        matrix(tensor, entry.name.substr(0, entry.name.size() - kWeight.size()), entry.shape[0], entry.shape[1], 0)};
+    return {matrix(entry.name.substr(0, entry.name.size() - kWeight.size()), whole_matrix(tensor))};
   if (entry.shape.size() == 3 && entry.name.find(".experts.") != std::string::npos && is_floating(entry.dtype))
     return fused_experts(tensor, checkpoint);
   return {};
@@ -127,8 +121,8 @@ class Planner {
     if (!wrong.empty()) {
       if (!request_.allow_skip)
         fail(ErrorCode::unsupported, "{}: {} [{}, {}]: {}; --allow-skip keeps such layers as they are",
-             source.stored ? source.stored->file->path() : checkpoint_.path(), source.module, source.m, source.k,
-             wrong);
+             source.stored ? source.stored->tensor->file->path() : checkpoint_.path(), source.module, source.m,
+             source.k, wrong);
       plan_.skipped.push_back(source.module + ": " + wrong);
       return std::nullopt;
     }
@@ -183,10 +177,11 @@ class Planner {
 
   // lm_head without weights of its own, used with the embedding's: it gets its own only if its recipe differs.
   void add_tied_head(const StoredTensor& embedding) {
-    WeightSource head = matrix(embedding, "lm_head", embedding.entry.shape[0], embedding.entry.shape[1], 0);
+    WeightSource head = matrix("lm_head", whole_matrix(embedding));
     std::optional<Layer> layer = decide(head);
-    const auto embedded = std::find_if(plan_.layers.begin(), plan_.layers.end(),
-                                       [&](const Layer& l) { return l.source.stored == &embedding; });
+    const auto embedded = std::find_if(plan_.layers.begin(), plan_.layers.end(), [&](const Layer& l) {
+      return l.source.stored && l.source.stored->tensor == &embedding;
+    });
     if (!layer) {
       if (embedded == plan_.layers.end()) {
         keep(head);
@@ -237,10 +232,7 @@ class Planner {
 }  // namespace
 
 TensorView WeightSource::load(const Checkpoint& checkpoint, const checkpoint::Dialect* dialect, Tensor& holder) const {
-  if (stored) {
-    const TensorView whole = stored->view();
-    return {dtype, {m, k}, whole.bytes.subspan(offset, byte_count(dtype, {m, k}))};
-  }
+  if (stored) return stored->load(holder);
   holder = ops::dequantize(dialect->decode(checkpoint, quantized), dtype);
   return holder.view();
 }

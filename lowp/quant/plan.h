@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "lowp/checkpoint/dialect.h"
+#include "lowp/checkpoint/expert_stack.h"
 #include "lowp/quant/quantize_checkpoint.h"
 
 namespace lowp::quant {
@@ -16,12 +17,13 @@ struct WeightSource {
   Role role = Role::linear;
   std::int64_t m = 0, k = 0;
   DType dtype = DType::bf16;
-  const checkpoint::StoredTensor* stored = nullptr;  // nullptr: decode `quantized`
-  std::size_t offset = 0;                            // bytes into the tensor
+  std::optional<checkpoint::MatrixSlice> stored;  // nullopt: decode `quantized`
   checkpoint::QuantizedModule quantized;
   std::string obstacle;  // why no format can hold it, or ""
 
-  /// The values; `holder` owns them if they had to be decoded.
+  /// The file that has the values one row after the other; nullptr if they have to be gathered or decoded.
+  const checkpoint::TensorFile* file() const { return stored && stored->contiguous() ? stored->tensor->file : nullptr; }
+  /// The values; `holder` owns them unless file() has them.
   TensorView load(const checkpoint::Checkpoint& checkpoint, const checkpoint::Dialect* dialect, Tensor& holder) const;
 };
 

@@ -93,9 +93,8 @@ class Job {
     result.shared = layer.shared;
     result.refuse_nonfinite = true;  // MX formats would poison the block of a NaN; in a checkpoint that is never wanted
     result.name =
-        layer.source.stored ? layer.source.stored->file->path() + ": " + layer.module.name : layer.module.name;
-    if (layer.source.stored) {
-      const checkpoint::TensorFile* file = layer.source.stored->file;
+        layer.source.stored ? layer.source.stored->tensor->file->path() + ": " + layer.module.name : layer.module.name;
+    if (const checkpoint::TensorFile* file = layer.source.file()) {
       const std::size_t row = x.bytes.size() / static_cast<std::size_t>(layer.source.m);
       result.rows_read = [file, x, row](std::int64_t rows) {
         file->release(x.bytes.first(row * static_cast<std::size_t>(rows)));
@@ -164,8 +163,7 @@ class Job {
             [this, &source](checkpoint::SafetensorsWriter& writer) {
               Tensor holder;
               const TensorView x = source.load(checkpoint_, from_, holder);
-              checkpoint::append_bytes(source.module + ".weight", x.bytes,
-                                       source.stored ? source.stored->file : nullptr, writer,
+              checkpoint::append_bytes(source.module + ".weight", x.bytes, source.file(), writer,
                                        [this](auto bytes) { advance(bytes); });
             }};
   }

@@ -25,6 +25,11 @@ checkpoint::ModelConfig rewritable_config(const Checkpoint& checkpoint) {
   if (!config)
     fail(ErrorCode::unsupported, "{}: the architecture is not known to lowp, so its weights cannot be rewritten",
          checkpoint.path());
+  if (config->architecture.starts_with("GptOss"))
+    fail(ErrorCode::unsupported,
+         "{}: between up and down projections of {} stands a gate that no factor passes, so its weights cannot be "
+         "rewritten",
+         checkpoint.path(), config->architecture);
   for (const checkpoint::StoredTensor& tensor : checkpoint.tensors())
     if (tensor.entry.name.find(".experts.") != std::string::npos && tensor.entry.shape.size() == 3)
       fail(ErrorCode::unsupported, "{}: tensor '{}': experts stored in one tensor cannot be rewritten",

@@ -22,8 +22,8 @@ struct Site {
 };
 
 /// All sites of a model, layer by layer: input norm -> q, k, v; v -> o; second norm -> gate, up (and router); up ->
-/// down of each MLP or expert. Throws Error(unsupported) for an architecture that is not known and for experts stored
-/// in one tensor.
+/// down of each MLP or expert. Throws Error(unsupported) for an architecture that is not known, for gpt-oss, and for
+/// experts stored in one tensor.
 std::vector<Site> sites(const checkpoint::Checkpoint& checkpoint);
 
 /// The configuration of a checkpoint of separate float matrices whose shapes it gives; the errors are those of sites()

@@ -5,19 +5,21 @@
 #include <cmath>
 #include <map>
 #include <memory>
+#include <numeric>
 
 #include "lowp/base/error.h"
 #include "lowp/checkpoint/checkpoint.h"
 #include "lowp/checkpoint/dialect.h"
-#include "lowp/eval/perplexity.h"
+#include "lowp/eval/reference.h"
 #include "lowp/quant/rules.h"
 #include "lowp/report/allocation.h"
 
 namespace lowp::report {
 namespace {
 
-constexpr int kSearchSteps = 8;  // of a budget for max_kl
-constexpr int kFrontierPoints = 8;
+constexpr int kSearchSteps = 8;           // of a budget for max_kl
+constexpr std::size_t kErrorWindows = 4;  // whose inputs the errors of outputs are of
+constexpr double kClearKl = 0.05;  // of a whole model: so much that rounding in bf16 adds little to any part of it
 
 // Experts of a layer go together: their number becomes a star.
 std::string pattern_of(const std::string& module) {
@@ -32,10 +34,9 @@ class Tuner {
  public:
   Tuner(const TuneRequest& request, const text::Tokenizer& tokenizer)
       : request_(request),
-        tokenizer_(tokenizer),
         checkpoint_(checkpoint::resolve_model(request.model)),
-        original_(request.model, request.load),
-        model_(request.model, request.load) {
+        model_(request.model, request.load),
+        reference_(model_, tokenizer, request.text, request.tokens) {
     if (const checkpoint::Dialect* dialect = checkpoint::detect_dialect(checkpoint_))
       fail(ErrorCode::unsupported, "{}: is quantized already ({})", checkpoint_.path(), dialect->name());
     for (const formats::Recipe& recipe : request.recipes) {
@@ -49,16 +50,16 @@ class Tuner {
   }
 
   TuneReport run() {
-    steps_ = report_.parts.size() * request_.recipes.size() + request_.recipes.size() +
-             (request_.frontier ? kFrontierPoints : 0) + (request_.max_kl ? kSearchSteps : 1);
-    measure_parts();
-    for (std::size_t r = 0; r < request_.recipes.size(); ++r)
-      report_.uniform.push_back(measure(report_.recipes[r], std::vector<std::size_t>(report_.parts.size(), r)));
+    const std::size_t recipes = request_.recipes.size();
+    steps_ = 2 * recipes + report_.parts.size() * 4;  // until it is known
+    for (std::size_t r = 0; r < recipes; ++r)
+      report_.uniform.push_back(measure(report_.recipes[r], Choice(report_.parts.size(), r)));
     check_budget();
-    const auto [point, chosen] = request_.max_kl ? least_budget() : within(*request_.budget_bits);
-    report_.chosen = point;
-    for (std::size_t p = 0; p < chosen.size(); ++p) report_.parts[p].chosen = chosen[p];
-    if (request_.frontier) measure_frontier();
+    measure_parts();
+    report_.chosen = request_.max_kl ? least_budget() : within(*request_.budget_bits);
+    for (std::size_t p = 0; p < report_.parts.size(); ++p) report_.parts[p].chosen = report_.chosen.choice[p];
+    if (request_.frontier)
+      for (const TunePoint& point : report_.uniform) report_.frontier.push_back(within(point.bits_per_weight));
     return std::move(report_);
   }
 
@@ -85,6 +86,11 @@ class Tuner {
         part.patterns.push_back(pattern_of(module));
     }
     if (report_.parts.empty()) fail(ErrorCode::unsupported, "{}: no layer can be quantized", checkpoint_.path());
+    for (TunePart& part : report_.parts)
+      for (const formats::Recipe& recipe : request_.recipes) {
+        double& bits = part.bits.emplace_back();
+        for (const std::string& module : part.modules) bits += bits_of(module, recipe);
+      }
   }
 
   // A module of the model under a recipe.
@@ -103,12 +109,6 @@ class Tuner {
            static_cast<double>(element_count(entry.shape));
   }
 
-  eval::Divergence divergence() {
-    eval::PerplexityOptions options;
-    options.tokens = request_.tokens;
-    return *eval::perplexity(model_, &original_, false, tokenizer_, request_.text, options).kl;
-  }
-
   // Puts a recipe in place of some modules; what stood there comes back.
   std::vector<ops::Linear> put(const TunePart& part, const formats::Recipe& recipe) {
     std::vector<ops::Linear> before;
@@ -120,17 +120,92 @@ class Tuner {
     for (std::size_t i = 0; i < before.size(); ++i) model_.exchange_linear(part.modules[i], std::move(before[i]));
   }
 
+  // KL of the model as it stands, its mean and standard error.
+  std::pair<double, double> divergence() {
+    const std::vector<double> kl = reference_.divergences(model_);
+    const double n = static_cast<double>(kl.size()), mean = std::accumulate(kl.begin(), kl.end(), 0.0) / n;
+    double squares = 0;
+    for (const double value : kl) squares += (value - mean) * (value - mean);
+    return {mean, n > 1 ? std::sqrt(squares / (n - 1) / n) : 0};
+  }
+
+  double measure_alone(const TunePart& part, std::size_t recipe) {
+    tell(part.patterns.front() + " in " + report_.recipes[recipe]);
+    std::vector<ops::Linear> before = put(part, request_.recipes[recipe]);
+    const double kl = divergence().first;
+    put_back(part, std::move(before));
+    return kl;
+  }
+
+  // Squared errors of the outputs of each part, by recipe: of the original's inputs, one forward pass a recipe.
+  std::vector<std::vector<double>> output_errors() {
+    std::map<std::string, std::size_t> part_of;
+    for (std::size_t p = 0; p < report_.parts.size(); ++p)
+      for (const std::string& module : report_.parts[p].modules) part_of.emplace(module, p);
+    std::vector<std::vector<double>> errors(report_.parts.size(), std::vector<double>(request_.recipes.size()));
+    const std::size_t windows = std::min(kErrorWindows, reference_.windows().size());
+    for (std::size_t r = 0; r < request_.recipes.size(); ++r) {
+      tell("outputs in " + report_.recipes[r]);
+      model_.set_tap([&](const std::string& module, std::span<const float> x, std::int64_t k, std::span<const float> y,
+                         std::int64_t) {
+        const auto part = part_of.find(module);
+        if (part == part_of.end()) return;
+        std::vector<float> mine(y.size());
+        quantized(module, request_.recipes[r]).run(x, static_cast<std::int64_t>(x.size()) / k, mine);
+        for (std::size_t i = 0; i < y.size(); ++i) {
+          const double error = static_cast<double>(y[i]) - static_cast<double>(mine[i]);
+          errors[part->second][r] += error * error;
+        }
+      });
+      std::vector<models::Cache> caches;
+      std::vector<models::Chunk> chunks;
+      caches.reserve(windows);
+      for (std::size_t w = 0; w < windows; ++w)
+        chunks.push_back({reference_.windows()[w].tokens, &caches.emplace_back(model_)});
+      model_.forward(chunks);
+    }
+    model_.set_tap(nullptr);
+    return errors;
+  }
+
+  // Recipes that parts are measured in: from the most harmful on those whose KL is a third of the last one's or less,
+  // as long as it stands clear of rounding; at least one.
+  std::vector<std::size_t> probes() const {
+    std::vector<std::size_t> order(report_.uniform.size()), chosen;
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::sort(order.begin(), order.end(),
+              [&](std::size_t a, std::size_t b) { return report_.uniform[a].kl > report_.uniform[b].kl; });
+    for (const std::size_t r : order)
+      if (chosen.empty() ||
+          (report_.uniform[r].kl <= report_.uniform[chosen.back()].kl / 3 && report_.uniform[r].kl >= kClearKl))
+        chosen.push_back(r);
+    return chosen;
+  }
+
   void measure_parts() {
-    for (TunePart& part : report_.parts)
-      for (const formats::Recipe& recipe : request_.recipes) {
-        tell(part.patterns.front() + " in " + recipe.name);
-        std::vector<ops::Linear> before = put(part, recipe);
-        part.kl.push_back(divergence().mean);
-        put_back(part, std::move(before));
-        double bits = 0;
-        for (const std::string& module : part.modules) bits += bits_of(module, recipe);
-        part.bits.push_back(bits);
+    const std::vector<std::vector<double>> errors = output_errors();
+    const std::vector<std::size_t> measured = probes();
+    const std::size_t finest =
+        static_cast<std::size_t>(std::min_element(report_.uniform.begin(), report_.uniform.end(),
+                                                  [](const TunePoint& a, const TunePoint& b) { return a.kl < b.kl; }) -
+                                 report_.uniform.begin());
+    steps_ = done_ + report_.parts.size() * (measured.size() + 1) + (request_.frontier ? request_.recipes.size() : 0) +
+             (request_.max_kl ? kSearchSteps : 1);
+    for (std::size_t p = 0; p < report_.parts.size(); ++p) {
+      TunePart& part = report_.parts[p];
+      const std::vector<double>& error = errors[p];
+      const double floor = measure_alone(part, finest);
+      std::vector<double> alone;  // beside that, of the probes
+      for (const std::size_t r : measured) alone.push_back(std::max(0.0, measure_alone(part, r) - floor));
+      for (std::size_t r = 0; r < request_.recipes.size(); ++r) {
+        const auto far = [&](std::size_t i) { return std::abs(std::log(error[r] / error[measured[i]])); };
+        std::size_t nearest = 0;
+        for (std::size_t i = 1; i < measured.size(); ++i)
+          if (far(i) < far(nearest)) nearest = i;
+        const double of = error[measured[nearest]];
+        part.kl.push_back(of > 0 ? alone[nearest] * error[r] / of : 0);
       }
+    }
   }
 
   double bits(const Choice& choice) const {
@@ -147,9 +222,9 @@ class Tuner {
     std::vector<std::vector<ops::Linear>> before;
     for (std::size_t p = 0; p < choice.size(); ++p)
       before.push_back(put(report_.parts[p], request_.recipes[choice[p]]));
-    const eval::Divergence kl = divergence();
+    const auto [kl, error] = divergence();
     for (std::size_t p = 0; p < choice.size(); ++p) put_back(report_.parts[p], std::move(before[p]));
-    return {name, bits(choice), kl.mean, kl.stderr_};
+    return {name, bits(choice), kl, error, choice};
   }
 
   Choice allocate(double budget) const {
@@ -164,15 +239,11 @@ class Tuner {
   }
 
   // The best that was found within a budget.
-  std::pair<TunePoint, Choice> within(double budget) {
-    Choice choice = allocate(budget);
-    TunePoint point = measure(fmt::format("mixed, {:.3f} bits", budget), choice);
-    for (std::size_t r = 0; r < report_.uniform.size(); ++r)
-      if (report_.uniform[r].bits_per_weight <= budget && report_.uniform[r].kl < point.kl) {
-        point = report_.uniform[r];
-        choice.assign(report_.parts.size(), r);
-      }
-    return {point, choice};
+  TunePoint within(double budget) {
+    TunePoint best = measure(fmt::format("mixed, {:.3f} bits", budget), allocate(budget));
+    for (const TunePoint& uniform : report_.uniform)
+      if (uniform.bits_per_weight <= budget && uniform.kl < best.kl) best = uniform;
+    return best;
   }
 
   std::pair<double, double> range() const {
@@ -189,16 +260,16 @@ class Tuner {
            *request_.budget_bits, least);
   }
 
-  std::pair<TunePoint, Choice> least_budget() {
+  TunePoint least_budget() {
     auto [low, high] = range();
-    std::pair<TunePoint, Choice> best = within(high);
-    if (best.first.kl > *request_.max_kl)
+    TunePoint best = within(high);
+    if (best.kl > *request_.max_kl)
       fail(ErrorCode::usage, "a KL of {}: the best that these formats reach on the text is {:.6f}", *request_.max_kl,
-           best.first.kl);
+           best.kl);
     for (int step = 1; step < kSearchSteps; ++step) {
       const double middle = (low + high) / 2;
-      std::pair<TunePoint, Choice> found = within(middle);
-      if (found.first.kl > *request_.max_kl) {
+      TunePoint found = within(middle);
+      if (found.kl > *request_.max_kl) {
         low = middle;
       } else {
         high = middle;
@@ -208,21 +279,15 @@ class Tuner {
     return best;
   }
 
-  void measure_frontier() {
-    const auto [low, high] = range();
-    for (int i = 0; i < kFrontierPoints; ++i)
-      report_.frontier.push_back(within(low + (high - low) * i / (kFrontierPoints - 1)).first);
-  }
-
   void tell(const std::string& what) {
     if (request_.progress)
       request_.progress(std::min(1.0, static_cast<double>(done_++) / static_cast<double>(steps_)), what);
   }
 
   const TuneRequest& request_;
-  const text::Tokenizer& tokenizer_;
   checkpoint::Checkpoint checkpoint_;
-  models::Model original_, model_;  // model_: whose Linears are exchanged
+  models::Model model_;              // whose Linears are exchanged
+  const eval::Reference reference_;  // of model_ as it was
   TuneReport report_;
   std::size_t done_ = 0, steps_ = 1;
 };

@@ -21,7 +21,7 @@ struct TuneRequest {
   std::string text;                           // that KL is measured on
   std::int64_t tokens = 4096;                 // of the text, at most
   std::optional<double> budget_bits, max_kl;  // one of them
-  bool frontier = false;                      // measure a curve of budgets too, for the page
+  bool frontier = false;                      // find a mixture for the bits of each uniform recipe too
   models::LoadOptions load;
   std::function<void(double share, const std::string& what)> progress;
 };
@@ -30,7 +30,8 @@ struct TuneRequest {
 struct TunePoint {
   std::string name;
   double bits_per_weight = 0;
-  double kl = 0, kl_stderr = 0;  // of the model so quantized against the original, measured
+  double kl = 0, kl_stderr = 0;     // of the model so quantized against the original, measured
+  std::vector<std::size_t> choice;  // by part: index into TuneReport::recipes
 };
 
 /// Linears that get one recipe: those that other systems fuse, and all experts of a layer.
@@ -38,7 +39,7 @@ struct TunePart {
   std::vector<std::string> patterns;  // of module names, for a recipe file
   std::vector<std::string> modules;
   double weights = 0;            // how many
-  std::vector<double> bits, kl;  // by recipe: of the part, and what it alone does to the model
+  std::vector<double> bits, kl;  // by recipe: of the part, and what it alone is expected to do to the model
   std::size_t chosen = 0;        // index into TuneReport::recipes
 };
 
@@ -48,14 +49,17 @@ struct TuneReport {
   std::vector<TunePart> parts;
   TunePoint chosen;
   std::vector<TunePoint> uniform;   // the whole model in each recipe
-  std::vector<TunePoint> frontier;  // chosen likewise for other budgets
+  std::vector<TunePoint> frontier;  // chosen likewise for the bits of each of them
 };
 
-/// Measures every part under every recipe, the rest of the model as it is, then chooses (report/allocation.h). The
-/// result is measured; if a single recipe within the budget does better on the text, it is taken instead. With max_kl
-/// the least budget is sought whose measured KL is at most that. Throws Error(usage) for a budget below what the
+/// Finds what each part would do under each recipe, then chooses (report/allocation.h). KL of the model with one part
+/// quantized is measured under few recipes, the rest follows from the error of the part's outputs, which KL is
+/// proportional to: KL of one part in many bits is less than what the rounding of intermediates makes of any change.
+/// The choice is measured; if a single recipe within the budget does better on the text, it is taken instead. With
+/// max_kl the least budget is sought whose measured KL is at most that. Throws Error(usage) for a budget below what the
 /// cheapest recipes take and a KL that none reaches, Error(unsupported) for recipes with calibrated activations or that
-/// do not fit a layer, and for models that are quantized or store experts in one tensor.
+/// do not fit a layer, and for models that are quantized or store experts in one tensor. Keeps 4 bytes of every token
+/// of the vocabulary for each token of the text.
 TuneReport tune(const TuneRequest& request, const text::Tokenizer& tokenizer);
 
 /// The recipe file: rules for `lowp quantize --recipe`.

@@ -469,6 +469,26 @@ class Inputs(Quantize):
                 self.assertEqual(len(report["layers"]), 4 + 9)
                 self.assertIn(LAYER + "mlp.gate", report["kept"])
 
+    def test_experts_of_gpt_oss(self):
+        """Stacked as [experts, in, out] with gate and up in turn: the same as one by one; biases stay as they are."""
+        apart, config = self.moe(False)
+        config = config | {"architectures": ["Other"], "model_type": "gpt_oss"}
+        block, stacked = LAYER + "mlp.experts.", {n: t for n, t in apart.items() if ".experts." not in n}
+
+        def columns(e, *parts):  # [in, out]: output by output of the parts, for each input
+            values = [unpack(apart[f"{block}{e}.{p}_proj.weight"]) for p in parts]
+            rows, width = apart[f"{block}{e}.{parts[0]}_proj.weight"].shape
+            return [v[i * width + j] for j in range(width) for i in range(rows) for v in values]
+
+        for name, shape, parts in (("gate_up_proj", (3, 256, 128), ("gate", "up")), ("down_proj", (3, 64, 256), ("down",))):
+            stacked[block + name] = Tensor("BF16", shape, pack([x for e in range(3) for x in columns(e, *parts)], "BF16"))
+        stacked[block + "gate_up_proj_bias"] = normal(3, 128)
+        _, expected = self.quantize(self.model(apart, config, name="apart"), "nvfp4", "--overwrite")
+        report, found = self.quantize(self.model(stacked, config, name="stacked"), "nvfp4", "--overwrite")
+        self.assertEqual(found.pop(block + "gate_up_proj_bias"), stacked[block + "gate_up_proj_bias"])
+        self.assertEqual(found, expected)
+        self.assertEqual(len(report["layers"]), 4 + 9)
+
     def test_some_of_fused_experts(self):
         tensors, config = self.moe(True)
         report, after = self.quantize(self.model(tensors, config), [{"match": "*.1.*_proj", "recipe": "int8-bf16"}])
@@ -480,7 +500,7 @@ class Inputs(Quantize):
         """Transposed, of an unknown name, of an odd number of rows, none at all: refused, or kept whole and listed."""
         name, other = LAYER + "mlp.experts.gate_up_proj", {"architectures": ["Other"]}
         for case, tensor, shape, config, word in [("transposed", name, (2, 256, 32), other, "[experts, in, out]"),
-                                                  ("gpt-oss", name, (2, 256, 256), other | {"model_type": "gpt_oss"}, "gpt_oss"),
+                                                  ("llama4", name, (2, 256, 256), other | {"model_type": "llama4_text"}, "llama4"),
                                                   ("unknown", LAYER + "mlp.experts.w7", (2, 32, 256), other, "gate_up_proj"),
                                                   ("odd", name, (2, 33, 256), other, "33 rows"), ("none", name, (0, 32, 256), other, "no expert"),
                                                   ("type", name, (2, 33, 256), other | {"model_type": 7}, "33 rows")]:

@@ -191,7 +191,7 @@ TEST(Rope, OtherKindsAreRefused) {
         R"({"rope_scaling": {"type": "longrope", "factor": 2}})", R"({"partial_rotary_factor": 0.5})",
         R"({"rope_scaling": {"rope_type": "linear"}})", R"({"rope_scaling": {"rope_type": "linear", "factor": -1}})",
         R"({"hidden_act": "gelu"})", R"({"architectures": ["GemmaForCausalLM"]})",
-        R"({"layer_types": ["sliding_attention"]})", R"({"model_type": 7})",
+        R"({"layer_types": ["sliding_attention"]})", R"({"rope_scaling": {"rope_type": 7, "factor": 2}})",
         R"({"architectures": ["Qwen3MoeForCausalLM"], "num_experts": 2, "num_experts_per_tok": 1,
             "moe_intermediate_size": 8, "mlp_only_layers": ["1"]})"}) {
     Json config = plain;

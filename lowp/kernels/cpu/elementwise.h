@@ -22,6 +22,9 @@ struct ElementwiseKernels {
   void (*silu_mul)(float* gate, const float* up, std::int64_t count, bool bf16);
   /// The same with GELU in its tanh form: x / (1 + e^-2z), z = sqrt(2 / pi) (x + 0.044715 x^3).
   void (*gelu_mul)(float* gate, const float* up, std::int64_t count, bool bf16);
+  /// gate[i] = g / (1 + e^(-kGateSlope g)) * (u + 1) of g = gate[i], u = up[i], both clamped (kernels/gate.h); what
+  /// the sigmoid takes and gives, its product with g, and u + 1 are rounded too.
+  void (*clamped_mul)(float* gate, const float* up, std::int64_t count, bool bf16);
   /// x[i] += y[i].
   void (*add)(float* x, const float* y, std::int64_t count, bool bf16);
   /// maxima[b] = the largest of the b-th kLogitBlock of x [count], NaN if any of them is; the last block may be short.

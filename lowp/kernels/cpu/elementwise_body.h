@@ -5,6 +5,7 @@
 
 #include "lowp/kernels/cpu/elementwise.h"
 #include "lowp/kernels/cpu/vector_body.h"
+#include "lowp/kernels/gate.h"
 
 namespace lowp::kernels::cpu::LOWP_ISA {
 
@@ -52,6 +53,19 @@ void gate_mul(float* gate, const float* up, std::int64_t count, Argument argumen
   });
 }
 
+template <bool kBf16>
+void clamped_gate_mul(float* gate, const float* up, std::int64_t count) {
+  const Float16 most = Float16{} + kGateLimit, least = Float16{} - kGateLimit;
+  each16(count, [&](auto load, auto store) {
+    Float16 g = load(gate), u = load(up);
+    g = g > most ? most : g;  // NaN passes
+    u = u > most ? most : u;
+    u = u < least ? least : u;
+    const Float16 sigmoid = round16<kBf16>(1.0f / (1.0f + exp16(-round16<kBf16>(g * kGateSlope))));
+    store(gate, round16<kBf16>(round16<kBf16>(u + 1.0f) * round16<kBf16>(g * sigmoid)));
+  });
+}
+
 inline Float16 silu_argument(Float16 x) { return x; }
 inline Float16 gelu_argument(Float16 x) { return 1.5957691216057308f * (x + 0.044715f * x * x * x); }
 
@@ -72,6 +86,9 @@ inline void silu_mul(float* gate, const float* up, std::int64_t count, bool bf16
 }
 inline void gelu_mul(float* gate, const float* up, std::int64_t count, bool bf16) {
   bf16 ? gate_mul<true>(gate, up, count, gelu_argument) : gate_mul<false>(gate, up, count, gelu_argument);
+}
+inline void clamped_mul(float* gate, const float* up, std::int64_t count, bool bf16) {
+  bf16 ? clamped_gate_mul<true>(gate, up, count) : clamped_gate_mul<false>(gate, up, count);
 }
 inline void add(float* x, const float* y, std::int64_t count, bool bf16) {
   (bf16 ? add_rounded<true> : add_rounded<false>)(x, y, count);

@@ -3,8 +3,8 @@
 
 namespace lowp::kernels::cpu {
 
-const ElementwiseKernels kElementwisePortable = {
-    "portable",         portable::rms_norm, portable::rotate,       portable::silu_mul,
-    portable::gelu_mul, portable::add,      portable::block_maxima, portable::block_exp_sums};
+const ElementwiseKernels kElementwisePortable = {"portable",         portable::rms_norm,     portable::rotate,
+                                                 portable::silu_mul, portable::gelu_mul,     portable::clamped_mul,
+                                                 portable::add,      portable::block_maxima, portable::block_exp_sums};
 
 }  // namespace lowp::kernels::cpu

@@ -127,6 +127,29 @@ TEST_P(Elementwise, GeluMul) {
       normal(count, 6, 3, bf16), normal(count, 7, 1, bf16), bf16);
 }
 
+TEST_P(Elementwise, ClampedMul) {
+  std::vector<float> gate = normal(count, 6, 5, bf16);
+  const std::vector<float> up = normal(count, 7, 5, bf16);
+  const float edges[] = {0.0f, -0.0f, 7.0f, 7.03125f, 1e12f, -1e12f, INFINITY};
+  std::copy_n(edges, std::min(gate.size(), std::size(edges)), gate.begin());
+  const auto round = [&](double x) { return static_cast<double>(formats::round_to(compute, static_cast<float>(x))); };
+  std::vector<float> expected;
+  for (const ElementwiseKernels* kernels : variants()) {
+    std::vector<float> found = gate;
+    kernels->clamped_mul(found.data(), up.data(), static_cast<std::int64_t>(count), bf16);
+    if (expected.empty()) expected = found;
+    expect_same(found, expected, kernels->name);
+    for (std::size_t i = 0; i < count; ++i) {
+      const double g = std::min(static_cast<double>(gate[i]), 7.0),
+                   u = std::clamp(static_cast<double>(up[i]), -7.0, 7.0);
+      const double value = round(u + 1) * round(g * round(1 / (1 + std::exp(-round(g * 1.702)))));
+      // The sigmoid may fall on the other side of a rounding, and so may what comes of it.
+      EXPECT_NEAR(found[i], value, std::fabs(value) * (bf16 ? 0x1p-6 : 0x1p-17) + 1e-20)
+          << kernels->name << " " << gate[i];
+    }
+  }
+}
+
 TEST_P(Elementwise, NanStays) {
   for (const ElementwiseKernels* kernels : variants()) {
     std::vector<float> x(count, 1.0f);
@@ -137,6 +160,9 @@ TEST_P(Elementwise, NanStays) {
     EXPECT_TRUE(std::isnan(x.back())) << kernels->name;
     kernels->add(sum.data(), one.data(), static_cast<std::int64_t>(count), bf16);
     EXPECT_TRUE(std::isnan(sum.back())) << kernels->name;
+    std::vector<float> gated = sum;
+    kernels->clamped_mul(gated.data(), one.data(), static_cast<std::int64_t>(count), bf16);
+    EXPECT_TRUE(std::isnan(gated.back())) << kernels->name;
   }
 }
 

@@ -1,9 +1,10 @@
 // Causal attention of many sequences over paged keys and values, on the GPU.
 //
-// out = softmax(scale q k^T) v, rounded to bf16. Query head h reads KV head h / (heads / kv_heads). Row r of a sequence
-// stands at position past + r and sees positions 0 .. past + r, or the last `window` of them, its own included; their
-// keys and values are in the pages already. Lengths and pages are in device memory, so that a recorded call can be
-// replayed for other lengths; `sequences` and `rows` are upper bounds, and sequences without rows are skipped.
+// out = softmax(scale q k^T) v, rounded to bf16; with sinks the softmax has one logit more a head, whose weight is
+// dropped. Query head h reads KV head h / (heads / kv_heads). Row r of a sequence stands at position past + r and sees
+// positions 0 .. past + r, or the last `window` of them, its own included; their keys and values are in the pages
+// already. Lengths and pages are in device memory, so that a recorded call can be replayed for other lengths;
+// `sequences` and `rows` are upper bounds, and sequences without rows are skipped.
 //
 // What a row gets does not depend on the run, nor on what else is in the batch:
 //   attend_decode   cuts the pages that a tile of rows sees into at most kMostSegments segments, by their number, and
@@ -32,6 +33,7 @@ struct AttentionTask {
   std::int64_t heads = 0;                   // a multiple of the KV heads
   float scale = 1;                          // of the scores
   std::int64_t window = 0;                  // 0: all
+  const float* sinks = nullptr;             // device [heads]; null: none
   const std::int32_t* row_begin = nullptr;  // device [sequences + 1]: rows of sequence s are row_begin[s] up to s + 1
   const std::int32_t* past = nullptr;       // device [sequences]: tokens before its first row
   std::int64_t sequences = 0;               // at most; up to kMostSequences

@@ -194,10 +194,11 @@ struct DecodeKernel {
     return {stats.x, stats.y, __ldcg(reinterpret_cast<const float2*>(at + value))};
   }
   __device__ __forceinline__ void write(const Merged& merged, const Cursor& cursor, int row, int value) const {
-    auto* to = static_cast<std::uint16_t*>(args.task.out) + flat_offset(cursor.own.work,
-                                                                        cursor.tile * kDecodeRows + row, args.group,
-                                                                        cursor.kv_head, args.task.out_stride, kDim);
-    const float weight = __frcp_rn(merged.sum);
+    const int flat = cursor.tile * kDecodeRows + row;
+    auto* to = static_cast<std::uint16_t*>(args.task.out) +
+               flat_offset(cursor.own.work, flat, args.group, cursor.kv_head, args.task.out_stride, kDim);
+    const float sink = sink_weight(args.task, flat_head(flat, args.group, cursor.kv_head), merged.most),
+                weight = __frcp_rn(merged.sum + sink);
     *reinterpret_cast<std::uint32_t*>(to + value) = ptx::cvt_bf16x2(merged.mixed.x * weight, merged.mixed.y * weight);
   }
 

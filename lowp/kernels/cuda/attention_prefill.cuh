@@ -311,8 +311,9 @@ struct PrefillKernel {
   __device__ __forceinline__ void write(const State& state, const Walk& walk, int flat, int lane) const {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      const float weight = __frcp_rn(state.softmax.whole_sum(h));
       const int own = flat + lane / 4 + 8 * h;
+      const float sink = sink_weight(args.task, flat_head(own, args.group, walk.kv_head), state.softmax.most[h]),
+                  weight = __frcp_rn(state.softmax.whole_sum(h) + sink);
       if (own > walk.last_flat) continue;
       auto* to = static_cast<std::uint16_t*>(args.task.out) +
                  flat_offset(walk.work, own, args.group, walk.kv_head, args.task.out_stride, kDim) + 2 * (lane & 3);

@@ -96,8 +96,9 @@ __global__ void __launch_bounds__(PrefillMmaShape<Op>::kThreads, 1)
   const float all_power = sums.power.power();
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
-    const float weight = __frcp_rn(sums.rows.whole_sum(h)) * all_power;
     const int own = flat + lane / 4 + 8 * h;
+    const float sink = sink_weight(task, flat_head(own, group, kv_head), sums.rows.most[h]),
+                weight = __frcp_rn(sums.rows.whole_sum(h) + sink) * all_power;
     if (own > last_flat) continue;
     auto* to =
         static_cast<std::uint16_t*>(task.out) + flat_offset(work, own, group, kv_head, task.out_stride, Op::kDim);

@@ -4,12 +4,19 @@
 #include <cmath>
 
 #include "lowp/base/bits.h"
+#include "lowp/kernels/cuda/attention.h"
+#include "lowp/kernels/cuda/attention_operands.cuh"
 #include "lowp/kernels/cuda/attention_ptx.cuh"
 
 namespace lowp::kernels::cuda {
 
 /// 2^(a - b); 0 where a is -infinity, whatever b is.
 __device__ __forceinline__ float decay(float a, float b) { return ptx::ex2_or_zero(a - (b == -INFINITY ? 0.0f : b)); }
+
+/// What a row's sink adds to the sum of its weights, of which the largest score is `most`.
+__device__ __forceinline__ float sink_weight(const AttentionTask& task, int head, float most) {
+  return task.sinks ? ptx::ex2_or_zero(__fmaf_rn(task.sinks[head], kLog2e, -most)) : 0.0f;
+}
 
 /// Of rows g and g + 8.
 struct SoftmaxRows {

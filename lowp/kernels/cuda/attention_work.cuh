@@ -83,4 +83,9 @@ __device__ __forceinline__ std::int64_t flat_offset(const SequenceWork& work, in
   return (work.begin + row) * stride + static_cast<std::int64_t>(kv_head * group + flat - row * group) * dim;
 }
 
+/// The query head of such a row.
+__device__ __forceinline__ int flat_head(int flat, const Group& group, int kv_head) {
+  return kv_head * group + flat - group.divide(flat) * group;
+}
+
 }  // namespace lowp::kernels::cuda
