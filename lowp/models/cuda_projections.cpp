@@ -49,8 +49,7 @@ void CudaProjections::run(const ops::CudaLinearTask& task, cuda::StreamHandle st
     linears_[i].run(task.x, task.m, part(i, task.m, task.y).values, task.workspace, stream);
 }
 
-void CudaProjections::run(const void* x, std::int64_t rows, void* y, void* workspace,
-                          cuda::StreamHandle stream) const {
+void CudaProjections::run(const void* x, std::int64_t rows, void* y, void* workspace, cuda::StreamHandle stream) const {
   run({.m = rows, .x = x, .y = y, .workspace = workspace}, stream);
 }
 

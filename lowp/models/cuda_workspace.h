@@ -10,7 +10,7 @@
 namespace lowp::models {
 
 struct CudaWorkspace {
-  std::int64_t rows = 0;      // of a step that there is room for
+  std::int64_t rows = 0;  // of a step that there is room for
   // bf16
   void* stream = nullptr;     // [rows, hidden]: residual stream,
   void* next = nullptr;       // likewise: and where it goes when something is added, by turns

@@ -30,7 +30,8 @@ __global__ void __launch_bounds__(512) add_and_norm(const __grid_constant__ AddN
   normalised_row(task, row);
 #pragma unroll
   for (int i = 0; i < kRowChunks; ++i)
-    if (const int at = row_chunk(i); at < task.width / 8) store_eight(task.out, blockIdx.x * task.width + at * 8, row[i]);
+    if (const int at = row_chunk(i); at < task.width / 8)
+      store_eight(task.out, blockIdx.x * task.width + at * 8, row[i]);
 }
 
 template <Gate kGate>
@@ -57,9 +58,9 @@ void launch_add_norm(const AddNormTask& task, StreamHandle stream) {
 }
 
 void launch_gate(const GateTask& task, StreamHandle stream) {
-  launch_early(task.activation == GateActivation::silu ? gate_and_multiply<Gate::silu>
-                                                       : gate_and_multiply<Gate::gelu_tanh>,
-               ceil_div<std::int64_t>(task.rows * task.width / 8, kThreads), kThreads, task, stream);
+  launch_early(
+      task.activation == GateActivation::silu ? gate_and_multiply<Gate::silu> : gate_and_multiply<Gate::gelu_tanh>,
+      ceil_div<std::int64_t>(task.rows * task.width / 8, kThreads), kThreads, task, stream);
 }
 
 }  // namespace lowp::kernels::cuda

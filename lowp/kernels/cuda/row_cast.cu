@@ -1,9 +1,8 @@
 // Casts of rows, of what a norm or a gate gives or of what is there: a block for each row, which it holds in registers.
-#include "lowp/kernels/cuda/row_cast.cuh"
-
 #include "lowp/kernels/cuda/add_norm.cuh"
 #include "lowp/kernels/cuda/gated.cuh"
 #include "lowp/kernels/cuda/layers_launch.h"
+#include "lowp/kernels/cuda/row_cast.cuh"
 
 namespace lowp::kernels::cuda {
 namespace {
