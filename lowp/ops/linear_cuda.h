@@ -24,8 +24,7 @@ struct CudaLinearTask {
   // written.
   const kernels::cuda::AddNormTask* norm = nullptr;
   const kernels::cuda::GateTask* gate = nullptr;
-  bool after_product = false;  // the kernel enqueued before is the product of another task; changes no numbers
-  void* y = nullptr;           // bf16 [m, n]
+  void* y = nullptr;          // bf16 [m, n]
   void* workspace = nullptr;  // CudaLinear::workspace(m) bytes
 };
 
@@ -70,9 +69,9 @@ class CudaLinear {
   /// Bytes of workspace that run() needs for m rows, 256-byte aligned parts.
   std::size_t workspace(std::int64_t m) const;
 
-  /// Enqueues y [m, n] = x [m, k] W^T + b and what stands in front of it, in as few kernels as there are for m rows, with
-  /// the numbers of norm, gate, cast and product one after the other. Allocates nothing and waits for nothing, so it can
-  /// be recorded in a graph.
+  /// Enqueues y [m, n] = x [m, k] W^T + b and what stands in front of it, in as few kernels as there are for m rows,
+  /// with the numbers of norm, gate, cast and product one after the other. Allocates nothing and waits for nothing, so
+  /// it can be recorded in a graph.
   void run(const CudaLinearTask& task, kernels::cuda::StreamHandle stream) const;
   void run(const void* x, std::int64_t m, void* y, void* workspace, kernels::cuda::StreamHandle stream) const;
   /// Of gated(): y [m, n / 2] = activation(gate) * up, with the numbers of stacked() and gate_mul(). Where the product

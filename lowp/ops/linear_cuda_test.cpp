@@ -186,7 +186,8 @@ TEST_F(CudaLinearTest, RowsDoNotDependOnTheBatch) {
     std::memcpy(part.bytes().data(), x.bytes().data(), part.bytes().size());
     return run(linear, part);
   };
-  for (const auto& [few, many] : {std::pair<std::int64_t, std::int64_t>{1, 8}, {9, 16}, {17, 64}, {65, 128}, {130, 300}}) {
+  for (const auto& [few, many] :
+       {std::pair<std::int64_t, std::int64_t>{1, 8}, {9, 16}, {17, 64}, {65, 128}, {130, 300}}) {
     const Tensor a = first(few), b = first(many);
     EXPECT_EQ(std::memcmp(a.bytes().data(), b.bytes().data(), a.bytes().size()), 0) << few << " of " << many;
   }
@@ -278,9 +279,8 @@ TEST_F(CudaLinearTest, WhatSurroundsProducts) {
           if (gate_left) cuda::gate_mul(*gate_left, stream.handle());
           expect_equal(host(found, m, width), host(expected, m, width), what);
           expect_equal(host(other_sum, m, k), host(sum, m, k), "the sum of " + what);
-          separate->run(
-              {.m = m, .x = unused.as<>(), .norm = &fused, .y = found.as<>(), .workspace = workspace.as<>()},
-              stream.handle());
+          separate->run({.m = m, .x = unused.as<>(), .norm = &fused, .y = found.as<>(), .workspace = workspace.as<>()},
+                        stream.handle());
           expect_equal(host(found, m, width), host(gate, m, width), "without a gate, " + what);
         }
     }

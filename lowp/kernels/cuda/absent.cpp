@@ -78,6 +78,8 @@ void from_layout(const std::uint8_t*, std::int64_t, const formats::ScaleGrid&, s
 void gather_rows(const GatherTask&, StreamHandle) { absent(); }
 void add_norm(const AddNormTask&, StreamHandle) { absent(); }
 void gate_mul(const GateTask&, StreamHandle) { absent(); }
+bool casts_rows(const formats::BlockSpec&) { absent(); }
+void cast_rows(const CastRowsTask&, StreamHandle) { absent(); }
 void rotate_store(const RotateStoreTask&, StreamHandle) { absent(); }
 std::int64_t argmax_workspace(std::int64_t, std::int64_t) { absent(); }
 void argmax(const ArgmaxTask&, StreamHandle) { absent(); }
@@ -89,6 +91,8 @@ void read_all(const void*, std::size_t, std::uint32_t*, StreamHandle) { absent()
 void dense_product(const DenseProduct&, StreamHandle) { absent(); }
 void grouped_product(const GroupedProduct&, StreamHandle) { absent(); }
 const char* dense_variant_name(const DenseProduct&) { absent(); }
+bool fuses_input(const PackedProduct&) { absent(); }
+bool fuses_gate(const PackedProduct&) { absent(); }
 void packed_product(const PackedProduct&, StreamHandle) { absent(); }
 std::string packed_kernel_name(const PackedProduct&) { absent(); }
 void sample(const SampleTask&, StreamHandle) { absent(); }

@@ -253,9 +253,9 @@ std::optional<PackedWeight> pack_folded_weight(const QuantizedMatrix& w, std::st
 }
 
 PackedWeight by_eights(const PackedWeight& even, const PackedWeight& odd) {
-  LOWP_CHECK(even.codes == odd.codes && even.scales == odd.scales && even.n == odd.n && even.k == odd.k &&
-                 even.n % 8 == 0,
-             "weights that do not fit each other");
+  LOWP_CHECK(
+      even.codes == odd.codes && even.scales == odd.scales && even.n == odd.n && even.k == odd.k && even.n % 8 == 0,
+      "weights that do not fit each other");
   PackedWeight out = allocate(even.codes, even.scales, 2 * even.n, even.k);
   const std::int64_t units = out.units_along_k(), size = out.unit_size();
   // Words of a lane's 16 bytes that hold an upper row, and the lower row's word of the same K.

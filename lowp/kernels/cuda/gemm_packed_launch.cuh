@@ -54,14 +54,12 @@ void launch_gemv(const PackedProduct& p, int stages, int team, StreamHandle stre
                 .stages = stages,
                 .team = team};
   const int x_bytes = static_cast<int>(p.m) * gemv_row_stride(units * unit_depth(C), Columns) * 2;
-  // Blocks that begin early, while other kernels than products hold some of the multiprocessors, would go two by two to
-  // the rest; so they ask for more than half of the shared memory. Behind a product every multiprocessor has one block
-  // and room for one more.
-  constexpr int kMoreThanHalf = 115 << 10;
+  // More than half of a multiprocessor's shared memory: blocks that begin early, while others hold some of the
+  // multiprocessors, would else go two by two to the rest.
+  constexpr int kAlone = 120 << 10;
   const LaunchShape shape{.blocks = multiprocessors(),
                           .threads = kGemvWarps * 32,
-                          .shared_bytes = std::max(p.after_gemv ? 0 : kMoreThanHalf,
-                                                   kGemvWarps * stages * unit_bytes(C, S) + x_bytes),
+                          .shared_bytes = std::max(kAlone, kGemvWarps * stages * unit_bytes(C, S) + x_bytes),
                           .overlaps_predecessor = p.overlaps_predecessor};
   const auto* kernel = reinterpret_cast<const void*>(&gemv<C, S, Columns>);
   allow_shared(kernel, shape.shared_bytes);
@@ -90,9 +88,8 @@ void launch_wide(const PackedProduct& p, int splits, StreamHandle stream) {
                 .row_tiles = static_cast<int>(ceil_div<std::int64_t>(p.n, kUnitRows)),
                 .sharing = sharing,
                 .splits = splits};
-  LaunchShape shape{.shared_bytes = Shape::kShared,
-                    .cluster = sharing * splits,
-                    .overlaps_predecessor = p.overlaps_predecessor};
+  LaunchShape shape{
+      .shared_bytes = Shape::kShared, .cluster = sharing * splits, .overlaps_predecessor = p.overlaps_predecessor};
   const std::int64_t tiles =
       ceil_div<std::int64_t>(p.n, Shape::kOutputs * sharing) * ceil_div<std::int64_t>(p.m, Shape::kTokens);
   allow_shared(kernel, shape.shared_bytes);
@@ -112,8 +109,14 @@ void launch_wide(const PackedProduct& p, int splits, StreamHandle stream) {
 
 template <Codes C, Scales S>
 constexpr PackedKernels packed_kernels() {
-  PackedKernels row{C, S, nullptr, nullptr, &launch_wide<C, S, 16>, &launch_wide<C, S, 64>,
-                    &launch_wide<C, S, 128>, &launch_wide<C, S, 256>};
+  PackedKernels row{C,
+                    S,
+                    nullptr,
+                    nullptr,
+                    &launch_wide<C, S, 16>,
+                    &launch_wide<C, S, 64>,
+                    &launch_wide<C, S, 128>,
+                    &launch_wide<C, S, 256>};
   if constexpr (operand_bytes(C) == 2) {
     row.gemv1 = &launch_gemv<C, S, 1>;
     row.gemv8 = &launch_gemv<C, S, 8>;

@@ -25,14 +25,14 @@ struct PackedProduct {
   const void* bias = nullptr;  // bf16 [n], or null
   void* y = nullptr;
   bool overlaps_predecessor = true;  // weights are fetched while the kernel before still runs
-  bool after_gemv = false;           // which is a gemv too: its block and this one share a multiprocessor
 
   // Where fuses_input(): x is the norm's result instead, which is not written (rows, width and out are not looked at),
   // and is put on a grid of 8 bits, its scales with the sum.
   const AddNormTask* norm = nullptr;
   const formats::BlockSpec* cast = nullptr;  // casts_rows()
 
-  // Where fuses_gate(): y [m, n / 2] = activation(gate) * up, of outputs that are gate and up by turns, eight and eight.
+  // Where fuses_gate(): y [m, n / 2] = activation(gate) * up, of outputs that are gate and up by turns, eight and
+  // eight.
   std::optional<GateActivation> gate = {};
 };
 

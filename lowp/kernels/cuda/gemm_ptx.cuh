@@ -64,9 +64,7 @@ __device__ __forceinline__ void barrier_wait(std::uint32_t barrier, std::uint32_
 }
 
 /// Brings a line of 128 bytes to the second-level cache.
-__device__ __forceinline__ void prefetch(const void* line) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(line));
-}
+__device__ __forceinline__ void prefetch(const void* line) { asm volatile("prefetch.global.L2 [%0];" ::"l"(line)); }
 
 // Bulk copies.
 __device__ __forceinline__ void prefetch_map(const CUtensorMap* map) {

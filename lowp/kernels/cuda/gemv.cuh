@@ -75,7 +75,7 @@ struct Unit {
 
 /// Blocks whose registers should fit a multiprocessor: nibbles with a bf16 scale for 32 need more than 64 a thread.
 template <Codes C, Scales S>
-inline constexpr int kGemvBlocks = C == Codes::u4 && S == Scales::bf16_32 ? 1 : 2;
+inline constexpr int kGemvBlocks = C == Codes::u4&& S == Scales::bf16_32 ? 1 : 2;
 
 template <Codes C, Scales S, int Columns>  // 1 row of x, or up to 8
 __global__ void __launch_bounds__(kGemvThreads, (kGemvBlocks<C, S>)) gemv(const __grid_constant__ GemvArgs a) {

@@ -34,7 +34,8 @@ class GemvRows {
     std::uint32_t largest[Columns][kGemvWarps];
   };
 
-  __device__ __forceinline__ GemvRows(const GemvInput& in, int m, int k, int padded_k, std::uint32_t* to, Shared& shared)
+  __device__ __forceinline__ GemvRows(const GemvInput& in, int m, int k, int padded_k, std::uint32_t* to,
+                                      Shared& shared)
       : in_(in),
         m_(Columns == 1 ? 1 : m),
         chunks_(k / 8),
@@ -189,7 +190,8 @@ class GemvRows {
       std::uint32_t largest = 0;
       if (lane() < kGemvWarps) {
         largest = shared_.largest[row][lane()];
-        for (int other = 0; in_.one_scale && other < m_; ++other) largest = max(largest, shared_.largest[other][lane()]);
+        for (int other = 0; in_.one_scale && other < m_; ++other)
+          largest = max(largest, shared_.largest[other][lane()]);
       }
 #pragma unroll
       for (int mask = 16; mask > 0; mask /= 2) largest = max(largest, __shfl_xor_sync(~0u, largest, mask));

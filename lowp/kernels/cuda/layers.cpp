@@ -29,8 +29,8 @@ void gate_mul(const GateTask& task, StreamHandle stream) {
 
 bool casts_rows(const formats::BlockSpec& f) {
   const bool float8 = f.rule == formats::Rule::float8 && f.element == formats::Elem::e4m3,
-             integer = f.rule == formats::Rule::symmetric && f.element == formats::Elem::int8 &&
-                       !f.scale_in_input_dtype;
+             integer =
+                 f.rule == formats::Rule::symmetric && f.element == formats::Elem::int8 && !f.scale_in_input_dtype;
   return (float8 || integer) && f.group_cols == 0 && f.zero_point == formats::ZeroPoint::none && !f.tensor_scale;
 }
 
