@@ -72,7 +72,6 @@ std::pair<cuda::Memory, cuda::Memory> angles(const Rope& rope, const Config& con
 struct CudaRunner::Residual {
   void *stream, *next;
   const void* output = nullptr;  // of the last block, not yet added
-  bool by_product = false;       // by the last kernel
 };
 
 CudaWorkspace::CudaWorkspace(const Config& c, const CudaWeights& weights, const cuda::KvPageLayout& pages,
@@ -264,13 +263,7 @@ void CudaRunner::attention(const CudaLayer& layer, std::int64_t index, const Cud
   const Config& c = config_;
   const CudaWorkspace& w = workspace_;
   const cuda::AddNormTask before = norm(layer.attention_norm, step.rows, residual);
-  layer.qkv->run({.m = step.rows,
-                  .x = w.normed,
-                  .norm = &before,
-                  .after_product = residual.by_product,
-                  .y = w.qkv,
-                  .workspace = w.product},
-                 stream());
+  layer.qkv->run({.m = step.rows, .x = w.normed, .norm = &before, .y = w.qkv, .workspace = w.product}, stream());
   const auto q = layer.qkv->part(0, step.rows, w.qkv), k = layer.qkv->part(1, step.rows, w.qkv),
              v = layer.qkv->part(2, step.rows, w.qkv);
   const std::int64_t window = c.window[static_cast<std::size_t>(index)];
@@ -324,7 +317,6 @@ void CudaRunner::attention(const CudaLayer& layer, std::int64_t index, const Cud
   layer.o->run(w.mixed, step.rows, w.out, w.product, stream());
   output_norm(layer.attention_output_norm, step.rows);
   residual.output = w.out;
-  residual.by_product = layer.attention_output_norm.size() == 0;
 }
 
 void CudaRunner::mlp(const CudaLayer& layer, const CudaStep& step, Residual& residual) {
@@ -332,19 +324,10 @@ void CudaRunner::mlp(const CudaLayer& layer, const CudaStep& step, Residual& res
   const std::int64_t rows = step.rows;
   const cuda::AddNormTask before = norm(layer.mlp_norm, rows, residual);
   if (!layer.experts) {
-    const auto gate = layer.gate_up->run_gated({.m = rows,
-                                                .x = w.normed,
-                                                .norm = &before,
-                                                .after_product = residual.by_product,
-                                                .y = w.gated,
-                                                .workspace = w.product},
-                                               config_.gate_activation, w.gate_up, stream());
-    layer.down->run({.m = rows,
-                     .x = w.gated,
-                     .gate = gate ? &*gate : nullptr,
-                     .after_product = true,
-                     .y = w.out,
-                     .workspace = w.product},
+    const auto gate =
+        layer.gate_up->run_gated({.m = rows, .x = w.normed, .norm = &before, .y = w.gated, .workspace = w.product},
+                                 config_.gate_activation, w.gate_up, stream());
+    layer.down->run({.m = rows, .x = w.gated, .gate = gate ? &*gate : nullptr, .y = w.out, .workspace = w.product},
                     stream());
   } else {
     layer.experts->run({.rows = rows,
@@ -357,7 +340,6 @@ void CudaRunner::mlp(const CudaLayer& layer, const CudaStep& step, Residual& res
   }
   output_norm(layer.mlp_output_norm, rows);
   residual.output = w.out;
-  residual.by_product = !layer.experts && layer.mlp_output_norm.size() == 0;
 }
 
 // Sees to the logits of up to kLogitRows rows of the last step; returns in which rows of logits_ they are, until the

@@ -370,7 +370,6 @@ void CudaLinear::multiply(const CudaLinearTask& task, std::optional<cuda::GateAc
   p.bias = bias_.as<>();
   p.y = task.y;
   p.norm = task.norm;
-  p.after_gemv = task.after_product;
   p.gate = gate;
   if (!activation_) {
     p.x = task.x;
@@ -400,7 +399,6 @@ void CudaLinear::run(const CudaLinearTask& task, std::optional<cuda::GateActivat
   CudaLinearTask product = task;
   product.norm = nullptr;
   const bool normalises = activation_ ? casts_in_product(m) : cuda::fuses_input(packed(m));
-  product.after_product = task.after_product && normalises && !task.gate;
   if (casts_rows(m)) {
     cast_rows({.x = task.x, .norm = task.norm, .gate = task.gate}, m, task.workspace, stream);
   } else {

@@ -24,9 +24,8 @@ struct CudaLinearTask {
   // written.
   const kernels::cuda::AddNormTask* norm = nullptr;
   const kernels::cuda::GateTask* gate = nullptr;
-  bool after_product = false;  // the kernel enqueued before is the product of another task; changes no numbers
-  void* y = nullptr;           // bf16 [m, n]
-  void* workspace = nullptr;   // CudaLinear::workspace(m) bytes
+  void* y = nullptr;          // bf16 [m, n]
+  void* workspace = nullptr;  // CudaLinear::workspace(m) bytes
 };
 
 /// A Linear's weight on a device. Activations and results are bf16 in device memory.

@@ -54,15 +54,13 @@ void launch_gemv(const PackedProduct& p, int stages, int team, StreamHandle stre
                 .stages = stages,
                 .team = team};
   const int x_bytes = static_cast<int>(p.m) * gemv_row_stride(units * unit_depth(C), Columns) * 2;
-  // Blocks that begin early, while other kernels than products hold some of the multiprocessors, would go two by two to
-  // the rest; so they ask for more than half of the shared memory. Behind a product every multiprocessor has one block
-  // and room for one more.
-  constexpr int kMoreThanHalf = 115 << 10;
-  const LaunchShape shape{
-      .blocks = multiprocessors(),
-      .threads = kGemvWarps * 32,
-      .shared_bytes = std::max(p.after_gemv ? 0 : kMoreThanHalf, kGemvWarps * stages * unit_bytes(C, S) + x_bytes),
-      .overlaps_predecessor = p.overlaps_predecessor};
+  // More than half of a multiprocessor's shared memory: blocks that begin early, while others hold some of the
+  // multiprocessors, would else go two by two to the rest.
+  constexpr int kAlone = 120 << 10;
+  const LaunchShape shape{.blocks = multiprocessors(),
+                          .threads = kGemvWarps * 32,
+                          .shared_bytes = std::max(kAlone, kGemvWarps * stages * unit_bytes(C, S) + x_bytes),
+                          .overlaps_predecessor = p.overlaps_predecessor};
   const auto* kernel = reinterpret_cast<const void*>(&gemv<C, S, Columns>);
   allow_shared(kernel, shape.shared_bytes);
   void* arguments[] = {&args};

@@ -25,7 +25,6 @@ struct PackedProduct {
   const void* bias = nullptr;  // bf16 [n], or null
   void* y = nullptr;
   bool overlaps_predecessor = true;  // weights are fetched while the kernel before still runs
-  bool after_gemv = false;           // which is a gemv too: its block and this one share a multiprocessor
 
   // Wide tiles of up to 128 rows for any m: sums in an order that n and k alone decide, so that a row always has the
   // same bits.
