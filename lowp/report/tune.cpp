@@ -31,12 +31,12 @@ std::pair<double, double> mean_of(const std::vector<double>& values) {
   return {mean, n > 1 ? std::sqrt(squares / (n - 1) / n) : 0};
 }
 
-// Whether KL at the same positions is less by more than the standard error of the difference.
+// Whether KL at the same positions is less by more than two standard errors of the difference.
 bool clearly_less(const std::vector<double>& kl, const std::vector<double>& than) {
   std::vector<double> difference(kl.size());
   std::transform(kl.begin(), kl.end(), than.begin(), difference.begin(), std::minus<>());
   const auto [mean, error] = mean_of(difference);
-  return mean < -error;
+  return mean < -2 * error;
 }
 
 // Experts of a layer go together: their number becomes a star.
