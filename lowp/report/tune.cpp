@@ -3,9 +3,10 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
+#include <functional>
 #include <map>
-#include <memory>
 #include <numeric>
+#include <set>
 
 #include "lowp/base/error.h"
 #include "lowp/checkpoint/checkpoint.h"
@@ -18,8 +19,25 @@ namespace lowp::report {
 namespace {
 
 constexpr int kSearchSteps = 8;           // of a budget for max_kl
+constexpr int kSwaps = 8;                 // that are tried on a mixture
 constexpr std::size_t kErrorWindows = 4;  // whose inputs the errors of outputs are of
 constexpr double kClearKl = 0.05;  // of a whole model: so much that rounding in bf16 adds little to any part of it
+
+// Mean and its standard error.
+std::pair<double, double> mean_of(const std::vector<double>& values) {
+  const double n = static_cast<double>(values.size()), mean = std::accumulate(values.begin(), values.end(), 0.0) / n;
+  double squares = 0;
+  for (const double value : values) squares += (value - mean) * (value - mean);
+  return {mean, n > 1 ? std::sqrt(squares / (n - 1) / n) : 0};
+}
+
+// Whether KL at the same positions is less by more than two standard errors of the difference.
+bool clearly_less(const std::vector<double>& kl, const std::vector<double>& than) {
+  std::vector<double> difference(kl.size());
+  std::transform(kl.begin(), kl.end(), than.begin(), difference.begin(), std::minus<>());
+  const auto [mean, error] = mean_of(difference);
+  return mean < -2 * error;
+}
 
 // Experts of a layer go together: their number becomes a star.
 std::string pattern_of(const std::string& module) {
@@ -52,8 +70,10 @@ class Tuner {
   TuneReport run() {
     const std::size_t recipes = request_.recipes.size();
     steps_ = 2 * recipes + report_.parts.size() * 4;  // until it is known
-    for (std::size_t r = 0; r < recipes; ++r)
-      report_.uniform.push_back(measure(report_.recipes[r], Choice(report_.parts.size(), r)));
+    for (std::size_t r = 0; r < recipes; ++r) {
+      uniform_.push_back(measure(report_.recipes[r], Choice(report_.parts.size(), r)));
+      report_.uniform.push_back(uniform_.back().point);
+    }
     check_budget();
     measure_parts();
     report_.chosen = request_.max_kl ? least_budget() : within(*request_.budget_bits);
@@ -120,19 +140,10 @@ class Tuner {
     for (std::size_t i = 0; i < before.size(); ++i) model_.exchange_linear(part.modules[i], std::move(before[i]));
   }
 
-  // KL of the model as it stands, its mean and standard error.
-  std::pair<double, double> divergence() {
-    const std::vector<double> kl = reference_.divergences(model_);
-    const double n = static_cast<double>(kl.size()), mean = std::accumulate(kl.begin(), kl.end(), 0.0) / n;
-    double squares = 0;
-    for (const double value : kl) squares += (value - mean) * (value - mean);
-    return {mean, n > 1 ? std::sqrt(squares / (n - 1) / n) : 0};
-  }
-
   double measure_alone(const TunePart& part, std::size_t recipe) {
     tell(part.patterns.front() + " in " + report_.recipes[recipe]);
     std::vector<ops::Linear> before = put(part, request_.recipes[recipe]);
-    const double kl = divergence().first;
+    const double kl = mean_of(reference_.divergences(model_)).first;
     put_back(part, std::move(before));
     return kl;
   }
@@ -189,8 +200,8 @@ class Tuner {
         static_cast<std::size_t>(std::min_element(report_.uniform.begin(), report_.uniform.end(),
                                                   [](const TunePoint& a, const TunePoint& b) { return a.kl < b.kl; }) -
                                  report_.uniform.begin());
-    steps_ = done_ + report_.parts.size() * (measured.size() + 1) + (request_.frontier ? request_.recipes.size() : 0) +
-             (request_.max_kl ? kSearchSteps : 1);
+    steps_ = done_ + report_.parts.size() * (measured.size() + 1) +
+             (1 + kSwaps) * ((request_.frontier ? request_.recipes.size() : 0) + (request_.max_kl ? kSearchSteps : 1));
     for (std::size_t p = 0; p < report_.parts.size(); ++p) {
       TunePart& part = report_.parts[p];
       const std::vector<double>& error = errors[p];
@@ -217,14 +228,21 @@ class Tuner {
     return bits / weights;
   }
 
-  TunePoint measure(const std::string& name, const Choice& choice) {
+  // A choice, measured: KL at each position, too.
+  struct Candidate {
+    TunePoint point;
+    std::vector<double> kl;
+  };
+
+  Candidate measure(const std::string& name, const Choice& choice) {
     tell(name);
     std::vector<std::vector<ops::Linear>> before;
     for (std::size_t p = 0; p < choice.size(); ++p)
       before.push_back(put(report_.parts[p], request_.recipes[choice[p]]));
-    const auto [kl, error] = divergence();
+    std::vector<double> kl = reference_.divergences(model_);
     for (std::size_t p = 0; p < choice.size(); ++p) put_back(report_.parts[p], std::move(before[p]));
-    return {name, bits(choice), kl, error, choice};
+    const auto [mean, error] = mean_of(kl);
+    return {{name, bits(choice), mean, error, choice}, std::move(kl)};
   }
 
   Choice allocate(double budget) const {
@@ -240,9 +258,56 @@ class Tuner {
 
   // The best that was found within a budget.
   TunePoint within(double budget) {
-    TunePoint best = measure(fmt::format("mixed, {:.3f} bits", budget), allocate(budget));
-    for (const TunePoint& uniform : report_.uniform)
-      if (uniform.bits_per_weight <= budget && uniform.kl < best.kl) best = uniform;
+    const std::string name = fmt::format("mixed, {:.3f} bits", budget);
+    Candidate best = measure(name, allocate(budget));
+    for (const Candidate& uniform : uniform_)
+      if (uniform.point.bits_per_weight <= budget && uniform.point.kl < best.point.kl) best = uniform;
+    std::set<Swap> tried;
+    for (int i = 0; i < kSwaps; ++i) {
+      const std::optional<Swap> swap = likeliest_swap(best.point.choice, budget, tried);
+      if (!swap) break;
+      tried.insert(*swap);
+      Choice choice = best.point.choice;
+      for (const auto& [part, recipe] : *swap) choice[part] = recipe;
+      Candidate other = measure(name, choice);
+      if (clearly_less(other.kl, best.kl)) best = std::move(other);
+    }
+    return std::move(best.point);
+  }
+
+  using Swap = std::vector<std::pair<std::size_t, std::size_t>>;  // parts and their new recipes
+
+  // A part that gets more bits, and, if they are not there, one that gives them up: the two by which the expected KL
+  // falls most.
+  std::optional<Swap> likeliest_swap(const Choice& choice, double budget, const std::set<Swap>& tried) const {
+    struct Move {
+      std::size_t part, recipe;
+      double bits, kl;
+    };
+    double room = 0;
+    std::vector<Move> up, down;
+    for (std::size_t p = 0; p < choice.size(); ++p) {
+      const TunePart& part = report_.parts[p];
+      room += budget * (1 + 1e-9) * part.weights - part.bits[choice[p]];
+      for (std::size_t r = 0; r < part.bits.size(); ++r) {
+        const Move move{p, r, part.bits[r] - part.bits[choice[p]], part.kl[r] - part.kl[choice[p]]};
+        if (move.kl < 0) up.push_back(move);
+        if (move.bits < 0) down.push_back(move);
+      }
+    }
+    std::optional<Swap> best;
+    double gain = 0;
+    const auto consider = [&](const Swap& swap, double bits, double kl) {
+      if (bits > room || kl >= gain || tried.contains(swap)) return;
+      gain = kl;
+      best = swap;
+    };
+    for (const Move& more : up) {
+      consider({{more.part, more.recipe}}, more.bits, more.kl);
+      for (const Move& less : down)
+        if (less.part != more.part)
+          consider({{more.part, more.recipe}, {less.part, less.recipe}}, more.bits + less.bits, more.kl + less.kl);
+    }
     return best;
   }
 
@@ -289,6 +354,7 @@ class Tuner {
   models::Model model_;              // whose Linears are exchanged
   const eval::Reference reference_;  // of model_ as it was
   TuneReport report_;
+  std::vector<Candidate> uniform_;  // report_.uniform
   std::size_t done_ = 0, steps_ = 1;
 };
 

@@ -267,29 +267,59 @@ def mlx(model, out):
 TOOLS = {f.__name__: f for f in (hqq, bitsandbytes, gptqmodel, modelopt, llmcompressor, autoround, autoawq, mlx)}
 
 
+def rounded(values, dtype):
+    """f32 values that `dtype`, as safetensors spells it, holds."""
+    import numpy as np
+
+    if dtype == "F16":
+        return values.astype(np.float16).astype(np.float32)
+    if dtype == "F32":
+        return values
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+
+
+def stored(path):
+    """{name: (values in f32, dtype)} of a safetensors file of floats."""
+    import numpy as np
+
+    data = path.read_bytes()
+    begin = 8 + int.from_bytes(data[:8], "little")
+    tensors = {}
+    for name, entry in json.loads(data[8:begin]).items():
+        if name == "__metadata__":
+            continue
+        first, last = (begin + offset for offset in entry["data_offsets"])
+        if entry["dtype"] == "BF16":
+            values = (np.frombuffer(data[first:last], dtype="<u2").astype(np.uint32) << 16).view(np.float32)
+        else:
+            values = np.frombuffer(data[first:last], dtype={"F16": "<f2", "F32": "<f4"}[entry["dtype"]]).astype(np.float32)
+        tensors[name] = values.reshape(entry["shape"]), entry["dtype"]
+    return tensors
+
+
 def compare(lowp, folder, values):
     """A report of one checkpoint, and whether all values are equal."""
     import numpy as np
-    import torch
-    from safetensors.torch import load_file
 
     dense = folder.with_name(folder.name + "-dense")
     done = subprocess.run([lowp, "quantize", folder, "--recipe", "bf16", "--requantize", "-o", dense], capture_output=True,
                           text=True)
     if done.returncode:
         return f"{folder.name}: lowp refuses it: {done.stderr.strip()}", False
-    ours = load_file(dense / "model.safetensors")
+    ours = stored(dense / "model.safetensors")
     differ = total = 0
     worst = 0.0
     for name, expected in values.items():
-        found = ours[f"{name}.weight"]
-        expected = torch.from_numpy(expected) if isinstance(expected, np.ndarray) else expected.detach()
-        expected = expected.reshape(found.shape).to(found.dtype)
+        found, dtype = ours[f"{name}.weight"]
+        if not isinstance(expected, np.ndarray):
+            expected = expected.detach().float().numpy()
+        expected = rounded(expected.reshape(found.shape), dtype)
         unequal = found != expected
         differ += int(unequal.sum())
-        total += found.numel()
+        total += found.size
         if unequal.any():
-            worst = max(worst, float(((found.float() - expected.float()).abs() / expected.float().abs().clamp(min=1e-30))[unequal].max()))
+            worst = max(worst, float((np.abs(found - expected) / np.maximum(np.abs(expected), 1e-30))[unequal].max()))
     shutil.rmtree(dense)
     if not values or differ:
         return f"{folder.name}: {differ} of {total} values differ, by {worst:.1e} at most", False

@@ -406,6 +406,25 @@ PackedMatrix pack(const QuantizedMatrix& weight, const Packing& packing) {
   return out;
 }
 
+namespace {
+
+// kChunk bf16 values of kPanel rows, `stride` bytes apart, pair by pair. The processor follows few streams by itself,
+// so the rows' next lines are asked for.
+void interleave_chunk(const std::byte* from, std::int64_t stride, std::uint8_t* to) {
+  constexpr std::int64_t kPairs = kChunk / 2, kAhead = 512;
+  std::uint32_t pairs[kPanel][kPairs];
+  for (std::int64_t j = 0; j < kPanel; ++j) {
+    __builtin_prefetch(from + j * stride + kAhead);
+    std::memcpy(pairs[j], from + j * stride, sizeof(pairs[j]));
+  }
+  std::uint32_t lines[kPairs][kPanel];
+  for (std::int64_t i = 0; i < kPairs; ++i)
+    for (std::int64_t j = 0; j < kPanel; ++j) lines[i][j] = pairs[j][i];
+  std::memcpy(to, lines, sizeof(lines));
+}
+
+}  // namespace
+
 PackedMatrix pack(const TensorView& weight, Arithmetic arithmetic) {
   PackedMatrix out;
   out.n = weight.shape[0];
@@ -422,6 +441,10 @@ PackedMatrix pack(const TensorView& weight, Arithmetic arithmetic) {
       const std::byte* from = weight.bytes.data() + p * kPanel * out.k * 2;
       for (std::int64_t k = 0; k < out.k; k += kChunk) {  // chunk by chunk: few lines are written at a time
         const std::int64_t end = std::min(k + kChunk, out.k);
+        if (outputs == kPanel && end == k + kChunk) {
+          interleave_chunk(from + 2 * k, 2 * out.k, to + k / 2 * kPanel * 4);
+          continue;
+        }
         for (std::int64_t j = 0; j < outputs; ++j)
           for (std::int64_t i = k; i < end; i += 2)
             std::memcpy(to + (i / 2 * kPanel + j) * 4, from + 2 * (j * out.k + i), i + 1 < end ? 4 : 2);
