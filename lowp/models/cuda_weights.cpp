@@ -38,6 +38,7 @@ class Loader {
     ops::CudaExperts made(*layer.router, {gate_up, device_}, {down, device_},
                           {.top = config.experts_per_token,
                            .normalize = config.norm_topk_prob,
+                           .round_weights = config.round_expert_weights,
                            .gate = gate_kernel(config.gate_activation)},
                           device_);
     keep_order(made, experts[0].gate);
