@@ -10,6 +10,7 @@
 #include "lowp/formats/recipes.h"
 #include "lowp/kernels/cuda/runtime.h"
 #include "lowp/models/shapes.h"
+#include "tests/gpu/source_folder.h"
 
 namespace lowp::engine {
 namespace {
@@ -20,7 +21,7 @@ class CudaEngine : public testing::Test {
     if (kernels::cuda::devices().empty()) GTEST_SKIP() << "skipped: no device (" << kernels::cuda::why_none() << ")";
   }
   static models::Model& model() {
-    static models::Model loaded(LOWP_SOURCE_DIR "/models/bookworm-8m", options());
+    static models::Model loaded(source_folder() + "/models/bookworm-8m", options());
     return loaded;
   }
   static models::LoadOptions options() {

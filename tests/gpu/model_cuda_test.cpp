@@ -18,11 +18,12 @@
 #include "lowp/kernels/cuda/runtime.h"
 #include "lowp/models/shapes.h"
 #include "lowp/quant/quantize_checkpoint.h"
+#include "tests/gpu/source_folder.h"
 
 namespace lowp {
 namespace {
 
-const std::string kRoot = LOWP_SOURCE_DIR;
+const std::string kRoot = source_folder();
 
 models::LoadOptions on_gpu() {
   models::LoadOptions options;
