@@ -159,7 +159,8 @@ class Recipes(Quantize):
         self.assertEqual(files[0], files[1])
 
     def test_text(self):
-        out = self.lowp("quantize", self.model(), "--recipe", "int4_g32-bf16", "-o", self.out)
+        model = self.model()
+        out = self.lowp("quantize", model, "--recipe", "int4_g32-bf16", "-o", self.out)
         lines = out.splitlines()
         self.assertEqual(lines[0].split("  ")[0], "layer")
         for word in ("recipe", "bytes", "bits/weight", "SQNR dB"):
@@ -168,7 +169,7 @@ class Recipes(Quantize):
             self.assertTrue(any(line.startswith(LAYER + linear + " ") and "int4_g32-bf16" in line for line in lines), linear)
         self.assertIn("kept in high precision: lm_head", out)
         self.assertIn("7 layers, 4.5", lines[-1])
-        kept = self.lowp("quantize", self.model(), "--recipe", "bf16", "-o", self.out, "--overwrite")
+        kept = self.lowp("quantize", model, "--recipe", "bf16", "-o", self.out, "--overwrite")
         self.assertIn("model.layers.*.mlp.down_proj (1), ", kept)
         self.assertIn("compressed-tensors", lines[-1])
 
