@@ -17,10 +17,6 @@
 namespace lowp {
 namespace {
 
-constexpr std::size_t kAhead = std::size_t{64} << 20;     // of a streamed file that is asked for before its turn
-constexpr std::size_t kAsk = std::size_t{1} << 20;        // in one request: the kernel shortens longer ones
-constexpr std::size_t kWriteBack = std::size_t{8} << 20;  // appended bytes that the disk is given at a time
-
 [[noreturn]] void fail_io(const std::string& path, const char* what, int error) {
   fail(ErrorCode::io, "{}: {}: {}", path, what, std::strerror(error));
 }
@@ -36,13 +32,6 @@ int open_regular(const std::string& path, std::size_t& size) {
   }
   size = static_cast<std::size_t>(info.st_size);
   return fd;
-}
-
-// Tells the kernel that bytes of a mapped file will be needed soon.
-void ask_for(const MappedFile& file, std::size_t offset, std::size_t size) {
-  const std::size_t end = std::min(offset + size, file.bytes().size());
-  for (std::size_t at = offset / kAsk * kAsk; at < end; at += kAsk)
-    ::madvise(const_cast<std::byte*>(file.bytes().data()) + at, std::min(kAsk, end - at), MADV_WILLNEED);
 }
 
 }  // namespace
@@ -80,11 +69,6 @@ void MappedFile::release(std::span<const std::byte> part) const {
   const auto begin = (reinterpret_cast<std::uintptr_t>(part.data()) + page - 1) / page * page;
   const auto end = reinterpret_cast<std::uintptr_t>(part.data() + part.size()) / page * page;
   if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
-  if (part.empty()) return;
-  // As many bytes as were released, kAhead further on: some of every stretch between is on its way.
-  const std::byte* const next = part.data() + part.size();
-  const std::size_t ahead = std::min(part.size(), kAhead);
-  ask_for(*this, static_cast<std::size_t>(next - data_) + kAhead - ahead, ahead);
 }
 
 FileWriter::FileWriter(const std::string& path) : path_(path) {
@@ -97,7 +81,6 @@ FileWriter::~FileWriter() {
 }
 
 void FileWriter::append(std::span<const std::byte> bytes) {
-  const std::uint64_t before = size_ / kWriteBack * kWriteBack;
   while (!bytes.empty()) {
     const ssize_t written = ::write(fd_, bytes.data(), std::min(bytes.size(), std::size_t{1} << 30));
     if (written < 0) {
@@ -107,9 +90,6 @@ void FileWriter::append(std::span<const std::byte> bytes) {
     size_ += static_cast<std::uint64_t>(written);
     bytes = bytes.subspan(static_cast<std::size_t>(written));
   }
-  // The disk begins while more is appended. A hint: what it cannot do or does wrong, close() does or reports.
-  if (const std::uint64_t whole = size_ / kWriteBack * kWriteBack; whole > before)
-    ::sync_file_range(fd_, static_cast<off_t>(before), static_cast<off_t>(whole - before), SYNC_FILE_RANGE_WRITE);
 }
 
 void FileWriter::close() {
