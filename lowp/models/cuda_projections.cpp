@@ -60,30 +60,21 @@ std::optional<cuda::GateTask> CudaProjections::run_gated(const ops::CudaLinearTa
   ops::CudaLinearTask products = task;
   products.y = ungated;
   run(products, stream);
-  return gate_task(activation, task.m, ungated, task.y);
+  const Part gate = part(0, task.m, ungated), up = part(1, task.m, ungated);
+  return cuda::GateTask{.gate = gate.values,
+                        .up = up.values,
+                        .gate_stride = gate.stride,
+                        .up_stride = up.stride,
+                        .activation = gate_kernel(activation),
+                        .out = task.y,
+                        .rows = task.m,
+                        .width = n_[1]};
 }
 
 CudaProjections::Part CudaProjections::part(std::size_t i, std::int64_t rows, void* y) const {
   auto* const values = static_cast<std::uint16_t*>(y);
   if (linears_.size() == 1) return {values + n_[i], n()};
   return {values + rows * n_[i], n_[i + 1] - n_[i]};
-}
-
-cuda::GateTask CudaProjections::gate_task(GateActivation activation, std::int64_t rows, void* y, void* out) const {
-  const Part gate = part(0, rows, y), up = part(1, rows, y);
-  return {.gate = gate.values,
-          .up = up.values,
-          .gate_stride = gate.stride,
-          .up_stride = up.stride,
-          .activation = gate_kernel(activation),
-          .out = out,
-          .rows = rows,
-          .width = n_[1]};
-}
-
-void CudaProjections::gate(GateActivation activation, std::int64_t rows, void* y, void* out,
-                           cuda::StreamHandle stream) const {
-  cuda::gate_mul(gate_task(activation, rows, y, out), stream);
 }
 
 CudaProjections CudaProjections::copy() const {

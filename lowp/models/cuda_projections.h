@@ -40,9 +40,6 @@ class CudaProjections {
   };
   Part part(std::size_t i, std::int64_t rows, void* y) const;
 
-  /// Of a gate and an up projection: enqueues out bf16 [rows, width] = activation(gate) * up, from y as run() left it.
-  void gate(GateActivation activation, std::int64_t rows, void* y, void* out, kernels::cuda::StreamHandle stream) const;
-
   /// Of a gate and an up projection: ops::CudaLinear::run_gated().
   [[nodiscard]] std::optional<kernels::cuda::GateTask> run_gated(const ops::CudaLinearTask& task,
                                                                  GateActivation activation, void* ungated,
@@ -53,7 +50,6 @@ class CudaProjections {
 
  private:
   CudaProjections() = default;
-  kernels::cuda::GateTask gate_task(GateActivation activation, std::int64_t rows, void* y, void* out) const;
   bool gated_ = false;  // the one Linear is
   std::vector<ops::CudaLinear> linears_;
   std::vector<std::int64_t> n_;  // n_[i]: outputs before Linear i; the last: of all

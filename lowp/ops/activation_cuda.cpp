@@ -13,17 +13,17 @@ using formats::Elem;
 using formats::Rule;
 using formats::ZeroPoint;
 
-bool CudaActivation::multiplies_codes_of(const BlockFormat& w) const {
-  const BlockFormat& a = format();
-  if (activation_.scope == formats::Scope::calibrated) return false;
+bool multiply_codes(const BlockFormat& w, const BlockFormat& a) {
   if (w.element == Elem::e4m3 && a.element == Elem::e4m3 && w.rule == Rule::float8 && a.rule == Rule::float8)
     return (w.group_cols == 0) == (a.group_cols == 0);
   return w.element == Elem::int8 && a.element == Elem::int8 && w.group_cols == 0 && a.group_cols == 0 &&
          w.zero_point == ZeroPoint::none && a.zero_point != ZeroPoint::floating && w.rule == Rule::symmetric;
 }
 
-bool CudaActivation::scales_of_rows() const {
-  return format().group_cols == 0 && format().zero_point == ZeroPoint::none;
+bool scales_of_rows(const formats::BlockSpec& a) { return a.group_cols == 0 && a.zero_point == ZeroPoint::none; }
+
+bool meets_folded_weights(const formats::BlockSpec& a) {
+  return a.element == Elem::e4m3 && a.rule == Rule::float8 && a.group_cols == 0;
 }
 
 // Scales of a whole matrix: every row is one.
@@ -86,18 +86,22 @@ void CudaActivation::cast(const void* x, std::int64_t rows, const Parts& to, cud
     if (scale_of_row()) task.amax = amax + first;
     cuda::cast(task, stream);
   });
-  if (!to.values) return;
+  if (to.values) make_values(f, rows, k_, to, stream);
+}
+
+void make_values(const BlockFormat& format, std::int64_t rows, std::int64_t k, const CudaActivation::Parts& parts,
+                 cuda::StreamHandle stream) {
   cuda::DequantizeTask values;
-  values.format = f;
+  values.format = format;
   values.m = rows;
-  values.k = k_;
-  values.codes = to.codes;
-  values.scale = to.scale;
-  values.zero_point = to.zero_point;
+  values.k = k;
+  values.codes = parts.codes;
+  values.scale = parts.scale;
+  values.zero_point = parts.zero_point;
   values.output = Elem::bf16;
-  values.out = to.values;
-  if (scales_of_rows()) values.format.rule = Rule::plain;
-  values.format.tensor_scale = false;
+  values.out = parts.values;
+  if (scales_of_rows(format)) values.format.rule = Rule::plain;  // their scale multiplies the sum
+  values.format.tensor_scale = false;                            // and so does this
   cuda::dequantize(values, stream);
 }
 
@@ -111,7 +115,7 @@ void CudaActivation::prepare_shared(const void* x, const cuda::RoutedRows& rows,
 }
 
 CudaActivation::Multiplier CudaActivation::multiplier(const Parts& parts) const {
-  if (scales_of_rows()) return {reinterpret_cast<const float*>(parts.scale), 1};
+  if (scales_of_rows(format())) return {reinterpret_cast<const float*>(parts.scale), 1};
   if (format().tensor_scale)
     return {&reinterpret_cast<const cuda::MatrixAmax*>(parts.amax)->tensor_scale,
             static_cast<int>(sizeof(cuda::MatrixAmax) / sizeof(float))};

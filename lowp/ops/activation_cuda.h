@@ -6,6 +6,15 @@
 
 namespace lowp::ops {
 
+/// Whether codes of a weight are multiplied with an activation's by dense tiles.
+bool multiply_codes(const formats::BlockFormat& weight, const formats::BlockFormat& activation);
+
+/// Whether codes are the operands, and their scale comes with the sum.
+bool scales_of_rows(const formats::BlockSpec& activation);
+
+/// Whether an activation's codes can meet weights that are folded into e4m3 (kernels/cuda/gemm_packed.h).
+bool meets_folded_weights(const formats::BlockSpec& activation);
+
 /// Rows [m, k] of bf16 on an activation's grid: their codes, or the values of these, which are multiplied in bf16.
 /// Scales of rows and of two levels stay beside them, and multiply the sum.
 class CudaActivation {
@@ -16,10 +25,6 @@ class CudaActivation {
   std::int64_t k() const { return k_; }
   /// Whether all rows of a call, or of an expert, share a scale.
   bool shares_scale() const { return activation_.scope == formats::Scope::tensor; }
-  /// Whether codes of this weight are multiplied with the activation's by dense tiles.
-  bool multiplies_codes_of(const formats::BlockFormat& weight) const;
-  /// Whether codes are the operands, and their scale comes with the sum.
-  bool scales_of_rows() const;
 
   /// Parts of the workspace, at multiples of 256 bytes from `base`, which may be null to know the bytes.
   struct Parts {
@@ -53,5 +58,9 @@ class CudaActivation {
   formats::Activation activation_;
   std::int64_t k_;
 };
+
+/// Enqueues parts.values bf16 [rows, k], what codes and scales are in bf16, without the scales that multiply the sum.
+void make_values(const formats::BlockFormat& format, std::int64_t rows, std::int64_t k,
+                 const CudaActivation::Parts& parts, kernels::cuda::StreamHandle stream);
 
 }  // namespace lowp::ops

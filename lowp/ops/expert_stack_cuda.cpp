@@ -11,8 +11,6 @@ namespace {
 
 namespace cuda = kernels::cuda;
 using formats::BlockFormat;
-using formats::Elem;
-using formats::Rule;
 
 std::string name_of(const LinearWeight& weight) { return weight.recipe ? weight.recipe->name : "bf16"; }
 
@@ -84,7 +82,7 @@ CudaExpertStack::CudaExpertStack(std::span<const Expert> experts, const Device& 
   for (const Form form : forms(experts[0]))
     if (upload(experts, form)) break;
   if (first.bias)
-    bias_ = filled(experts, [&](const Expert& expert) {
+    packed_.bias = filled(experts, [&](const Expert& expert) {
       std::vector<std::uint16_t> all(static_cast<std::size_t>(n_));
       const std::size_t run = gated_ ? 8 : all.size();
       for (std::size_t i = 0; i < expert.size(); ++i) {
@@ -95,7 +93,8 @@ CudaExpertStack::CudaExpertStack(std::span<const Expert> experts, const Device& 
       }
       return all;
     });
-  if (activation_ && first.quantized() && activation_->multiplies_codes_of(first.quantized()->format) && !first.bias)
+  if (activation_ && first.quantized() && multiply_codes(first.quantized()->format, activation_->format()) &&
+      !first.bias)
     upload_dense(experts);
 }
 
@@ -123,9 +122,7 @@ void CudaExpertStack::check(std::span<const Expert> experts, const Device& devic
 // To be tried in their order: all experts have the same.
 std::vector<CudaExpertStack::Form> CudaExpertStack::forms(const Expert& expert) const {
   if (!expert[0]->quantized()) return {Form::values};
-  const bool rows = activation_ && activation_->format().element == Elem::e4m3 &&
-                    activation_->format().rule == Rule::float8 && activation_->format().group_cols == 0;
-  if (rows) return {Form::folded, Form::own, Form::values};
+  if (activation_ && meets_folded_weights(activation_->format())) return {Form::folded, Form::own, Form::values};
   return {Form::own, Form::values};
 }
 
@@ -162,16 +159,16 @@ bool CudaExpertStack::upload(std::span<const Expert> experts, Form form) {
     const auto packed = pack(experts[e], form);
     if (!packed) return false;
     if (!units) {
-      codes_ = packed->codes;
-      scales_ = packed->scales;
+      packed_.codes = packed->codes;
+      packed_.scales = packed->scales;
       units.emplace(experts_, packed->units.size());
       scales.emplace(experts_, bytes_of(packed->row_scale).size());
     }
     units->add(bytes_of(packed->units));
     scales->add(bytes_of(packed->row_scale));
   }
-  units_ = units->take();
-  row_scale_ = scales->take();
+  packed_.units = units->take();
+  packed_.row_scale = scales->take();
   return true;
 }
 
@@ -188,10 +185,10 @@ void CudaExpertStack::upload_dense(std::span<const Expert> experts) {
   // A scale for a whole matrix becomes one for each of its rows where two matrices lie together.
   const bool repeated = format.group_rows == 0 && gated_;
   if (format.group_rows > 1 && (n_ / (gated_ ? 2 : 1)) % format.group_rows) return;  // their blocks do not meet
-  dense_codes_ = filled(experts, [&](const Expert& expert) {
+  dense_.codes = filled(experts, [&](const Expert& expert) {
     return joined(expert, [](const QuantizedMatrix& w) { return w.codes.bytes(); });
   });
-  dense_scale_ = filled(experts, [&](const Expert& expert) {
+  dense_.scale = filled(experts, [&](const Expert& expert) {
     if (!repeated) return joined(expert, [](const QuantizedMatrix& w) { return w.scale.bytes(); });
     return joined(expert, [](const QuantizedMatrix& w) {
       const std::vector<float> scales(static_cast<std::size_t>(w.m), w.scale.as<float>()[0]);
@@ -199,13 +196,10 @@ void CudaExpertStack::upload_dense(std::span<const Expert> experts) {
       return std::vector<std::byte>(bytes.begin(), bytes.end());
     });
   });
-  dense_scale_each_ = format.group_rows != 0 || repeated;
-  if (format.element == Elem::int8)
-    sums_ = cuda::Sums::integer;
-  else if (format.group_cols != 0)
-    sums_ = cuda::Sums::scaled;
+  dense_.scale_each = format.group_rows != 0 || repeated;
+  dense_.use_sums_of(format);
   if (activation_->format().zero_point == formats::ZeroPoint::none) return;
-  dense_sum_ = filled(experts, [&](const Expert& expert) {
+  dense_.sum = filled(experts, [&](const Expert& expert) {
     std::vector<std::int32_t> sums;
     for (const LinearWeight* weight : expert) {
       const auto* code = reinterpret_cast<const std::int8_t*>(weight->quantized()->codes.bytes().data());
@@ -217,23 +211,23 @@ void CudaExpertStack::upload_dense(std::span<const Expert> experts) {
 }
 
 cuda::ExpertsProduct CudaExpertStack::packed() const {
-  return {.codes = codes_,
-          .scales = scales_,
+  return {.codes = packed_.codes,
+          .scales = packed_.scales,
           .n = n_,
           .k = k_,
-          .units = units_.as<std::uint8_t>(),
-          .row_scale = row_scale_.as<float>(),
-          .bias = bias_.as<>(),
+          .units = packed_.units.as<std::uint8_t>(),
+          .row_scale = packed_.row_scale.as<float>(),
+          .bias = packed_.bias.as<>(),
           .gated = gated_};
 }
 
 cuda::GroupedProduct CudaExpertStack::grouped() const {
   cuda::GroupedProduct p;
-  p.n = n_, p.k = k_, p.sums = sums_, p.experts = experts_;
-  p.b = dense_codes_.as<>();
-  p.b_scale = dense_scale_.as<float>();
-  p.b_scale_each = dense_scale_each_;
-  p.b_sum = dense_sum_.as<std::int32_t>();
+  p.n = n_, p.k = k_, p.sums = dense_.sums, p.experts = experts_;
+  p.b = dense_.codes.as<>();
+  p.b_scale = dense_.scale.as<float>();
+  p.b_scale_each = dense_.scale_each;
+  p.b_sum = dense_.sum.as<std::int32_t>();
   return p;
 }
 
@@ -247,17 +241,9 @@ CudaExpertStack CudaExpertStack::copy() const {
   made.name_ = name_;
   made.note_ = note_;
   made.activation_ = activation_;
-  made.codes_ = codes_;
-  made.scales_ = scales_;
   made.gated_ = gated_;
-  made.dense_scale_each_ = dense_scale_each_;
-  made.sums_ = sums_;
-  made.units_ = cuda::copied(units_);
-  made.row_scale_ = cuda::copied(row_scale_);
-  made.bias_ = cuda::copied(bias_);
-  made.dense_codes_ = cuda::copied(dense_codes_);
-  made.dense_scale_ = cuda::copied(dense_scale_);
-  made.dense_sum_ = cuda::copied(dense_sum_);
+  made.packed_ = packed_.copy();
+  made.dense_ = dense_.copy();
   return made;
 }
 

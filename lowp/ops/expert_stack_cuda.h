@@ -7,11 +7,9 @@
 #include <vector>
 
 #include "lowp/kernels/cuda/experts_product.h"
-#include "lowp/kernels/cuda/gemm_dense.h"
-#include "lowp/kernels/cuda/gemm_packed.h"
-#include "lowp/kernels/cuda/transfer.h"
 #include "lowp/ops/activation_cuda.h"
 #include "lowp/ops/device.h"
+#include "lowp/ops/device_weight_cuda.h"
 #include "lowp/ops/linear_weight.h"
 
 namespace lowp::ops {
@@ -34,8 +32,8 @@ class CudaExpertStack {
   const std::optional<CudaActivation>& activation() const { return activation_; }
 
   /// Whether the packed weights multiply codes of 8 bits, and whether there is a copy for dense tiles.
-  bool folded() const { return kernels::cuda::operand_bytes(codes_) == 1; }
-  bool dense() const { return dense_codes_.size() > 0; }
+  bool folded() const { return packed_.of_bytes(); }
+  bool dense() const { return dense_.codes.size() > 0; }
 
   /// What is known of a product before its rows.
   kernels::cuda::ExpertsProduct packed() const;
@@ -58,13 +56,9 @@ class CudaExpertStack {
   std::int64_t n_ = 0, k_ = 0, experts_ = 0;
   std::string name_, note_;
   std::optional<CudaActivation> activation_;
-  kernels::cuda::Codes codes_ = kernels::cuda::Codes::bf16;
-  kernels::cuda::Scales scales_ = kernels::cuda::Scales::none;
   bool gated_ = false;
-  kernels::cuda::Memory units_, row_scale_, bias_;
-  kernels::cuda::Memory dense_codes_, dense_scale_, dense_sum_;  // the second copy
-  bool dense_scale_each_ = false;
-  kernels::cuda::Sums sums_ = kernels::cuda::Sums::promoted;
+  CudaPackedWeight packed_;
+  CudaDenseWeight dense_;
 };
 
 }  // namespace lowp::ops

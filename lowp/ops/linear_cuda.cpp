@@ -17,27 +17,9 @@ using formats::Rule;
 using formats::Scope;
 using formats::ZeroPoint;
 
-// Whether codes are multiplied with codes by dense tiles.
-bool both_are_codes(const BlockFormat& w, const formats::Activation& activation) {
-  const BlockFormat& a = activation.format;
-  if (w.element == Elem::e4m3 && a.element == Elem::e4m3 && w.rule == Rule::float8 && a.rule == Rule::float8)
-    return (w.group_cols == 0) == (a.group_cols == 0);
-  return w.element == Elem::int8 && a.element == Elem::int8 && w.group_cols == 0 && a.group_cols == 0 &&
-         w.zero_point == ZeroPoint::none && a.zero_point != ZeroPoint::floating && w.rule == Rule::symmetric;
-}
-
-// Activations whose codes are multiplied, and their scale with the sum.
-bool scales_of_rows(const formats::BlockSpec& a) { return a.group_cols == 0 && a.zero_point == ZeroPoint::none; }
-
 std::size_t aligned(std::size_t bytes) { return round_up<std::size_t>(bytes, 256); }
 
 }  // namespace
-
-// Parts of the workspace: codes and scales, and the same as bf16 values.
-struct CudaLinear::Codes {
-  std::byte *codes, *scale, *zero_point, *amax, *values;
-  std::size_t bytes;
-};
 
 // Some of the outputs: a weight of values or a quantized one.
 struct CudaLinear::Part {
@@ -131,7 +113,7 @@ bool CudaLinear::take(std::span<const Part> parts) {
     amax.reciprocal = formats::divide(1.0f, *activation_scale_);
     static_amax_ = cuda::uploaded(std::as_bytes(std::span(&amax, 1)));
   }
-  if (activation_ && both_are_codes(parts[0].quantized->format, *activation_)) upload_dense(parts);
+  if (activation_ && multiply_codes(parts[0].quantized->format, activation_->format)) upload_dense(parts);
   return true;
 }
 
@@ -144,7 +126,7 @@ void CudaLinear::upload_bias(std::span<const Part> parts) {
                part.n());
     bytes.push_back(bias->bytes);
   }
-  bias_ = cuda::uploaded(bytes);
+  packed_.bias = cuda::uploaded(bytes);
 }
 
 bool CudaLinear::upload(std::span<const Part> parts) {
@@ -155,8 +137,7 @@ bool CudaLinear::upload(std::span<const Part> parts) {
       continue;
     }
     std::string why;
-    const bool folds = activation_ && activation_->format.element == Elem::e4m3 &&
-                       activation_->format.rule == Rule::float8 && activation_->format.group_cols == 0;
+    const bool folds = activation_ && meets_folded_weights(activation_->format);
     if (auto folded = folds ? cuda::pack_folded_weight(*part.quantized, &why) : std::nullopt) {
       packed.push_back(std::move(*folded));
     } else if (auto own = cuda::pack_weight(*part.quantized, &why)) {
@@ -166,10 +147,10 @@ bool CudaLinear::upload(std::span<const Part> parts) {
       packed.push_back(cuda::pack_bf16_weight(dequantize(*part.quantized, DType::bf16).view()));
     }
   }
-  codes_ = packed[0].codes;
-  scales_ = packed[0].scales;
+  packed_.codes = packed[0].codes;
+  packed_.scales = packed[0].scales;
   for (const cuda::PackedWeight& part : packed)
-    if (part.codes != codes_ || part.scales != scales_) return false;
+    if (part.codes != packed_.codes || part.scales != packed_.scales) return false;
   if (gated_) {
     packed[0] = cuda::by_eights(packed[0], packed[1]);
     packed.pop_back();
@@ -179,8 +160,8 @@ bool CudaLinear::upload(std::span<const Part> parts) {
     units.push_back(std::as_bytes(std::span(part.units)));
     scales.push_back(std::as_bytes(std::span(part.row_scale)));
   }
-  units_ = cuda::uploaded(units);
-  row_scale_ = cuda::uploaded(scales);
+  packed_.units = cuda::uploaded(units);
+  packed_.row_scale = cuda::uploaded(scales);
   return true;
 }
 
@@ -198,13 +179,10 @@ void CudaLinear::upload_dense(std::span<const Part> parts) {
       scales.push_back(weight.scale.bytes());
     }
   }
-  dense_codes_ = cuda::uploaded(codes);
-  dense_scale_ = cuda::uploaded(scales);
-  dense_scale_each_ = format.group_rows != 0 || parts.size() > 1;
-  if (format.element == Elem::int8)
-    sums_ = cuda::Sums::integer;
-  else if (format.group_cols != 0)
-    sums_ = cuda::Sums::scaled;
+  dense_.codes = cuda::uploaded(codes);
+  dense_.scale = cuda::uploaded(scales);
+  dense_.scale_each = format.group_rows != 0 || parts.size() > 1;
+  dense_.use_sums_of(format);
   if (activation_->format.zero_point == ZeroPoint::none) return;
   std::vector<std::int32_t> sums;
   for (const std::span<const std::byte> part : codes) {
@@ -212,21 +190,23 @@ void CudaLinear::upload_dense(std::span<const Part> parts) {
     for (const auto* end = code + part.size(); code < end; code += k_)
       sums.push_back(std::accumulate(code, code + k_, std::int32_t{0}));
   }
-  dense_sum_ = cuda::uploaded(std::as_bytes(std::span(sums)));
+  dense_.sum = cuda::uploaded(std::as_bytes(std::span(sums)));
 }
 
-std::size_t CudaLinear::streamed() const { return units_.size() + row_scale_.size() + bias_.size(); }
+std::size_t CudaLinear::streamed() const {
+  return packed_.units.size() + packed_.row_scale.size() + packed_.bias.size();
+}
 
 // What is known of the product before its operands.
 cuda::PackedProduct CudaLinear::packed(std::int64_t m) const {
-  return {.codes = codes_, .scales = scales_, .m = m, .n = n_, .k = k_, .same_order = same_order_};
+  return {.codes = packed_.codes, .scales = packed_.scales, .m = m, .n = n_, .k = k_, .same_order = same_order_};
 }
 
 void CudaLinear::keep_order() {
   same_order_ = true;
-  dense_codes_ = cuda::Memory();
-  dense_scale_ = cuda::Memory();
-  dense_sum_ = cuda::Memory();
+  dense_.codes = cuda::Memory();
+  dense_.scale = cuda::Memory();
+  dense_.sum = cuda::Memory();
 }
 
 bool CudaLinear::casts_in_product(std::int64_t m) const {
@@ -239,8 +219,8 @@ bool CudaLinear::casts_rows(std::int64_t m) const {
          (activation_->format.group_rows == 1 || calibrated()) && k_ <= cuda::kMostRow;
 }
 
-CudaLinear::Codes CudaLinear::place(std::int64_t m, void* workspace) const {
-  Codes c{};
+CudaActivation::Parts CudaLinear::place(std::int64_t m, void* workspace) const {
+  CudaActivation::Parts c{};
   auto* base = static_cast<std::byte*>(workspace);
   const auto take = [&](std::byte*& part, std::size_t bytes) {
     part = base + c.bytes;
@@ -266,9 +246,9 @@ std::string CudaLinear::plan(std::int64_t m) const {
   if (dense(m)) {
     constexpr const char* kSums[] = {"f32 all along K", "f32, promoted every 128 of K", "f32, scaled every 128 of K",
                                      "int32"};
-    const cuda::DenseProduct p{.m = m, .n = n_, .k = k_, .sums = sums_};
+    const cuda::DenseProduct p{.m = m, .n = n_, .k = k_, .sums = dense_.sums};
     return text + fmt::format(" codes x codes, tiles {}, sums in {}", cuda::dense_variant_name(p),
-                              kSums[static_cast<int>(sums_)]);
+                              kSums[static_cast<int>(dense_.sums)]);
   }
   const cuda::PackedProduct p = packed(m);
   if (multiplies_codes(m))
@@ -281,7 +261,7 @@ std::string CudaLinear::plan(std::int64_t m) const {
   return text + fmt::format(" bf16 x weights decoded in registers{}, {}", note_, cuda::packed_kernel_name(p));
 }
 
-void CudaLinear::cast(const void* x, std::int64_t m, const Codes& to, cuda::StreamHandle stream) const {
+void CudaLinear::cast(const void* x, std::int64_t m, const CudaActivation::Parts& to, cuda::StreamHandle stream) const {
   const BlockFormat& f = activation_->format;
   // Two-level scales of a token are those of a matrix of one row.
   const bool each_row = f.tensor_scale && activation_->scope == Scope::token;
@@ -306,7 +286,7 @@ void CudaLinear::cast(const void* x, std::int64_t m, const Codes& to, cuda::Stre
 
 // What a task casts, into the workspace.
 void CudaLinear::cast_rows(cuda::CastRowsTask task, std::int64_t m, void* workspace, cuda::StreamHandle stream) const {
-  const Codes c = place(m, workspace);
+  const CudaActivation::Parts c = place(m, workspace);
   task.format = &activation_->format;
   (multiplies_codes(m) ? task.codes : task.values) = multiplies_codes(m) ? c.codes : c.values;
   task.scale = reinterpret_cast<float*>(c.scale);
@@ -319,21 +299,10 @@ void CudaLinear::cast_rows(cuda::CastRowsTask task, std::int64_t m, void* worksp
 void CudaLinear::prepare(const void* x, std::int64_t m, void* workspace, cuda::StreamHandle stream) const {
   if (m == 0 || !activation_ || casts_in_product(m)) return;
   if (casts_rows(m)) return cast_rows({.x = x}, m, workspace, stream);
-  const Codes c = place(m, workspace);
+  const CudaActivation::Parts c = place(m, workspace);
   cast(x, m, c, stream);
   if (multiplies_codes(m)) return;
-  cuda::DequantizeTask values;
-  values.format = activation_->format;
-  values.m = m;
-  values.k = k_;
-  values.codes = c.codes;
-  values.scale = c.scale;
-  values.zero_point = c.zero_point;
-  values.output = Elem::bf16;
-  values.out = c.values;
-  if (scales_of_rows(values.format)) values.format.rule = Rule::plain;  // their scale multiplies the sum
-  values.format.tensor_scale = false;                                   // and so does this
-  cuda::dequantize(values, stream);
+  make_values(activation_->format, m, k_, c, stream);
 }
 
 void CudaLinear::multiply(const void* x, std::int64_t m, void* y, void* workspace, cuda::StreamHandle stream) const {
@@ -345,29 +314,29 @@ void CudaLinear::multiply(const CudaLinearTask& task, std::optional<cuda::GateAc
                           cuda::StreamHandle stream) const {
   const std::int64_t m = task.m;
   if (m == 0) return;
-  const Codes c = place(m, task.workspace);
+  const CudaActivation::Parts c = place(m, task.workspace);
   if (dense(m)) {
     cuda::dense_product({.m = m,
                          .n = n_,
                          .k = k_,
-                         .sums = sums_,
+                         .sums = dense_.sums,
                          .a = c.codes,
-                         .b = dense_codes_.as<>(),
+                         .b = dense_.codes.as<>(),
                          .a_scale = reinterpret_cast<const float*>(c.scale),
-                         .b_scale = dense_scale_.as<float>(),
+                         .b_scale = dense_.scale.as<float>(),
                          .a_scale_each = activation_->format.group_rows != 0 || calibrated(),
-                         .b_scale_each = dense_scale_each_,
-                         .bias = bias_.as<>(),
+                         .b_scale_each = dense_.scale_each,
+                         .bias = packed_.bias.as<>(),
                          .a_zero = reinterpret_cast<const std::int8_t*>(c.zero_point),
-                         .b_sum = dense_sum_.as<std::int32_t>(),
+                         .b_sum = dense_.sum.as<std::int32_t>(),
                          .y = task.y},
                         stream);
     return;
   }
   cuda::PackedProduct p = packed(m);
-  p.units = units_.as<std::uint8_t>();
-  p.row_scale = row_scale_.as<float>();
-  p.bias = bias_.as<>();
+  p.units = packed_.units.as<std::uint8_t>();
+  p.row_scale = packed_.row_scale.as<float>();
+  p.bias = packed_.bias.as<>();
   p.y = task.y;
   p.norm = task.norm;
   p.gate = gate;
@@ -452,16 +421,8 @@ CudaLinear CudaLinear::copy() const {
   made.activation_ = activation_;
   made.activation_scale_ = activation_scale_;
   made.static_amax_ = cuda::copied(static_amax_);
-  made.codes_ = codes_;
-  made.scales_ = scales_;
-  made.dense_scale_each_ = dense_scale_each_;
-  made.sums_ = sums_;
-  made.bias_ = cuda::copied(bias_);
-  made.units_ = cuda::copied(units_);
-  made.row_scale_ = cuda::copied(row_scale_);
-  made.dense_codes_ = cuda::copied(dense_codes_);
-  made.dense_scale_ = cuda::copied(dense_scale_);
-  made.dense_sum_ = cuda::copied(dense_sum_);
+  made.packed_ = packed_.copy();
+  made.dense_ = dense_.copy();
   return made;
 }
 

@@ -7,11 +7,11 @@
 #include <vector>
 
 #include "lowp/formats/recipe.h"
-#include "lowp/kernels/cuda/gemm_dense.h"
-#include "lowp/kernels/cuda/gemm_packed.h"
 #include "lowp/kernels/cuda/gemm_packed_product.h"
 #include "lowp/kernels/cuda/layers.h"
+#include "lowp/ops/activation_cuda.h"
 #include "lowp/ops/device.h"
+#include "lowp/ops/device_weight_cuda.h"
 #include "lowp/ops/linear_weight.h"
 
 namespace lowp::ops {
@@ -62,7 +62,7 @@ class CudaLinear {
   std::size_t streamed() const;
 
   /// fp8 sums of dense tiles: promoted every 128 of K, or all along K in the tensor cores.
-  void use_sums(kernels::cuda::Sums sums) { sums_ = sums; }
+  void use_sums(kernels::cuda::Sums sums) { dense_.sums = sums; }
 
   /// From now on a row has the same bits whatever the number of rows: sums in one order, codes as bf16 (the second copy
   /// of a weight goes). Not where rows_depend().
@@ -99,19 +99,16 @@ class CudaLinear {
   CudaLinear copy() const;
 
  private:
-  struct Codes;  // of activations, in the workspace
-  struct Part;   // of the outputs
+  struct Part;  // of the outputs
   CudaLinear() = default;
   static std::optional<CudaLinear> together(std::span<const LinearWeight> parts, bool gated, const Device& device);
   bool take(std::span<const Part> parts);
   bool upload(std::span<const Part> parts);
   void upload_dense(std::span<const Part> parts);
   void upload_bias(std::span<const Part> parts);
-  bool dense(std::int64_t m) const { return dense_codes_.size() && m > kFew; }
+  bool dense(std::int64_t m) const { return dense_.codes.size() && m > kFew; }
   bool calibrated() const { return activation_scale_.has_value(); }
-  bool multiplies_codes(std::int64_t m) const {
-    return dense(m) || (activation_ && kernels::cuda::operand_bytes(codes_) == 1);
-  }
+  bool multiplies_codes(std::int64_t m) const { return dense(m) || (activation_ && packed_.of_bytes()); }
   kernels::cuda::PackedProduct packed(std::int64_t m) const;
   bool casts_in_product(std::int64_t m) const;
   bool casts_rows(std::int64_t m) const;
@@ -121,8 +118,8 @@ class CudaLinear {
            kernels::cuda::StreamHandle stream) const;
   void multiply(const CudaLinearTask& task, std::optional<kernels::cuda::GateActivation> gate,
                 kernels::cuda::StreamHandle stream) const;
-  Codes place(std::int64_t m, void* workspace) const;
-  void cast(const void* x, std::int64_t m, const Codes& to, kernels::cuda::StreamHandle stream) const;
+  CudaActivation::Parts place(std::int64_t m, void* workspace) const;
+  void cast(const void* x, std::int64_t m, const CudaActivation::Parts& to, kernels::cuda::StreamHandle stream) const;
 
   std::int64_t n_ = 0, k_ = 0;
   int device_ = 0;
@@ -132,13 +129,8 @@ class CudaLinear {
   std::optional<formats::Activation> activation_;
   std::optional<float> activation_scale_;  // calibrated
   kernels::cuda::Memory static_amax_;      // of calibrated scales of two levels: a MatrixAmax
-  kernels::cuda::Memory bias_;
-  kernels::cuda::Codes codes_ = kernels::cuda::Codes::bf16;
-  kernels::cuda::Scales scales_ = kernels::cuda::Scales::none;
-  kernels::cuda::Memory units_, row_scale_;
-  kernels::cuda::Memory dense_codes_, dense_scale_, dense_sum_;  // the second copy
-  bool dense_scale_each_ = false;
-  kernels::cuda::Sums sums_ = kernels::cuda::Sums::promoted;
+  CudaPackedWeight packed_;
+  CudaDenseWeight dense_;
 };
 
 }  // namespace lowp::ops
