@@ -22,16 +22,18 @@ using formats::Elem;
 constexpr int kHeads = 32, kKvHeads = 8, kDim = 128;
 constexpr std::int64_t kWidth = kHeads * kDim;
 
-struct CacheType {
+struct Kind {
   std::string_view name;
-  Elem type;
+  Elem type;          // of the cache
+  bool e4m3 = false;  // prompts multiply e4m3 by e4m3
 };
-constexpr CacheType kCacheTypes[] = {{"bf16", Elem::bf16}, {"fp8", Elem::e4m3}, {"int8", Elem::int8}};
+constexpr Kind kKinds[] = {
+    {"bf16", Elem::bf16}, {"fp8", Elem::e4m3}, {"int8", Elem::int8}, {"fp8-fp8", Elem::e4m3, true}};
 
-Elem cache_type(const std::string& name) {
-  for (const CacheType& known : kCacheTypes)
-    if (known.name == name) return known.type;
-  fail(ErrorCode::usage, "--recipe {}: attention has caches of bf16, fp8, int8", name);
+Kind kind_of(const std::string& name) {
+  for (const Kind& known : kKinds)
+    if (known.name == name) return known;
+  fail(ErrorCode::usage, "--recipe {}: attention has caches of bf16, fp8, int8, and fp8-fp8", name);
 }
 
 template <typename T>
@@ -128,19 +130,22 @@ void finish(Row& row, Device& device) {
   row.limit = median(limits);
 }
 
-Case prefill_case(const std::string& name, std::int64_t tokens) {
-  const Elem type = cache_type(name);
-  return {"attention:prefill",
+Case prefill_case(const std::string& name, std::int64_t tokens, bool causal) {
+  const Kind kind = kind_of(name);
+  const Elem type = kind.type;
+  return {causal ? "attention:prefill" : "attention:noncausal",
           name,
           tokens,
           kWidth,
           tokens,
           static_cast<std::uint64_t>(4 * tokens * kWidth + KvPageLayout{type, kKvHeads, kDim}.bytes() * tokens / 64),
-          static_cast<std::uint64_t>(2 * tokens * tokens * kWidth),
+          static_cast<std::uint64_t>((causal ? 2 : 4) * tokens * tokens * kWidth),
           "bf16_product",
           {},
           [=](Row& row, Device& device, const Effort&) {
-            const Problem problem(type, 1, tokens, 0);
+            Problem problem(type, 1, tokens, 0);
+            problem.task.causal = causal;
+            problem.task.e4m3 = kind.e4m3;
             const auto run = [&] { cuda::attend_prefill(problem.call(0), cuda_stream().handle()); };
             for (int i = 0; i < 3; ++i) row.samples.push_back(sustained(run));
             finish(row, device);
@@ -148,7 +153,7 @@ Case prefill_case(const std::string& name, std::int64_t tokens) {
 }
 
 Case decode_case(const std::string& name, std::int64_t batch, std::int64_t context) {
-  const Elem type = cache_type(name);
+  const Elem type = kind_of(name).type;
   return {"attention:decode",
           name,
           batch,
@@ -175,8 +180,10 @@ std::vector<Case> cuda_attention_cases(const Selection& selection) {
   if (selection.k) contexts = {*selection.k};
   std::vector<Case> made;
   for (const std::string& name :
-       selection.recipes.empty() ? std::vector<std::string>{"bf16", "fp8", "int8"} : selection.recipes) {
-    for (const std::int64_t tokens : prompts) made.push_back(prefill_case(name, tokens));
+       selection.recipes.empty() ? std::vector<std::string>{"bf16", "fp8", "int8", "fp8-fp8"} : selection.recipes) {
+    for (const bool causal : {true, false})
+      for (const std::int64_t tokens : prompts) made.push_back(prefill_case(name, tokens, causal));
+    if (kind_of(name).e4m3) continue;  // decoding is that of the cache
     for (const std::int64_t context : contexts)
       for (const std::int64_t batch : batches) made.push_back(decode_case(name, batch, context));
   }

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "lowp/kernels/cuda/attention.h"
+#include "lowp/kernels/ref/attention.h"
 #include "lowp/ops/cuda_testing.h"
 
 namespace lowp::ops {
@@ -18,6 +19,7 @@ struct Heads {
   int query, kv, dim;
   int window = 0;
   bool sinks = false;
+  bool causal = true;
 };
 
 // Numbers as a cache of a type holds them: rounded to codes and back.
@@ -40,6 +42,8 @@ Stored store(Elem type, std::span<const float> x) {
 struct Sequence {
   int past, rows;
   std::vector<float> keys, values;
+  // The same as codes, decoded, and their scales: of keys, then of values, [KV head][tokens, dim] and [KV head][tokens].
+  std::vector<float> codes[2], scales[2];
   Bf16Values queries;  // [rows, heads, dim]
   std::vector<int> pages;
 };
@@ -63,7 +67,7 @@ class CudaAttentionTest : public CudaTest {
     page_bytes = kLayerOffset + layout.bytes() + 128;
     pool.assign(static_cast<std::size_t>(page_bytes * count), 0xFF);
     for (const auto& [past, rows] : past_and_rows) {
-      Sequence& s = sequences.emplace_back(Sequence{past, rows, {}, {}, {}, {}});
+      Sequence& s = sequences.emplace_back(Sequence{past, rows, {}, {}, {}, {}, {}, {}});
       for (int p = 0; p < ceil_div(past + rows, kPageTokens); ++p) {
         s.pages.push_back(free.back());
         free.pop_back();
@@ -77,10 +81,16 @@ class CudaAttentionTest : public CudaTest {
   void fill(Sequence& s) {
     std::normal_distribution<float> normal(0, 1);
     std::vector<float> x(static_cast<std::size_t>(layout.head_dim));
-    for (int token = 0; token < s.past + s.rows; ++token)
+    const int tokens = s.past + s.rows;
+    for (int side = 0; side < 2; ++side) {
+      s.codes[side].resize(static_cast<std::size_t>(layout.kv_heads) * static_cast<std::size_t>(tokens) * x.size());
+      s.scales[side].resize(static_cast<std::size_t>(layout.kv_heads * tokens));
+    }
+    for (int token = 0; token < tokens; ++token)
       for (int head = 0; head < layout.kv_heads; ++head)
         for (const bool keys : {true, false}) {
           for (float& v : x) v = from_bf16(to_bf16(normal(rng) * (token % 7 == 0 ? 3.0f : 1.0f)));
+          if (change) change(s, token, keys, x);
           const Stored stored = store(layout.type, x);
           unsigned char* page =
               pool.data() + s.pages[static_cast<std::size_t>(token / kPageTokens)] * page_bytes + kLayerOffset;
@@ -89,8 +99,11 @@ class CudaAttentionTest : public CudaTest {
             const std::uint32_t code = stored.codes[static_cast<std::size_t>(i)];
             std::memcpy(to + layout.offset(token % kPageTokens, i), &code,
                         static_cast<std::size_t>(layout.value_bytes()));
-            (keys ? s.keys : s.values).push_back(formats::decode(layout.type, code) * stored.scale);
+            const float decoded = formats::decode(layout.type, code);
+            (keys ? s.keys : s.values).push_back(decoded * stored.scale);
+            s.codes[!keys][static_cast<std::size_t>((head * tokens + token) * layout.head_dim + i)] = decoded;
           }
+          s.scales[!keys][static_cast<std::size_t>(head * tokens + token)] = stored.scale;
           if (layout.scaled())
             std::memcpy(
                 page + (keys ? layout.key_scales_at(head) : layout.value_scales_at(head)) + token % kPageTokens * 4,
@@ -139,6 +152,8 @@ class CudaAttentionTest : public CudaTest {
                        .heads = heads.query,
                        .scale = scale(),
                        .window = heads.window,
+                       .causal = heads.causal,
+                       .query_amax = query_amax.empty() ? nullptr : upload(query_amax),
                        .sinks = heads.sinks ? upload(sinks) : nullptr,
                        .row_begin = upload(begins),
                        .past = upload(past),
@@ -166,6 +181,11 @@ class CudaAttentionTest : public CudaTest {
   }
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(heads.dim)); }
 
+  std::pair<int, int> seen(const Sequence& s, int row) const {
+    const int last = s.past + (heads.causal ? row : s.rows - 1);
+    return {heads.window > 0 ? std::max(0, last + 1 - heads.window) : 0, last};
+  }
+
   // Weights are rounded to 8 bits and the result too: 2^-8 of the sum of magnitudes, and as much for the scores.
   void expect_close(const Bf16Values& found, const std::string& what, int row_step = 1) {
     const int group = heads.query / heads.kv;
@@ -176,7 +196,7 @@ class CudaAttentionTest : public CudaTest {
       for (int r = 0; r < s.rows; ++r)
         for (int h = 0; h < heads.query; ++h, at += heads.dim) {
           if ((r + h) % row_step != 0 && r + 1 != s.rows) continue;
-          const int last = s.past + r, first = heads.window > 0 ? std::max(0, last + 1 - heads.window) : 0;
+          const auto [first, last] = seen(s, r);
           const auto place = [&](int token) { return (std::int64_t{token} * heads.kv + h / group) * heads.dim; };
           std::vector<double> scores;
           for (int token = first; token <= last; ++token) {
@@ -222,6 +242,87 @@ class CudaAttentionTest : public CudaTest {
     }
   }
 
+  // Products of e4m3 against kernels::ref::attend_e4m3(). The tensor cores keep 14 bits of scores, by which a weight may
+  // be rounded to the neighbouring e4m3: an eighth of it, rarely. `exact_decibels`: what is asked of the ratio to the
+  // result without rounding queries and weights.
+  void expect_like_reference(const Bf16Values& found, const std::string& what, int row_step, double exact_decibels) {
+    const int group = heads.query / heads.kv;
+    const std::size_t dim = static_cast<std::size_t>(heads.dim);
+    std::int64_t at = 0;
+    double error = 0, exact_error = 0, power = 0, worst = 0;
+    for (std::size_t index = 0; index < sequences.size(); ++index) {
+      const Sequence& s = sequences[index];
+      for (int r = 0; r < s.rows; ++r)
+        for (int h = 0; h < heads.query; ++h, at += heads.dim) {
+          if ((r + h) % row_step != 0 && r + 1 != s.rows) continue;
+          const int tokens = s.past + s.rows, kv = h / group;
+          const auto head = [&](int side) {
+            return kernels::ref::CodedTokens{
+                std::span(s.codes[side]).subspan(static_cast<std::size_t>(kv * tokens) * dim,
+                                                 static_cast<std::size_t>(tokens) * dim),
+                std::span(s.scales[side]).subspan(static_cast<std::size_t>(kv * tokens),
+                                                  static_cast<std::size_t>(tokens))};
+          };
+          std::vector<float> query;
+          for (std::size_t d = 0; d < dim; ++d)
+            query.push_back(from_bf16(s.queries[static_cast<std::size_t>(r * heads.query + h) * dim + d]));
+          const auto [first, last] = seen(s, r);
+          const kernels::ref::E4m3Attention how{.scale = scale(),
+                                                .sink = heads.sinks ? &sinks[static_cast<std::size_t>(h)] : nullptr,
+                                                .amax = query_amax.empty()
+                                                            ? nullptr
+                                                            : &query_amax[index * static_cast<std::size_t>(heads.kv) +
+                                                                          static_cast<std::size_t>(kv)]};
+          const std::vector<float> expected = kernels::ref::attend_e4m3(query, head(0), head(1), first, last, how);
+          const std::vector<double> exact = attend_exactly(query, head(0), head(1), first, last, how);
+          for (std::size_t d = 0; d < dim; ++d) {
+            const double value = from_bf16(found[static_cast<std::size_t>(at) + d]);
+            error += std::pow(value - expected[d], 2);
+            exact_error += std::pow(value - exact[d], 2);
+            power += exact[d] * exact[d];
+            worst = std::max(worst, std::fabs(value - expected[d]));
+            if (!(std::fabs(value - expected[d]) <= 0.5)) {
+              ADD_FAILURE() << what << ": row " << r << " after " << s.past << ", head " << h << ", value " << d << ": "
+                            << value << " instead of " << expected[d];
+              return;
+            }
+          }
+        }
+    }
+    const auto decibels = [&](double e) { return 10 * std::log10(power / e); };
+    fmt::print("{}: {:.1f} dB from the reference (at most {:.3f}), {:.1f} dB from the exact result\n", what,
+               decibels(error), worst, decibels(exact_error));
+    EXPECT_GE(decibels(error), 36) << what;
+    EXPECT_GE(decibels(exact_error), exact_decibels) << what;
+  }
+  static std::vector<double> attend_exactly(const std::vector<float>& query, const kernels::ref::CodedTokens& keys,
+                                            const kernels::ref::CodedTokens& values, int first, int last,
+                                            const kernels::ref::E4m3Attention& how) {
+    const std::size_t dim = query.size();
+    std::vector<double> weights, out(dim);
+    double most = -INFINITY;
+    for (int t = first; t <= last; ++t) {
+      double product = 0;
+      for (std::size_t d = 0; d < dim; ++d)
+        product += static_cast<double>(query[d]) * keys.codes[static_cast<std::size_t>(t) * dim + d];
+      weights.push_back(product * keys.scales[static_cast<std::size_t>(t)] * how.scale);
+      most = std::max(most, weights.back());
+    }
+    double sum = how.sink ? std::exp(*how.sink - most) : 0;
+    for (int t = first; t <= last; ++t) {
+      const double weight = std::exp(weights[static_cast<std::size_t>(t - first)] - most);
+      sum += weight;
+      for (std::size_t d = 0; d < dim; ++d)
+        out[d] += weight * values.codes[static_cast<std::size_t>(t) * dim + d] *
+                  values.scales[static_cast<std::size_t>(t)];
+    }
+    for (double& v : out) v /= sum;
+    return out;
+  }
+
+  // Called with a key or a value before it is stored.
+  std::function<void(const Sequence&, int token, bool is_key, std::vector<float>& x)> change;
+
   static constexpr std::int64_t kLayerOffset = 256;
   Heads heads{};
   KvPageLayout layout;
@@ -229,7 +330,8 @@ class CudaAttentionTest : public CudaTest {
   std::vector<unsigned char> pool;
   unsigned char* device_pool = nullptr;
   std::uint8_t* workspace = nullptr;
-  std::vector<float> sinks;  // [heads]
+  std::vector<float> sinks;       // [heads]
+  std::vector<float> query_amax;  // [sequences, KV heads], or empty
   std::vector<Sequence> sequences;
 };
 
@@ -362,6 +464,104 @@ TEST_F(CudaAttentionTest, PrefillOfLongSequences) {
     begin(type, {4, 1, 128}, {{8000, 200}, {0, 8192}});
     expect_close(run(&kernels::cuda::attend_prefill, whole()), "8k", 997);
   }
+}
+
+// Every row sees all of its sequence.
+TEST_F(CudaAttentionTest, PrefillOfAllTokens) {
+  for (const Elem type : kTypes) {
+    begin(type, {6, 2, 128, 0, false, false}, {{0, 65}, {130, 64}, {0, 1}, {127, 129}});
+    expect_close(run(&kernels::cuda::attend_prefill, whole(), 2), "all tokens", 3);
+  }
+}
+
+void attend_prefill_e4m3(const AttentionTask& task, kernels::cuda::StreamHandle stream) {
+  AttentionTask e4m3 = task;
+  e4m3.e4m3 = true;
+  kernels::cuda::attend_prefill(e4m3, stream);
+}
+
+TEST_F(CudaAttentionTest, E4m3PrefillAgainstReference) {
+  for (Heads h : kHeads)
+    for (const bool causal : {true, false}) {
+      if (h.dim > 128 || (!causal && h.window > 0)) continue;
+      h.causal = causal;
+      begin(Elem::e4m3, h, {{0, 1}, {0, 65}, {130, 64}, {63, 2}, {0, 200}, {500, 33}, {127, 129}});
+      const std::string what = name(Elem::e4m3, h) + (causal ? "" : ", all tokens");
+      const Bf16Values found = run(&attend_prefill_e4m3, whole(), 2);
+      expect_like_reference(found, what, 3, 22);
+      EXPECT_EQ(found, run(&attend_prefill_e4m3, whole())) << "another run, " << what;
+      expect_same_alone(&attend_prefill_e4m3, found, what);
+    }
+}
+
+TEST_F(CudaAttentionTest, E4m3PrefillInPieces) {
+  for (const Heads& h : kHeads) {
+    if (h.dim > 128) continue;
+    begin(Elem::e4m3, h, {{0, 300}});
+    const Bf16Values together = run(&attend_prefill_e4m3, whole());
+    const std::int64_t width = std::int64_t{h.query} * h.dim;
+    for (const int step : {1, 64, 77, 128, 299})
+      for (int first = step == 1 ? 280 : 0; first < 300; first += step) {
+        const Bf16Values piece = run(&attend_prefill_e4m3, {{0, first, std::min(step, 300 - first)}});
+        EXPECT_TRUE(std::equal(piece.begin(), piece.end(), together.begin() + first * width))
+            << name(Elem::e4m3, h) << ": rows from " << first << " in steps of " << step;
+      }
+  }
+}
+
+TEST_F(CudaAttentionTest, E4m3PrefillOfLongSequences) {
+  begin(Elem::e4m3, {4, 1, 128}, {{8000, 200}, {0, 8192}});
+  expect_like_reference(run(&attend_prefill_e4m3, whole()), "8k", 997, 20);
+}
+
+// Sums over 131072 tokens: all alike, whose values are one and noise, and a needle among them.
+TEST_F(CudaAttentionTest, E4m3PrefillOf128kTokens) {
+  constexpr int kNeedle = 77777;
+  change = [&](const Sequence& s, int token, bool is_key, std::vector<float>& x) {
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      if (!is_key) x[i] = token == kNeedle ? (i % 2 ? -8.0f : 8.0f) : 1 + 0.25f * x[i];
+      if (is_key && token == kNeedle) x[i] = 3 * from_bf16(s.queries[i]);
+    }
+  };
+  begin(Elem::e4m3, {1, 1, 128}, {{131072 - 3, 3}});
+  Sequence& s = sequences[0];
+  for (int i = 0; i < 128; ++i) {  // the first row asks for the needle, the second for nothing, the third for noise
+    s.queries[static_cast<std::size_t>(128 + i)] = 0;
+    s.queries[static_cast<std::size_t>(256 + i)] = to_bf16(0.5f * from_bf16(s.queries[static_cast<std::size_t>(256 + i)]));
+  }
+  const Bf16Values found = run(&attend_prefill_e4m3, whole());
+  for (int i = 0; i < 128; ++i) {
+    EXPECT_NEAR(from_bf16(found[static_cast<std::size_t>(i)]), i % 2 ? -8 : 8, 0.1) << "the needle, value " << i;
+    EXPECT_NEAR(from_bf16(found[static_cast<std::size_t>(128 + i)]), 1, 0.01) << "all alike, value " << i;
+  }
+  expect_like_reference(found, "128k", 1, 30);
+}
+
+// What a row does not see does not meet it, be it not a number.
+TEST_F(CudaAttentionTest, E4m3PrefillBeforeATokenThatIsNotFinite) {
+  begin(Elem::e4m3, {4, 1, 128}, {{0, 200}});
+  const Bf16Values clean = run(&attend_prefill_e4m3, whole());
+  const int page = sequences[0].pages[1];
+  const float nan = NAN;
+  for (const auto at : {layout.key_scales_at(0), layout.value_scales_at(0)})
+    std::memcpy(pool.data() + page * page_bytes + kLayerOffset + at + (100 - 64) * 4, &nan, 4);
+  device_pool = upload(pool);
+  const Bf16Values found = run(&attend_prefill_e4m3, whole());
+  EXPECT_TRUE(std::equal(clean.begin(), clean.begin() + 100 * 512, found.begin()));
+  for (std::size_t i = 100 * 512; i < found.size(); ++i) ASSERT_TRUE(std::isnan(from_bf16(found[i]))) << i;
+}
+
+// One scale for all queries that share a KV head and for all of its keys and values, as torchao's attention has them.
+TEST_F(CudaAttentionTest, E4m3PrefillWithAQueryScaleForAHead) {
+  begin(Elem::e4m3, {4, 2, 128}, {{0, 150}, {0, 33}});
+  std::vector<float> amax(4, 0.0f);
+  for (std::size_t i = 0; i < 2; ++i)
+    for (std::size_t v = 0; v < sequences[i].queries.size(); ++v) {
+      float& most = amax[2 * i + v / 256 % 2];
+      most = std::max(most, std::fabs(from_bf16(sequences[i].queries[v])));
+    }
+  query_amax = amax;
+  expect_like_reference(run(&attend_prefill_e4m3, whole()), "a scale for a head", 1, 22);
 }
 
 }  // namespace

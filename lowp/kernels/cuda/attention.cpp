@@ -36,6 +36,7 @@ const AttentionKernels& checked(const AttentionTask& task) {
 
 void attend_decode(const AttentionTask& task, StreamHandle stream) {
   const AttentionKernels& kernels = checked(task);
+  LOWP_CHECK(task.causal && !task.e4m3, "attend_decode is causal and exact");
   const Timed timed(stream, [] { return Work{.name = "attend_decode"}; });
   if (task.rows > 0 && task.sequences > 0) kernels.decode(task, stream);
 }
@@ -44,8 +45,13 @@ std::int64_t attend_decode_workspace(const AttentionTask& task) { return kernels
 
 void attend_prefill(const AttentionTask& task, StreamHandle stream) {
   const AttentionKernels& kernels = checked(task);
-  const Timed timed(stream, [] { return Work{.name = "attend_prefill", .multiplies = Multiplies::bf16}; });
-  if (task.rows > 0 && task.sequences > 0) kernels.prefill(task, stream);
+  LOWP_CHECK(task.causal || task.window == 0, "a window of {} that looks ahead", task.window);
+  LOWP_CHECK(!task.e4m3 || kernels.prefill_e4m3, "no products of e4m3 over a cache of {}, heads of {}",
+             formats::name(kernels.type), kernels.head_dim);
+  const Timed timed(stream, [&] {
+    return Work{.name = "attend_prefill", .multiplies = task.e4m3 ? Multiplies::e4m3 : Multiplies::bf16};
+  });
+  if (task.rows > 0 && task.sequences > 0) (task.e4m3 ? kernels.prefill_e4m3 : kernels.prefill)(task, stream);
 }
 
 }  // namespace lowp::kernels::cuda

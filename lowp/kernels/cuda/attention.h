@@ -33,6 +33,10 @@ struct AttentionTask {
   std::int64_t heads = 0;                   // a multiple of the KV heads
   float scale = 1;                          // of the scores
   std::int64_t window = 0;                  // 0: all
+  bool causal = true;  // otherwise every row sees all of its sequence: attend_prefill, without a window
+  bool e4m3 = false;   // attend_prefill over an e4m3 cache: see there
+  const float* query_amax = nullptr;  // with e4m3: device [sequences, KV heads], over which all of their queries are
+                                      // scaled; null: each row of a head by itself
   const float* sinks = nullptr;             // device [heads]; null: none
   const std::int32_t* row_begin = nullptr;  // device [sequences + 1]: rows of sequence s are row_begin[s] up to s + 1
   const std::int32_t* past = nullptr;       // device [sequences]: tokens before its first row
@@ -51,7 +55,10 @@ void attend_decode(const AttentionTask& task, StreamHandle stream);
 /// Bytes that attend_decode needs beside its operands; for a task whose sizes are upper bounds of all that follow.
 std::int64_t attend_decode_workspace(const AttentionTask& task);
 
-/// For sequences with many rows (one is fine, but slow).
+/// For sequences with many rows (one is fine, but slow). Products are exact of what bf16 and 8-bit caches hold, weights
+/// of the softmax are rounded to bf16 or, over 8 bits, to f16. With `e4m3` queries (over one scale a row) and weights
+/// are rounded to e4m3 as well, and the tensor cores multiply 8 bits: kernels::ref::attend_e4m3() is the arithmetic.
+/// Heads of 256 have no such kernel.
 void attend_prefill(const AttentionTask& task, StreamHandle stream);
 
 }  // namespace lowp::kernels::cuda

@@ -1,4 +1,4 @@
-// Launches the kernels of attention_decode.cuh, attention_prefill.cuh and attention_prefill_mma.cuh.
+// Launches the kernels of attention_decode.cuh and attention_prefill*.cuh.
 #pragma once
 
 #include <algorithm>
@@ -6,6 +6,7 @@
 #include "lowp/kernels/cuda/attention_decode.cuh"
 #include "lowp/kernels/cuda/attention_launch.h"
 #include "lowp/kernels/cuda/attention_prefill.cuh"
+#include "lowp/kernels/cuda/attention_prefill_e4m3.cuh"
 #include "lowp/kernels/cuda/attention_prefill_mma.cuh"
 #include "lowp/kernels/cuda/gemm_launch.h"
 
@@ -57,12 +58,12 @@ void launch_prefill_mma(const AttentionTask& task, StreamHandle stream) {
          arguments, stream);
 }
 
-template <class Op>
-void launch_prefill(const AttentionTask& task, StreamHandle stream) {
-  using Shape = PrefillShape<Op::kDim>;
+/// A kernel of persistent blocks that walk as attention_walk.cuh says.
+template <class Shape>
+void launch_walking(void (*function)(PrefillArgs), const AttentionTask& task, StreamHandle stream) {
   PrefillArgs args{task, Group(task.heads / task.kv.layout.kv_heads),
                    static_cast<int>(tile_numbers<Shape::kRows>(task))};
-  const auto* kernel = reinterpret_cast<const void*>(&attention_prefill<Op::kDim>);
+  const auto* kernel = reinterpret_cast<const void*>(function);
   allow_shared(kernel, Shape::kShared);
   void* arguments[] = {&args};
   launch(kernel,
@@ -74,13 +75,27 @@ void launch_prefill(const AttentionTask& task, StreamHandle stream) {
 }
 
 template <class Op>
+void launch_prefill(const AttentionTask& task, StreamHandle stream) {
+  launch_walking<PrefillShape<Op::kDim>>(&attention_prefill<Op::kDim>, task, stream);
+}
+
+template <class Op>
+void launch_prefill_e4m3(const AttentionTask& task, StreamHandle stream) {
+  launch_walking<PrefillE4m3Shape<Op::kDim>>(&attention_prefill_e4m3<Op::kDim>, task, stream);
+}
+
+template <class Op>
 constexpr AttentionKernels attention_kernels() {
-  LaunchAttention prefill = nullptr;
+  AttentionKernels kernels{.type = Op::kType,
+                           .head_dim = Op::kDim,
+                           .decode = &launch_decode<Op>,
+                           .decode_workspace = &decode_workspace<Op>};
   if constexpr (Op::k8Bit)
-    prefill = &launch_prefill_mma<Op>;
+    kernels.prefill = &launch_prefill_mma<Op>;
   else
-    prefill = &launch_prefill<Op>;
-  return {Op::kType, Op::kDim, &launch_decode<Op>, prefill, &decode_workspace<Op>};
+    kernels.prefill = &launch_prefill<Op>;
+  if constexpr (Op::kType == Elem::e4m3 && Op::kDim <= 128) kernels.prefill_e4m3 = &launch_prefill_e4m3<Op>;
+  return kernels;
 }
 
 }  // namespace lowp::kernels::cuda

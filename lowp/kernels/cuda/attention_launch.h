@@ -12,8 +12,9 @@ using LaunchAttention = void (*)(const AttentionTask& task, StreamHandle stream)
 struct AttentionKernels {
   formats::Elem type;
   int head_dim;
-  LaunchAttention decode, prefill;
-  std::int64_t (*decode_workspace)(const AttentionTask& task);
+  LaunchAttention decode = nullptr, prefill = nullptr;
+  LaunchAttention prefill_e4m3 = nullptr;  // null: there is none
+  std::int64_t (*decode_workspace)(const AttentionTask& task) = nullptr;
 };
 
 extern const AttentionKernels kAttentionBf16[3], kAttentionE4m3[3], kAttentionInt8[3];

@@ -9,6 +9,7 @@
 
 #include "lowp/kernels/cuda/attention_rows.cuh"
 #include "lowp/kernels/cuda/attention_softmax.cuh"
+#include "lowp/kernels/cuda/attention_walk.cuh"
 #include "lowp/kernels/cuda/gemm_tiles.cuh"
 #include "lowp/kernels/cuda/gemm_wgmma.cuh"
 
@@ -24,12 +25,6 @@ struct PrefillShape {
   static constexpr int kQueryBytes = kRows * kDim * 2;
   static constexpr int kBarriers = 4 * kStages + 1;
   static constexpr int kShared = kQueryBytes + 2 * kStages * kStageBytes + 8 * kBarriers + 1024;
-};
-
-struct PrefillArgs {
-  AttentionTask task;
-  Group group;
-  int numbers;  // tile_numbers()
 };
 
 template <int kHeadDim>
@@ -59,49 +54,13 @@ struct PrefillKernel {
     ptx::barrier_init_fence();
   }
 
-  // A tile of rows and the key tiles that it goes through.
-  struct Walk {
-    SequenceWork work;
-    int sequence, kv_head, first_flat, last_flat;
-    int first_page, last_page;   // that any row sees
-    int first_key, tiles;        // the position where the key tiles begin
-    int whole_begin, whole_end;  // key tiles that every row sees all of
-  };
-  // The index-th tile of this block, the longest first, the direction changing from round to round.
-  template <typename Body>
-  __device__ __forceinline__ void each_walk(const Body& body) const {
-    const AttentionTask& task = args.task;
-    const int total = args.numbers * task.kv.layout.kv_heads, blocks = static_cast<int>(gridDim.x),
-              block = static_cast<int>(blockIdx.x);
-    for (int round = 0; round * blocks < total; ++round) {
-      const int index = round * blocks + (round % 2 ? blocks - 1 - block : block);
-      if (index >= total) continue;
-      const TileOfBatch at =
-          find_tile<Shape::kRows>(task, args.numbers - 1 - index / task.kv.layout.kv_heads, args.group);
-      if (at.sequence < 0) continue;
-      const SequenceWork work(task, at.sequence);
-      const int first_flat = at.tile * Shape::kRows,
-                last_flat = min(first_flat + Shape::kRows, work.rows * args.group) - 1;
-      const int first_row = args.group.divide(first_flat), last_row = args.group.divide(last_flat);
-      Walk walk{work, at.sequence, index % task.kv.layout.kv_heads, first_flat, last_flat, 0, 0, 0, 0, 0, 0};
-      const int first = work.first_token(task, first_row), last = work.past + last_row;
-      walk.first_page = first / kPageTokens;
-      walk.last_page = last / kPageTokens;
-      walk.first_key = first / Shape::kKeys * Shape::kKeys;
-      walk.tiles = ceil_div(last + 1 - walk.first_key, Shape::kKeys);
-      walk.whole_begin = ceil_div(work.first_token(task, last_row) - walk.first_key, Shape::kKeys);
-      walk.whole_end = (work.past + first_row + 1 - walk.first_key) / Shape::kKeys;
-      body(walk);
-    }
-  }
-
   // One warp.
   __device__ void produce() const {
     const int lane = static_cast<int>(threadIdx.x) & 31;
     const KvPages& kv = args.task.kv;
     Place place;
     std::uint32_t raw_parity = 0;
-    each_walk([&](const Walk& walk) {
+    each_walk<Shape::kRows, Shape::kKeys>(args, [&](const Walk& walk) {
       const int first = walk.first_key / kPageTokens, pages = walk.tiles * kPages;
       const unsigned char* own = nullptr;
       for (int p = 0; p < pages; p += kPages) {
@@ -126,7 +85,7 @@ struct PrefillKernel {
         };
         const std::uint32_t to = values + place.stage * Shape::kStageBytes;
         load(keys + place.stage * Shape::kStageBytes, keys_empty(place.stage), keys_full(place.stage), 0);
-        const int seen = walk.work.past + args.group.divide(walk.last_flat) + 1 - (walk.first_key + p * kPageTokens);
+        const int seen = walk.last_token + 1 - (walk.first_key + p * kPageTokens);
         if (seen >= Shape::kKeys) {
           load(to, values_empty(place.stage), values_full(place.stage), Shape::kPageBytes);
         } else {
@@ -271,13 +230,11 @@ struct PrefillKernel {
     const std::uint32_t own_queries = queries + consumer * (Shape::kQueryBytes / 2);
     State state;
     if (consumer == 1) ptx::arrive_threads(2, 256);  // the first turn is the other warpgroup's
-    each_walk([&](const Walk& walk) {
+    each_walk<Shape::kRows, Shape::kKeys>(args, [&](const Walk& walk) {
       stage_queries(walk, consumer, own_queries);
       const int flat = walk.first_flat + consumer * 64 + warp * 16;
       TileRows rows;
-      const std::uint16_t* begins[2];
-      float power[2];
-      rows.find<Op>(args.task, args.group, walk.work, walk.kv_head, flat, lane, begins, power);
+      rows.find(args.task, args.group, walk.work, flat, lane);
       state.softmax = SoftmaxRows();
 #pragma unroll
       for (float& v : state.mixed) v = 0;

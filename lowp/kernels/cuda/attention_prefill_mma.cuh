@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(PrefillMmaShape<Op>::kThreads, 1)
   const SequenceWork work(task, at.sequence);
   const int first_flat = at.tile * Shape::kRows, last_flat = min(first_flat + Shape::kRows, work.rows * group) - 1;
   const int first_page = work.first_token(task, group.divide(first_flat)) / kPageTokens,
-            pages = (work.past + group.divide(last_flat)) / kPageTokens + 1 - first_page;
+            pages = work.last_token(task, group.divide(last_flat)) / kPageTokens + 1 - first_page;
   Place place;
   if (warp == Shape::kWarps) {
     for (int begin = 0; begin < pages; begin += 32) {
@@ -75,7 +75,16 @@ __global__ void __launch_bounds__(PrefillMmaShape<Op>::kThreads, 1)
   const std::uint16_t* rows[2];
   float power[2];
   const int flat = first_flat + 16 * warp;
-  tile.find<Op>(task, group, work, kv_head, flat, lane, rows, power);
+  tile.find(task, group, work, flat, lane);
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    const int own = flat + lane / 4 + 8 * h;
+    rows[h] = own <= last_flat ? static_cast<const std::uint16_t*>(task.q) +
+                                     flat_offset(work, own, group, kv_head, task.q_stride, Op::kDim)
+                               : nullptr;
+    power[h] = Op::query_power(rows[h], lane & 3);
+    tile.factor[h] *= power[h];
+  }
   const std::uint32_t own_queries = queries + warp * Piece<Op>::kQueryBytes;
   Piece<Op>::stage_queries(rows, power, lane, own_queries);
   __syncwarp();

@@ -42,6 +42,13 @@ __device__ __forceinline__ float ex2_or_zero(float x) {
   return out;
 }
 
+/// log2(x) by table and interpolation; less than 2^-126 is zero.
+__device__ __forceinline__ float lg2_approx(float x) {
+  float out;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));
+  return out;
+}
+
 /// Lanewise differences of two f16.
 __device__ __forceinline__ std::uint32_t sub_f16x2(std::uint32_t a, std::uint32_t b) {
   std::uint32_t out;
@@ -58,6 +65,9 @@ __device__ __forceinline__ void store_shared(std::uint32_t to, float2 v) {
   asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(v.x), "f"(v.y) : "memory");
 }
 
+__device__ __forceinline__ void store_shared(std::uint32_t to, uint2 v) {
+  asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(to), "r"(v.x), "r"(v.y) : "memory");
+}
 __device__ __forceinline__ void store_shared(std::uint32_t to, uint4 v) {
   asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
 }
@@ -72,6 +82,12 @@ template <int N>
 __device__ __forceinline__ void pin(float (&values)[N]) {
 #pragma unroll
   for (float& v : values) asm volatile("" : "+f"(v)::"memory");
+}
+
+/// Descriptor of a tile along K as tile_descriptor()'s, of rows of 64 bytes that are swizzled by 64 bytes.
+__device__ __forceinline__ std::uint64_t narrow_tile_descriptor(std::uint32_t address) {
+  return static_cast<std::uint64_t>((address & 0x3FFFF) >> 4) | std::uint64_t{1} << 16 | std::uint64_t{512 >> 4} << 32 |
+         std::uint64_t{2} << 62;
 }
 
 /// Descriptor of an operand B[K, N] that lies as K rows of N: planes of 64 values along N, `plane_bytes` apart, whose

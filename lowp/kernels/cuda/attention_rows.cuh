@@ -14,23 +14,17 @@ struct TileRows {
   int first_token[2], last_token[2];     // that the row sees; a last of -1: there is no such row
   int last, least_last, greatest_first;  // over the rows of the tile
 
-  /// The tile of 16 flat rows from `flat` on, and where their queries begin (null: no such row) and their powers.
-  template <class Op>
+  /// The tile of 16 flat rows from `flat` on.
   __device__ __forceinline__ void find(const AttentionTask& task, const Group& group, const SequenceWork& work,
-                                       int kv_head, int flat, int lane, const std::uint16_t* (&rows)[2],
-                                       float (&power)[2]) {
+                                       int flat, int lane) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int own = flat + lane / 4 + 8 * h;
       const bool present = own < work.rows * group;
-      rows[h] = present ? static_cast<const std::uint16_t*>(task.q) +
-                              flat_offset(work, own, group, kv_head, task.q_stride, Op::kDim)
-                        : nullptr;
       const int row = present ? group.divide(own) : 0;
       first_token[h] = work.first_token(task, row);
-      last_token[h] = present ? work.past + row : -1;
-      power[h] = Op::query_power(rows[h], lane & 3);
-      factor[h] = task.scale * kLog2e * power[h];
+      last_token[h] = present ? work.last_token(task, row) : -1;
+      factor[h] = task.scale * kLog2e;
     }
     last = __reduce_max_sync(~0u, max(last_token[0], last_token[1]));
     least_last = __reduce_min_sync(~0u, min(last_token[0], last_token[1]));

@@ -39,10 +39,13 @@ struct SequenceWork {
     pages = (past + rows - 1) / kPageTokens + 1 - first_page;
   }
 
-  /// The first token that a row sees; the last is its own position, past + row.
+  /// The first and the last token that a row sees.
   __device__ __forceinline__ int first_token(const AttentionTask& task, int row) const {
     const int window = static_cast<int>(task.window);
     return window > 0 ? max(past + row + 1 - window, 0) : 0;
+  }
+  __device__ __forceinline__ int last_token(const AttentionTask& task, int row) const {
+    return past + (task.causal ? row : rows - 1);
   }
 };
 
