@@ -42,7 +42,8 @@ Stored store(Elem type, std::span<const float> x) {
 struct Sequence {
   int past, rows;
   std::vector<float> keys, values;
-  // The same as codes, decoded, and their scales: of keys, then of values, [KV head][tokens, dim] and [KV head][tokens].
+  // The same as codes, decoded, and their scales: of keys, then of values, [KV head][tokens, dim] and [KV
+  // head][tokens].
   std::vector<float> codes[2], scales[2];
   Bf16Values queries;  // [rows, heads, dim]
   std::vector<int> pages;
@@ -242,9 +243,9 @@ class CudaAttentionTest : public CudaTest {
     }
   }
 
-  // Products of e4m3 against kernels::ref::attend_e4m3(). The tensor cores keep 14 bits of scores, by which a weight may
-  // be rounded to the neighbouring e4m3: an eighth of it, rarely. `exact_decibels`: what is asked of the ratio to the
-  // result without rounding queries and weights.
+  // Products of e4m3 against kernels::ref::attend_e4m3(). The tensor cores keep 14 bits of scores, by which a weight
+  // may be rounded to the neighbouring e4m3: an eighth of it, rarely. `exact_decibels`: what is asked of the ratio to
+  // the result without rounding queries and weights.
   void expect_like_reference(const Bf16Values& found, const std::string& what, int row_step, double exact_decibels) {
     const int group = heads.query / heads.kv;
     const std::size_t dim = static_cast<std::size_t>(heads.dim);
@@ -258,21 +259,21 @@ class CudaAttentionTest : public CudaTest {
           const int tokens = s.past + s.rows, kv = h / group;
           const auto head = [&](int side) {
             return kernels::ref::CodedTokens{
-                std::span(s.codes[side]).subspan(static_cast<std::size_t>(kv * tokens) * dim,
-                                                 static_cast<std::size_t>(tokens) * dim),
-                std::span(s.scales[side]).subspan(static_cast<std::size_t>(kv * tokens),
-                                                  static_cast<std::size_t>(tokens))};
+                std::span(s.codes[side])
+                    .subspan(static_cast<std::size_t>(kv * tokens) * dim, static_cast<std::size_t>(tokens) * dim),
+                std::span(s.scales[side])
+                    .subspan(static_cast<std::size_t>(kv * tokens), static_cast<std::size_t>(tokens))};
           };
           std::vector<float> query;
           for (std::size_t d = 0; d < dim; ++d)
             query.push_back(from_bf16(s.queries[static_cast<std::size_t>(r * heads.query + h) * dim + d]));
           const auto [first, last] = seen(s, r);
-          const kernels::ref::E4m3Attention how{.scale = scale(),
-                                                .sink = heads.sinks ? &sinks[static_cast<std::size_t>(h)] : nullptr,
-                                                .amax = query_amax.empty()
-                                                            ? nullptr
-                                                            : &query_amax[index * static_cast<std::size_t>(heads.kv) +
-                                                                          static_cast<std::size_t>(kv)]};
+          const kernels::ref::E4m3Attention how{
+              .scale = scale(),
+              .sink = heads.sinks ? &sinks[static_cast<std::size_t>(h)] : nullptr,
+              .amax = query_amax.empty()
+                          ? nullptr
+                          : &query_amax[index * static_cast<std::size_t>(heads.kv) + static_cast<std::size_t>(kv)]};
           const std::vector<float> expected = kernels::ref::attend_e4m3(query, head(0), head(1), first, last, how);
           const std::vector<double> exact = attend_exactly(query, head(0), head(1), first, last, how);
           for (std::size_t d = 0; d < dim; ++d) {
@@ -313,8 +314,8 @@ class CudaAttentionTest : public CudaTest {
       const double weight = std::exp(weights[static_cast<std::size_t>(t - first)] - most);
       sum += weight;
       for (std::size_t d = 0; d < dim; ++d)
-        out[d] += weight * values.codes[static_cast<std::size_t>(t) * dim + d] *
-                  values.scales[static_cast<std::size_t>(t)];
+        out[d] +=
+            weight * values.codes[static_cast<std::size_t>(t) * dim + d] * values.scales[static_cast<std::size_t>(t)];
     }
     for (double& v : out) v /= sum;
     return out;
@@ -527,7 +528,8 @@ TEST_F(CudaAttentionTest, E4m3PrefillOf128kTokens) {
   Sequence& s = sequences[0];
   for (int i = 0; i < 128; ++i) {  // the first row asks for the needle, the second for nothing, the third for noise
     s.queries[static_cast<std::size_t>(128 + i)] = 0;
-    s.queries[static_cast<std::size_t>(256 + i)] = to_bf16(0.5f * from_bf16(s.queries[static_cast<std::size_t>(256 + i)]));
+    s.queries[static_cast<std::size_t>(256 + i)] =
+        to_bf16(0.5f * from_bf16(s.queries[static_cast<std::size_t>(256 + i)]));
   }
   const Bf16Values found = run(&attend_prefill_e4m3, whole());
   for (int i = 0; i < 128; ++i) {

@@ -30,14 +30,14 @@ struct AttentionTask {
   void* out = nullptr;  // bf16 [rows, heads, head_dim], likewise
   std::int64_t out_stride = 0;
   KvPages kv;
-  std::int64_t heads = 0;                   // a multiple of the KV heads
-  float scale = 1;                          // of the scores
-  std::int64_t window = 0;                  // 0: all
-  bool causal = true;  // otherwise every row sees all of its sequence: attend_prefill, without a window
-  bool e4m3 = false;   // attend_prefill over an e4m3 cache: see there
+  std::int64_t heads = 0;             // a multiple of the KV heads
+  float scale = 1;                    // of the scores
+  std::int64_t window = 0;            // 0: all
+  bool causal = true;                 // otherwise every row sees all of its sequence: attend_prefill, without a window
+  bool e4m3 = false;                  // attend_prefill over an e4m3 cache: see there
   const float* query_amax = nullptr;  // with e4m3: device [sequences, KV heads], over which all of their queries are
                                       // scaled; null: each row of a head by itself
-  const float* sinks = nullptr;             // device [heads]; null: none
+  const float* sinks = nullptr;       // device [heads]; null: none
   const std::int32_t* row_begin = nullptr;  // device [sequences + 1]: rows of sequence s are row_begin[s] up to s + 1
   const std::int32_t* past = nullptr;       // device [sequences]: tokens before its first row
   std::int64_t sequences = 0;               // at most; up to kMostSequences

@@ -86,10 +86,8 @@ void launch_prefill_e4m3(const AttentionTask& task, StreamHandle stream) {
 
 template <class Op>
 constexpr AttentionKernels attention_kernels() {
-  AttentionKernels kernels{.type = Op::kType,
-                           .head_dim = Op::kDim,
-                           .decode = &launch_decode<Op>,
-                           .decode_workspace = &decode_workspace<Op>};
+  AttentionKernels kernels{
+      .type = Op::kType, .head_dim = Op::kDim, .decode = &launch_decode<Op>, .decode_workspace = &decode_workspace<Op>};
   if constexpr (Op::k8Bit)
     kernels.prefill = &launch_prefill_mma<Op>;
   else

@@ -1,7 +1,7 @@
 // Attention of many rows over an e4m3 cache by wgmma, all operands e4m3.
 //
 // As attention_prefill.cuh: one block for each multiprocessor, two warpgroups that multiply 64 flat rows each, 128 keys
-// at a time, taking turns at queuing. Of the third warpgroup one warp brings pages in, two transpose values, one makes
+// at a time; here they take no turns. Of the third warpgroup one warp brings pages in, two transpose values, one makes
 // ready what the softmax wants of each token.
 //
 // A row's queries become codes over one scale, amax / 448. Weights are e4m3 too, times 2^8. The scale of a token's
@@ -69,8 +69,8 @@ struct PrefillE4m3Kernel {
   __device__ void init_barriers() const {
     for (int s = 0; s < Shape::kStages; ++s) {
       ptx::barrier_init(keys_full(s), 1);
-      ptx::barrier_init(keys_empty(s), 8);   // multiplying warps
-      ptx::barrier_init(values_full(s), 3);  // warps that make ready
+      ptx::barrier_init(keys_empty(s), 8);        // multiplying warps
+      ptx::barrier_init(values_full(s), 3 * 32);  // lanes that make ready
       ptx::barrier_init(values_empty(s), 8);
     }
     for (int s = 0; s < Shape::kRawStages; ++s) {
@@ -159,8 +159,7 @@ struct PrefillE4m3Kernel {
         ptx::store_shared(columns(to) + pair * 16,
                           uint4{float_bits(key.x), float_bits(key.y), float_bits(logarithm(value.x)),
                                 float_bits(logarithm(value.y))});
-        ptx::store_shared(columns(to) + Shape::kInversesAt + pair * 8,
-                          float2{inverse(value.x), inverse(value.y)});
+        ptx::store_shared(columns(to) + Shape::kInversesAt + pair * 8, float2{inverse(value.x), inverse(value.y)});
       }
     });
   }
@@ -177,7 +176,7 @@ struct PrefillE4m3Kernel {
         body(from.stage, place.stage, walk.last_token + 1 - (walk.first_key + j * Shape::kKeys));
         __syncwarp();
         arrive_by_warp(raw_empty(from.stage));
-        arrive_by_warp(values_full(place.stage));
+        ptx::barrier_arrive(values_full(place.stage));
         place.advance();
         from.advance();
       }
@@ -322,20 +321,17 @@ struct PrefillE4m3Kernel {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int j = 4 * k + i / 2 * 2, h = i % 2 * 2;
-        state.weights[k][i] =
-            ptx::cvt_e4m3x2(s[j][h], s[j][h + 1]) | ptx::cvt_e4m3x2(s[j + 1][h], s[j + 1][h + 1]) << 16;
+        state.weights[k][i] = ptx::cvt_e4m3x2(s[j][h], s[j][h + 1]) | ptx::cvt_e4m3x2(s[j + 1][h], s[j + 1][h + 1])
+                                                                          << 16;
       }
   }
 
   // The next key tile's scores, and the products with the last one's values, which have arrived.
-  __device__ __forceinline__ void step(State& state, const TileRows& rows, std::uint32_t own_queries, int first,
-                                       int consumer) const {
+  __device__ __forceinline__ void step(State& state, const TileRows& rows, std::uint32_t own_queries, int first) const {
     ptx::barrier_wait(keys_full(state.keys.stage), state.keys.parity);
-    ptx::sync_threads(2 + consumer, 256);
     ptx::wgmma_fence();
     queue_scores(state, own_queries);
     queue_part(state, 0);
-    ptx::arrive_threads(3 - consumer, 256);
     ptx::wgmma_wait<1>();
     ptx::pin(state.scores);
     arrive_by_warp(keys_empty(state.keys.stage));
@@ -367,7 +363,6 @@ struct PrefillE4m3Kernel {
     const std::uint32_t own_queries = shared + consumer * (Shape::kQueryBytes / 2),
                         scales = shared + Shape::kQueryScalesAt + consumer * 256;
     State state;
-    if (consumer == 1) ptx::arrive_threads(2, 256);  // the first turn is the other warpgroup's
     each_own_walk([&](const Walk& walk) {
       stage_queries(walk, consumer, own_queries, scales);
       const int flat = walk.first_flat + consumer * 64 + warp * 16;
@@ -395,8 +390,7 @@ struct PrefillE4m3Kernel {
       state.decays[1] = decays.y;
       pack(state);
 #pragma unroll 1
-      for (int j = 1; j < walk.tiles; ++j)
-        step(state, rows, own_queries, walk.first_key + j * Shape::kKeys, consumer);
+      for (int j = 1; j < walk.tiles; ++j) step(state, rows, own_queries, walk.first_key + j * Shape::kKeys);
 #pragma unroll
       for (int half = 0; half < kHalves; ++half) {
         ptx::wgmma_fence();
@@ -413,9 +407,8 @@ struct PrefillE4m3Kernel {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int own = flat + lane / 4 + 8 * h;
-      const float sink =
-                      sink_weight(args.task, flat_head(own, args.group, walk.kv_head),
-                                  state.softmax.most[h] - kE4m3WeightBits),
+      const float sink = sink_weight(args.task, flat_head(own, args.group, walk.kv_head),
+                                     state.softmax.most[h] - kE4m3WeightBits),
                   weight = __frcp_rn(state.softmax.whole_sum(h) + sink);
       if (own > walk.last_flat) continue;
       auto* to = static_cast<std::uint16_t*>(args.task.out) +

@@ -10,11 +10,10 @@
 
 namespace lowp::kernels::cuda {
 
-/// Where the value of a head lies that is behind row `row` of the transposed values: lane (g, t) has of sums of columns
-/// 8j + 2t and 8j + 2t + 1, j even, values 16 (j / 2) + 4t and 4t + 2; of the next, 4t + 1 and 4t + 3.
-///
 /// One warp turns a page's values of one head at `from` into part `page` of 64 bytes of the rows of 128 bytes at `to`,
-/// which are swizzled by 128 bytes. Tokens from `seen` on become zeros.
+/// which are swizzled by 128 bytes. Tokens from `seen` on become zeros. Of a product with these rows, lane (g, t) then
+/// has in columns 8j + 2t and 8j + 2t + 1, j even, the head's values 8j + 4t and 8j + 4t + 2; in the same columns of
+/// j + 1, those behind each of them.
 template <class Op>
 __device__ __forceinline__ void transpose_page(std::uint32_t from, std::uint32_t to, int page, int seen, int lane) {
   static_assert(Op::kType == Elem::e4m3 && Op::kDim <= 128);
@@ -22,9 +21,7 @@ __device__ __forceinline__ void transpose_page(std::uint32_t from, std::uint32_t
   const int t = lane & 3;
 #pragma unroll
   for (int part = 0; part < kPageTokens / 16; ++part) {
-    const auto mask = [&](int token) {
-      return (token < seen ? 0xFFFFu : 0u) | (token + 1 < seen ? 0xFFFF0000u : 0u);
-    };
+    const auto mask = [&](int token) { return (token < seen ? 0xFFFFu : 0u) | (token + 1 < seen ? 0xFFFF0000u : 0u); };
     const std::uint32_t low = mask(16 * part + 2 * t), high = mask(16 * part + 8 + 2 * t);
     const std::uint32_t chunk = static_cast<std::uint32_t>((4 * page + part) ^ (lane & 7)) << 4;
     std::uint32_t in[Op::kDim / 32][4];

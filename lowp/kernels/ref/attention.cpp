@@ -37,8 +37,8 @@ std::vector<float> attend_e4m3(std::span<const float> query, const CodedTokens& 
       const float* key = keys.codes.data() + static_cast<std::size_t>(t) * dim;
       double product = 0;
       for (std::size_t i = 0; i < dim; ++i) product += static_cast<double>(codes[i]) * key[i];
-      const float u = static_cast<float>(product) * keys.scales[static_cast<std::size_t>(t)] * factor +
-                      std::log2(value_scale(t));
+      const float u =
+          static_cast<float>(product) * keys.scales[static_cast<std::size_t>(t)] * factor + std::log2(value_scale(t));
       weights[static_cast<std::size_t>(t - begin)] = u;
       largest = std::max(largest, u);
     }

@@ -1,5 +1,5 @@
-// Attention whose products are of e4m3, in scalar code: what kernels/cuda/attention_prefill_e4m3.cuh computes but for the
-// order of its sums and the tensor cores' 14 bits of them.
+// Attention whose products are of e4m3, in scalar code: what kernels/cuda/attention_prefill_e4m3.cuh computes but for
+// the order of its sums and the tensor cores' 14 bits of them.
 #pragma once
 
 #include <cstdint>
@@ -14,9 +14,9 @@ struct CodedTokens {
 };
 
 struct E4m3Attention {
-  float scale = 1;               // of the scores
-  const float* sink = nullptr;   // one more logit, whose weight is dropped
-  const float* amax = nullptr;   // of all queries that share a scale; null: the query has its own
+  float scale = 1;              // of the scores
+  const float* sink = nullptr;  // one more logit, whose weight is dropped
+  const float* amax = nullptr;  // of all queries that share a scale; null: the query has its own
 };
 
 /// softmax(scale q k^T) v of one query over the tokens [first, last], f32 [head_dim]:
