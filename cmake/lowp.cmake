@@ -14,15 +14,25 @@ function(lowp_parse_once target)
   endif()
 endfunction()
 
+# Most of the time goes into templates that every source instantiates again (JSON, formatting, containers): the sources of a
+# target are compiled some at a time, as one. Names in unnamed namespaces are therefore unique in a library or command line.
+# -DCMAKE_UNITY_BUILD=OFF (presets dev and asan) compiles each alone, which finds a missing include.
+if(NOT DEFINED CMAKE_UNITY_BUILD)
+  set(CMAKE_UNITY_BUILD ON)
+endif()
+set(CMAKE_UNITY_BUILD_BATCH_SIZE 8)
+
 # lowp_library(name SRCS ... DEPS ... TESTS ... [OWN_FLAGS]): one static library per module, and its unit tests beside the
-# sources. OWN_FLAGS: sources have compile options of their own, so they cannot share parsed headers.
+# sources. OWN_FLAGS: sources have compile options of their own, so they share neither parsed headers nor a compilation.
 # DEPS mirror the layers of docs/ARCHITECTURE.md; tools/check_layers.py holds the includes to the same table.
 function(lowp_library name)
   cmake_parse_arguments(ARG "OWN_FLAGS" "" "SRCS;DEPS;TESTS" ${ARGN})
   add_library(lowp_${name} STATIC ${ARG_SRCS})
   target_include_directories(lowp_${name} PUBLIC ${PROJECT_SOURCE_DIR})
   target_link_libraries(lowp_${name} PUBLIC ${ARG_DEPS})
-  if(NOT ARG_OWN_FLAGS)
+  if(ARG_OWN_FLAGS)
+    set_target_properties(lowp_${name} PROPERTIES UNITY_BUILD OFF)
+  else()
     lowp_parse_once(lowp_${name} ${LOWP_COMMON_HEADERS})
   endif()
   if(LOWP_TESTS AND ARG_TESTS)
