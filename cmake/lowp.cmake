@@ -14,9 +14,9 @@ function(lowp_parse_once target)
   endif()
 endfunction()
 
-# Most of the time goes into templates that every source instantiates again (JSON, formatting, containers): the sources of a
-# target are compiled some at a time, as one. Names in unnamed namespaces are therefore unique in a library or command line.
-# -DCMAKE_UNITY_BUILD=OFF (presets dev and asan) compiles each alone, which finds a missing include.
+# Compiling is mostly instantiating the same templates (JSON, formatting, containers) for each source again: the sources of
+# the library and the command line are compiled eight at a time, as one. So names in unnamed namespaces are unique in a module.
+# The preset dev compiles each source alone and parses its headers anew, which finds a missing include.
 if(NOT DEFINED CMAKE_UNITY_BUILD)
   set(CMAKE_UNITY_BUILD ON)
 endif()
@@ -49,6 +49,7 @@ function(lowp_test name)
   add_executable(test_${name} ${ARG_SRCS})
   target_link_libraries(test_${name} PRIVATE ${ARG_DEPS} GTest::gtest_main)
   target_compile_definitions(test_${name} PRIVATE LOWP_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  set_target_properties(test_${name} PROPERTIES UNITY_BUILD OFF)  # each brings helpers of its own, of the same names
   target_compile_options(test_${name} PRIVATE -Wno-dangling-else)  # GoogleTest's macros under a plain if
   target_compile_options(test_${name} PRIVATE $<$<CONFIG:Release>:-O1>)  # compiling them takes longer than running
   lowp_parse_once(test_${name} ${LOWP_COMMON_HEADERS} <gtest/gtest.h>)
