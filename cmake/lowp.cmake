@@ -14,13 +14,12 @@ function(lowp_parse_once target)
   endif()
 endfunction()
 
-# Compiling is mostly instantiating the same templates (JSON, formatting, containers) for each source again: the sources of
-# the library and the command line are compiled eight at a time, as one. So names in unnamed namespaces are unique in a module.
-# The preset dev compiles each source alone and parses its headers anew, which finds a missing include.
-if(NOT DEFINED CMAKE_UNITY_BUILD)
-  set(CMAKE_UNITY_BUILD ON)
-endif()
-set(CMAKE_UNITY_BUILD_BATCH_SIZE 8)
+# lowp_compile_in_batches(target): eight sources at a time are compiled as one, because most of a compilation is the same
+# templates (JSON, formatting, containers) for each. So names in unnamed namespaces are unique in a module. The preset dev
+# compiles each source alone and parses its headers anew, which finds a missing include.
+function(lowp_compile_in_batches target)
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ${LOWP_BATCHES} UNITY_BUILD_BATCH_SIZE 8)
+endfunction()
 
 # lowp_library(name SRCS ... DEPS ... TESTS ... [OWN_FLAGS]): one static library per module, and its unit tests beside the
 # sources. OWN_FLAGS: sources have compile options of their own, so they share neither parsed headers nor a compilation.
@@ -30,10 +29,9 @@ function(lowp_library name)
   add_library(lowp_${name} STATIC ${ARG_SRCS})
   target_include_directories(lowp_${name} PUBLIC ${PROJECT_SOURCE_DIR})
   target_link_libraries(lowp_${name} PUBLIC ${ARG_DEPS})
-  if(ARG_OWN_FLAGS)
-    set_target_properties(lowp_${name} PROPERTIES UNITY_BUILD OFF)
-  else()
+  if(NOT ARG_OWN_FLAGS)
     lowp_parse_once(lowp_${name} ${LOWP_COMMON_HEADERS})
+    lowp_compile_in_batches(lowp_${name})
   endif()
   if(LOWP_TESTS AND ARG_TESTS)
     lowp_test(${name} SRCS ${ARG_TESTS} DEPS lowp_${name})
@@ -49,7 +47,6 @@ function(lowp_test name)
   add_executable(test_${name} ${ARG_SRCS})
   target_link_libraries(test_${name} PRIVATE ${ARG_DEPS} GTest::gtest_main)
   target_compile_definitions(test_${name} PRIVATE LOWP_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
-  set_target_properties(test_${name} PROPERTIES UNITY_BUILD OFF)  # each brings helpers of its own, of the same names
   target_compile_options(test_${name} PRIVATE -Wno-dangling-else)  # GoogleTest's macros under a plain if
   target_compile_options(test_${name} PRIVATE $<$<CONFIG:Release>:-O1>)  # compiling them takes longer than running
   lowp_parse_once(test_${name} ${LOWP_COMMON_HEADERS} <gtest/gtest.h>)
