@@ -22,7 +22,7 @@
 namespace lowp::cli {
 namespace {
 
-struct Options {
+struct ServeOptions {
   std::string model;
   std::vector<std::string> names;
   ModelOptions load;
@@ -45,7 +45,7 @@ models::LoadOptions reporting(models::LoadOptions load, server::Api& api) {
 
 constexpr int kInterrupted = 128;  // plus the signal: the shell's convention
 
-std::vector<std::string> read_api_keys(const Options& options) {
+std::vector<std::string> read_api_keys(const ServeOptions& options) {
   std::vector<std::string> keys = options.api_keys;
   if (const std::string key = env::get("LOWP_API_KEY"); !key.empty()) keys.push_back(key);
   if (!options.api_key_file.empty()) {
@@ -60,7 +60,7 @@ std::vector<std::string> read_api_keys(const Options& options) {
 // What is there once the model is loaded.
 class Loaded {
  public:
-  Loaded(const Options& options, server::Api& api)
+  Loaded(const ServeOptions& options, server::Api& api)
       : config_(read_tokenizer_config(options.model)),
         defaults_(generation_config(options.model)),
         tokenizer_(load_tokenizer(options.model)),
@@ -132,7 +132,7 @@ class Loaded {
   std::unique_ptr<server::EngineThread> thread_;
 };
 
-void announce(const Options& options, const Loaded& loaded, double seconds, std::uint16_t port) {
+void announce(const ServeOptions& options, const Loaded& loaded, double seconds, std::uint16_t port) {
   const server::MemoryPlan& plan = loaded.plan();
   fmt::print(stderr,
              "{}: {} on {}, {} of weights in {:.1f} s\n"
@@ -143,7 +143,7 @@ void announce(const Options& options, const Loaded& loaded, double seconds, std:
              options.sequences, plan.context, human_bytes(plan.available), options.http.host, port);
 }
 
-void serve(const Options& options) {
+void serve(const ServeOptions& options) {
   load_options(options.load);  // before anything is opened
   const std::vector<std::string> keys = read_api_keys(options);
   std::unique_ptr<server::Api> api;
@@ -205,7 +205,7 @@ void serve(const Options& options) {
 }  // namespace
 
 void add_serve(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ServeOptions>();
   CLI::App* command = app.add_subcommand("serve", "Serve a model over HTTP, as OpenAI's API");
   command
       ->add_option("model,-m,--model", options->model,
