@@ -16,8 +16,7 @@
 
 #include "lowp/kernels/cuda/experts_product.h"
 #include "lowp/kernels/cuda/gated.cuh"
-#include "lowp/kernels/cuda/gemv_input.cuh"
-#include "lowp/kernels/cuda/gemv_unit.cuh"
+#include "lowp/kernels/cuda/gemv.cuh"
 #include "lowp/kernels/cuda/routing.cuh"
 
 namespace lowp::kernels::cuda {
