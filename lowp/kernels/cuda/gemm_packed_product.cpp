@@ -30,7 +30,7 @@ const GemvKernels& gemv(const PackedProduct& p) {
 
 // Shared memory that a block of gemv can have.
 constexpr int kWhole = 226 << 10, kWarps = 16, kMostRounds = 8;
-// Reads of activations, and of a barrier, queue behind what is on its way; less leaves memory idle.
+// Rounds on their way: what a block reads meanwhile queues behind them, and fewer leave memory idle.
 constexpr int kInFlight = 2;
 
 // More teams of fewer warps, unless that leaves multiprocessors idle.
@@ -47,8 +47,7 @@ int plan_team(const PackedProduct& p) {
 
 GemvPlan plan_gemv(std::span<const PackedProduct> products) {
   const bool one = products[0].m == 1;
-  const std::int64_t declared = one ? 6 << 10 : 35 << 10,
-                     round = kWarps * unit_bytes(products[0].codes, products[0].scales);
+  const std::int64_t declared = gemv_declared(one), round = kWarps * unit_bytes(products[0].codes, products[0].scales);
   GemvPlan plan;
   std::int64_t x = 0;
   for (std::size_t i = 0; i < products.size(); ++i) {

@@ -80,6 +80,7 @@ inline void address_mail(std::span<GemvProduct> products) {
 template <Codes C, Scales S, int Columns>
 void launch_gemv(std::span<const PackedProduct> products, const GemvPlan& plan, const ProductMail& mail,
                  StreamHandle stream) {
+  static_assert(sizeof(GemvShared<C, S, Columns>) + sizeof(GemvArgs) <= gemv_declared(Columns == 1));
   GemvArgs args{.count = static_cast<int>(products.size()),
                 .m = static_cast<int>(products[0].m),
                 .rounds = plan.rounds,

@@ -9,6 +9,9 @@
 
 namespace lowp::kernels::cuda {
 
+/// Shared memory that the kernel of one row, or of up to 8, has beside ring and rows, at most.
+constexpr int gemv_declared(bool one) { return one ? 6 << 10 : 35 << 10; }
+
 struct GemvPlan {
   int rounds = 0;                         // of the ring, 16 units each; below 2: x leaves no room
   int in_flight = 0;                      // of these
