@@ -10,6 +10,15 @@ import time
 import lowp_cli
 
 
+def certificate(folder, name, *options):
+    """A self-signed certificate for 127.0.0.1 and its key."""
+    paths = folder / f"{name}.pem", folder / f"{name}-key.pem"
+    subprocess.run(["openssl", "req", "-x509", *(options or ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")), "-nodes", "-days", "2",
+                    "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-out", paths[0], "-keyout", paths[1]],
+                   check=True, capture_output=True)
+    return paths
+
+
 class Server:
     """A server on a free port, from its first answer on /ready until stop(); over TLS if its certificate is given."""
 

@@ -14,7 +14,7 @@ import warnings
 from pathlib import Path
 
 import lowp_cli
-from serve_client import Server
+from serve_client import Server, certificate
 
 MODEL = lowp_cli.MODELS / "bookworm-8m"
 GREEDY = {"temperature": 0, "ignore_eos": True}
@@ -243,15 +243,6 @@ class Disconnects(unittest.TestCase):
         self.assertLess(time.monotonic() - begin, 10)
         s.close()
         self.wait_idle()
-
-
-def certificate(folder, name, *options):
-    """A self-signed certificate for 127.0.0.1 and its key."""
-    paths = folder / f"{name}.pem", folder / f"{name}-key.pem"
-    subprocess.run(["openssl", "req", "-x509", *(options or ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")), "-nodes", "-days", "2",
-                    "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-out", paths[0], "-keyout", paths[1]],
-                   check=True, capture_output=True)
-    return paths
 
 
 class Tls(Disconnects):
