@@ -417,7 +417,14 @@ void HttpServer::run() { impl_->context.run(); }
 
 void HttpServer::post(std::function<void()> call) { asio::post(impl_->context, std::move(call)); }
 
-void HttpServer::background(std::function<void()> call) { asio::post(impl_->workers, std::move(call)); }
+// What the call holds goes where it came from when it is done: a worker that held an exchange last would end its
+// connection.
+void HttpServer::background(std::function<void()> call) {
+  asio::post(impl_->workers, [this, call = std::move(call)]() mutable {
+    call();
+    post([held = std::exchange(call, nullptr)] {});
+  });
+}
 
 void HttpServer::every(std::chrono::milliseconds period, std::function<void()> call) {
   impl_->timers.push_back(std::make_unique<asio::steady_timer>(impl_->context));

@@ -81,7 +81,7 @@ class HttpServer {
   void run();
   /// Runs `call` on the server's thread, in the order of the posts. From any thread.
   void post(std::function<void()> call);
-  /// Runs `call` on one of few threads for work that takes its time. From any thread.
+  /// Runs `call` on one of few threads for work that takes its time, and destroys it on the server's. From any thread.
   void background(std::function<void()> call);
   /// Runs `call` on the server's thread every `period`.
   void every(std::chrono::milliseconds period, std::function<void()> call);
