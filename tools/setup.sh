@@ -3,7 +3,7 @@
 set -euo pipefail
 packages=(g++ cmake ninja-build pkg-config python3 clang-format git
           libfmt-dev nlohmann-json3-dev libcli11-dev libpcre2-dev libutf8proc-dev libreadline-dev libboost-dev
-          prometheus-cpp-dev libeigen3-dev libgtest-dev)
+          libssl-dev openssl prometheus-cpp-dev libeigen3-dev libgtest-dev)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
