@@ -54,10 +54,7 @@ template <Codes C, Scales S, int Columns>
 struct GemvShared {
   using Rows = GemvRows<Columns, GemvOperand<C, S>>;
   typename GemvRing<unit_bytes(C, S)>::Barriers ring;
-  struct Sums {  // buffers of partial sums
-    std::uint64_t full[kGemvMostTeams][kGemvSums], empty[kGemvMostTeams][kGemvSums];
-  };
-  Sums sums[2];  // of products by turns
+  std::uint64_t full[kGemvMostTeams][kGemvSums], empty[kGemvMostTeams][kGemvSums];  // buffers of partial sums
   float partial[kGemvWarps][kGemvSums][16 * Columns];
   typename Rows::Shared of_rows;
 };
@@ -80,8 +77,7 @@ template <Codes C, Scales S, int Columns>
 __device__ __forceinline__ void multiply_tiles(const GemvProduct& a, int m, const GemvMail& mail,
                                                const std::uint32_t* x, float next_scale,
                                                const GemvRing<unit_bytes(C, S)>& ring, GemvPlace& place,
-                                               GemvShared<C, S, Columns>& shared,
-                                               typename GemvShared<C, S, Columns>::Sums& buffers) {
+                                               GemvShared<C, S, Columns>& shared) {
   constexpr int kDepth = unit_depth(C);
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4,
             t = lane % 4;
@@ -89,8 +85,7 @@ __device__ __forceinline__ void multiply_tiles(const GemvProduct& a, int m, cons
             group = warp >> a.weight.log_team;
   const GemvShare share(a.weight);
   const int first = share.tile(group), tiles = share.tile(group + 1) - first;
-  const std::uint32_t full = ptx::shared_address(buffers.full[group]),
-                      empty = ptx::shared_address(buffers.empty[group]);
+  const std::uint32_t full = ptx::shared_address(shared.full[group]), empty = ptx::shared_address(shared.empty[group]);
   int rounds = share.rounds();
   // Columns beyond m read row 0; nothing is written for them.
   const std::uint32_t* mine =
@@ -194,37 +189,34 @@ __global__ void __launch_bounds__(kGemvBlockThreads, 1) gemv(const __grid_consta
   __syncthreads();
   if (warp == kGemvWarps) return ring.fill(a.product, a.count, a.in_flight);
 
-  // What a product needs before its rows are there; while other warps still have to do with the one before.
-  float scale = 0;
-  const auto prepare = [&](int p) {
+  GemvPlace place;
+  int turn = 0;
+  for (int p = 0; p < a.count; ++p) {
     const GemvProduct& product = a.product[p];
     GemvShared<C, S, Columns>::Rows::fetch(product.input, product.k);
-    scale = scale_of_lane(product, first_tile(product));
+    const float first_scale = scale_of_lane(product, first_tile(product));
     static_assert(kGemvMostTeams * kGemvSums == kGemvWarps);
-    if (thread % 32 != 0) return;  // one of the barriers for each warp: lanes would take turns
-    auto& sums = shared.sums[p & 1];
-    const std::uint32_t full = ptx::shared_address(&sums.full[0][0] + warp),
-                        empty = ptx::shared_address(&sums.empty[0][0] + warp);
-    if (p > 1) {
-      ptx::barrier_end(full);
-      ptx::barrier_end(empty);
+    if (thread % 32 == 0) {  // one for each warp: lanes would take turns
+      const std::uint32_t full = ptx::shared_address(&shared.full[0][0] + warp),
+                          empty = ptx::shared_address(&shared.empty[0][0] + warp);
+      if (p > 0) {
+        ptx::barrier_end(full);
+        ptx::barrier_end(empty);
+      }
+      ptx::barrier_init(full, static_cast<std::uint32_t>(product.weight.team()));
+      ptx::barrier_init(empty, 1);
     }
-    ptx::barrier_init(full, static_cast<std::uint32_t>(product.weight.team()));
-    ptx::barrier_init(empty, 1);
-  };
-  prepare(0);
-  ptx::wait_for_predecessor();
-  const GemvMail mail(a.mail, a.count > 1 ? GemvMail::turn(a.mail) : 0);
-  GemvPlace place;
-  for (int p = 0;; ++p) {
-    const GemvProduct& product = a.product[p];
+    if (p == 0) {
+      ptx::wait_for_predecessor();
+      if (a.count > 1) turn = GemvMail::turn(a.mail);
+    }
+    const GemvMail mail(a.mail, turn);
     typename GemvShared<C, S, Columns>::Rows(product.input, a.m, product.k, product.weight.along_k * unit_depth(C), x,
                                              shared.of_rows, &mail)
         .stage();
     if (p == 0 && a.count > 1) mail.empty_other(thread, kGemvThreads);
-    multiply_tiles(product, a.m, mail, x, scale, ring, place, shared, shared.sums[p & 1]);
+    multiply_tiles(product, a.m, mail, x, first_scale, ring, place, shared);
     if (p + 1 == a.count) break;
-    prepare(p + 1);
     sync_gemv();
   }
   if (a.count > 1 && thread == 0) GemvMail::end(a.mail);
