@@ -111,7 +111,7 @@ def main():
     parser.add_argument("--ppl-tolerance", type=float, default=0.005)
     parser.add_argument("--skip", nargs="*", default=[])
     args = parser.parse_args()
-    text = open(args.text, encoding="utf-8").read()
+    text = open(args.text, encoding="utf-8", newline="").read()  # as it is, as lowp reads it
     llama = Llama(args.model, n_ctx=1024, n_batch=args.batch, n_threads=1, logits_all=True, verbose=False)
     good = True
     if args.tokenize:
