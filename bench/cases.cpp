@@ -1,9 +1,9 @@
 #include "bench/cases.h"
 
 #include <algorithm>
-#include <chrono>
 
 #include "bench/cast_cases.h"
+#include "bench/clock.h"
 #include "bench/cuda_attention_cases.h"
 #include "bench/cuda_cast_cases.h"
 #include "bench/cuda_front_cases.h"
@@ -19,8 +19,6 @@
 
 namespace lowp::bench {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 struct Family {
   std::string_view name;
@@ -93,8 +91,7 @@ Row measure(const Case& what, Device& device, const Effort& effort) {
   const auto start = Clock::now();
   const auto enough = [&] {
     const int count = static_cast<int>(row.samples.size());
-    return count >= effort.most ||
-           (count >= effort.least && std::chrono::duration<double>(Clock::now() - start).count() > effort.seconds);
+    return count >= effort.most || (count >= effort.least && since(start) > effort.seconds);
   };
   while (!enough()) {
     limits.push_back(device.probe(what.limit_name, what.bytes));

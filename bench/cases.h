@@ -1,6 +1,7 @@
 // What can be measured: a case is one call of a kernel on one shape.   <- ADD A FAMILY OF CASES in cases.cpp
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -12,6 +13,10 @@
 #include "lowp/tensor/dtype.h"
 
 namespace lowp::bench {
+
+/// What casts are measured on, unless something else is asked for: a quarter of a gigabyte of bf16, beyond the caches
+/// of anything but the largest servers.
+inline constexpr std::int64_t kCastRows = 16384, kCastColumns = 8192;
 
 struct Effort {
   int least = 5, most = 25;  // samples

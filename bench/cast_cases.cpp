@@ -12,9 +12,6 @@ namespace {
 
 using formats::BlockFormat;
 
-// Beyond the caches of anything but the largest servers: a quarter of a gigabyte of bf16.
-constexpr std::int64_t kRows = 16384, kColumns = 8192;
-
 // The formats that stand for all: weights and activations of the demo's recipes.
 std::vector<std::string> demo_formats() {
   std::vector<std::string> names;
@@ -63,7 +60,7 @@ std::string spelled(const char* op, DType type) { return fmt::format("{}:{}", op
 }  // namespace
 
 std::vector<Case> cast_cases(const Selection& selection) {
-  const std::int64_t m = selection.m.value_or(kRows), k = selection.k.value_or(kColumns);
+  const std::int64_t m = selection.m.value_or(kCastRows), k = selection.k.value_or(kCastColumns);
   const DType type = selection.dtype;
   std::vector<Case> cases;
   for (const std::string& name : selection.recipes.empty() ? demo_formats() : selection.recipes) {

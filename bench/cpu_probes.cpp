@@ -2,19 +2,15 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <cstring>
 
+#include "bench/clock.h"
 #include "lowp/base/threads.h"
 #include "lowp/kernels/cpu/isa.h"
 
 namespace lowp::bench {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 // Beyond every private cache, and a fair part of the largest shared ones.
 constexpr std::size_t kBuffer = std::size_t{256} << 20;

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "bench/cuda_device.h"
+#include "bench/layer_shape.h"
 #include "lowp/base/error.h"
 #include "lowp/base/quantile.h"
 #include "lowp/formats/codec.h"
@@ -18,9 +19,6 @@ namespace {
 namespace cuda = kernels::cuda;
 using cuda::KvPageLayout;
 using formats::Elem;
-
-constexpr int kHeads = 32, kKvHeads = 8, kDim = 128;
-constexpr std::int64_t kWidth = kHeads * kDim;
 
 struct Kind {
   std::string_view name;

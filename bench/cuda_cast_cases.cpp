@@ -14,8 +14,6 @@ using formats::Elem;
 using formats::ScaleLayout;
 using formats::Scaling;
 
-constexpr std::int64_t kRows = 16384, kColumns = 8192;
-
 bool is_cast(const BlockFormat& f) {
   return f.has_scale() && f.rule != formats::Rule::codebook &&
          (formats::info(f.element).is_float() || formats::info(f.element).bits % 4 == 0);
@@ -24,7 +22,7 @@ bool is_cast(const BlockFormat& f) {
 }  // namespace
 
 std::vector<Case> cuda_cast_cases(const Selection& selection) {
-  const std::int64_t m = selection.m.value_or(kRows), k = selection.k.value_or(kColumns);
+  const std::int64_t m = selection.m.value_or(kCastRows), k = selection.k.value_or(kCastColumns);
   const Elem type = element_of(selection.dtype);
   std::vector<Case> cases;
   for (const std::string& name : selection.recipes.empty() ? formats_to_cast(is_cast) : selection.recipes) {

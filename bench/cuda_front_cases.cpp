@@ -18,8 +18,6 @@ using formats::Elem;
 using formats::ScaleLayout;
 using formats::Scaling;
 
-constexpr std::int64_t kRows = 16384, kColumns = 8192;
-
 bool has_front(const BlockFormat& f) {
   return f.use != formats::Use::weight && f.group_rows == 1 && f.rule != formats::Rule::nvfp4_training &&
          (f.rule != formats::Rule::mx || f.element == Elem::e4m3 || f.element == Elem::e2m1) &&
@@ -69,7 +67,7 @@ Case rope_case(const Selection& selection, bool hadamard) {
 }  // namespace
 
 std::vector<Case> cuda_front_cases(const Selection& selection) {
-  const std::int64_t m = selection.m.value_or(kRows), k = selection.k.value_or(kColumns);
+  const std::int64_t m = selection.m.value_or(kCastRows), k = selection.k.value_or(kCastColumns);
   const Elem type = element_of(selection.dtype);
   const std::uint64_t in = byte_count(selection.dtype, {m, k});
   const Shape3 shape{1, m, k};
@@ -99,7 +97,7 @@ std::vector<Case> cuda_front_cases(const Selection& selection) {
 }
 
 std::vector<Case> cuda_dequantize_cases(const Selection& selection) {
-  const std::int64_t m = selection.m.value_or(kRows), k = selection.k.value_or(kColumns);
+  const std::int64_t m = selection.m.value_or(kCastRows), k = selection.k.value_or(kCastColumns);
   const Elem type = element_of(selection.dtype);
   const Shape3 shape{1, m, k};
   std::vector<Case> cases;

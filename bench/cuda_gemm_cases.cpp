@@ -28,7 +28,7 @@ using formats::BlockFormat;
 using formats::Elem;
 using formats::Recipe;
 
-constexpr std::int64_t kRows[] = {1, 8, 16, 64, 512, 4096, 16384};
+constexpr std::int64_t kGpuRows[] = {1, 8, 16, 64, 512, 4096, 16384};
 constexpr LayerShape kLayers[] = {{0, 4096, 6144}, {0, 4096, 4096},  {0, 4096, 28672}, {0, 14336, 4096},
                                   {0, 8192, 8192}, {0, 8192, 28672}, {0, 28672, 8192}};
 constexpr int kLeastGraphCalls = 24;
@@ -54,7 +54,7 @@ Tensor values(Elem type, std::int64_t rows, std::int64_t columns, float deviatio
 }
 
 // The same weight several times, as much as the cache does not hold.
-std::vector<ops::CudaLinear> linears(const Recipe& recipe, std::int64_t n, std::int64_t k, bool cold) {
+std::vector<ops::CudaLinear> cuda_linears(const Recipe& recipe, std::int64_t n, std::int64_t k, bool cold) {
   const Tensor w = values(Elem::bf16, n, k, 0.02f);
   const ops::Device device{0};
   std::vector<ops::CudaLinear> made;
@@ -79,7 +79,7 @@ std::vector<ops::CudaLinear>& kept_linears(const Recipe& recipe, std::int64_t n,
   const std::tuple wanted(recipe.name, n, k, cold);
   if (made_for != wanted) {
     kept.clear();
-    kept = linears(recipe, n, k, cold);
+    kept = cuda_linears(recipe, n, k, cold);
     made_for = wanted;
   }
   return kept;
@@ -181,7 +181,7 @@ void measure_gemm(const Recipe& recipe, std::int64_t n, std::int64_t k, bool fas
 std::vector<Case> cuda_gemm_cases(const Selection& selection) {
   std::vector<LayerShape> layers(std::begin(kLayers), std::end(kLayers));
   if (selection.n || selection.k) layers = {{0, selection.k.value_or(8192), selection.n.value_or(8192)}};
-  std::vector<std::int64_t> rows(std::begin(kRows), std::end(kRows));
+  std::vector<std::int64_t> rows(std::begin(kGpuRows), std::end(kGpuRows));
   if (selection.m) rows = {*selection.m};
   std::vector<Case> cases;
   for (const std::string& name : selection.recipes.empty() ? formats::demo_recipe_names() : selection.recipes) {
@@ -219,7 +219,7 @@ std::vector<Case> cuda_gemm_cases(const Selection& selection) {
 }
 
 Observed observe_layer(const Recipe& recipe, const LayerShape& shape) {
-  const std::vector<ops::CudaLinear> weights = linears(recipe, shape.n, shape.k, false);
+  const std::vector<ops::CudaLinear> weights = cuda_linears(recipe, shape.n, shape.k, false);
   const ops::CudaLinear& linear = weights[0];
   const Tensor x = values(Elem::bf16, shape.m, shape.k, 1);
   const cuda::Memory in = cuda::uploaded(x.bytes()), out(static_cast<std::size_t>(shape.m * shape.n) * 2),

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "bench/cuda_device.h"
+#include "bench/layer_shape.h"
 #include "lowp/base/quantile.h"
 #include "lowp/kernels/cuda/layers.h"
 
@@ -12,9 +13,8 @@ namespace {
 
 namespace cuda = kernels::cuda;
 
-constexpr std::int64_t kWidth = 4096, kGate = 14336, kVocab = 128256, kHeads = 32, kKvHeads = 8, kDim = 128;
 constexpr std::int64_t kFused = (kHeads + 2 * kKvHeads) * kDim;
-constexpr int kCalls = 64;
+constexpr int kLayerCalls = 64;
 
 cuda::Memory zeros(std::int64_t bytes) {
   cuda::Memory memory(static_cast<std::size_t>(bytes));
@@ -23,16 +23,16 @@ cuda::Memory zeros(std::int64_t bytes) {
 }
 
 // The rows of all calls, one after the other; zeros are as good as any values here.
-struct Operands {
+struct LayerOperands {
   std::int64_t rows;
-  cuda::Memory wide = zeros(kCalls * rows * 2 * kGate * 2), out = zeros(kCalls * rows * kGate * 2),
+  cuda::Memory wide = zeros(kLayerCalls * rows * 2 * kGate * 2), out = zeros(kLayerCalls * rows * kGate * 2),
                weight = zeros(kWidth * 4), table = zeros(kVocab * kWidth * 2),
-               logits = zeros(kCalls * rows * kVocab * 2), numbers = zeros(rows * 4), found = zeros(rows * 4),
+               logits = zeros(kLayerCalls * rows * kVocab * 2), numbers = zeros(rows * 4), found = zeros(rows * 4),
                workspace = zeros(cuda::argmax_workspace(rows, kVocab));
   cuda::KvPageLayout layout{formats::Elem::bf16, kKvHeads, kDim};
   cuda::Memory page = zeros(layout.bytes()), pages = zeros(8);
 
-  explicit Operands(std::int64_t count) : rows(count) {
+  explicit LayerOperands(std::int64_t count) : rows(count) {
     void* address = page.as<>();
     cuda::copy(pages.as<>(), &address, 8, cuda_stream().handle());
     cuda_stream().synchronize();
@@ -45,12 +45,12 @@ struct Operands {
 struct Kernel {
   std::string name;
   std::int64_t width, bytes;  // of a row, read and written
-  void (*run)(const Operands& o, std::size_t call);
+  void (*run)(const LayerOperands& o, std::size_t call);
 };
 
 const Kernel kKernels[] = {
     {"layers:gather", kWidth, 4 * kWidth,
-     [](const Operands& o, std::size_t call) {
+     [](const LayerOperands& o, std::size_t call) {
        cuda::gather_rows({.table = o.table.as<>(),
                           .vocab = kVocab,
                           .tokens = o.numbers.as<std::int32_t>(),
@@ -60,7 +60,7 @@ const Kernel kKernels[] = {
                          cuda_stream().handle());
      }},
     {"layers:add_norm", kWidth, 8 * kWidth,
-     [](const Operands& o, std::size_t call) {
+     [](const LayerOperands& o, std::size_t call) {
        cuda::add_norm({.stream = o.at(o.wide, call, kWidth),
                        .add = o.at(o.logits, call, kWidth),
                        .sum = o.at(o.wide, call, kWidth),
@@ -71,7 +71,7 @@ const Kernel kKernels[] = {
                       cuda_stream().handle());
      }},
     {"layers:gate_mul", kGate, 6 * kGate,
-     [](const Operands& o, std::size_t call) {
+     [](const LayerOperands& o, std::size_t call) {
        auto* both = static_cast<std::uint16_t*>(o.at(o.wide, call, 2 * kGate));
        cuda::gate_mul({.gate = both,
                        .up = both + kGate,
@@ -83,7 +83,7 @@ const Kernel kKernels[] = {
                       cuda_stream().handle());
      }},
     {"layers:rotate_store", kFused, 4 * kFused,
-     [](const Operands& o, std::size_t call) {
+     [](const LayerOperands& o, std::size_t call) {
        auto* fused = static_cast<std::uint16_t*>(o.at(o.wide, call, kFused));
        cuda::rotate_store({.q = fused,
                            .k = fused + kHeads * kDim,
@@ -101,7 +101,7 @@ const Kernel kKernels[] = {
                           cuda_stream().handle());
      }},
     {"layers:argmax", kVocab, 2 * kVocab,
-     [](const Operands& o, std::size_t call) {
+     [](const LayerOperands& o, std::size_t call) {
        cuda::argmax({.logits = o.at(o.logits, call, kVocab),
                      .rows = o.rows,
                      .vocab = kVocab,
@@ -127,9 +127,9 @@ std::vector<Case> cuda_layer_cases(const Selection& selection) {
                       "read",
                       {},
                       [&kernel, rows](Row& row, Device& device, const Effort& effort) {
-                        const Operands operands(rows);
-                        row.samples =
-                            graph_samples([&](std::size_t call) { kernel.run(operands, call); }, kCalls, effort.most);
+                        const LayerOperands operands(rows);
+                        row.samples = graph_samples([&](std::size_t call) { kernel.run(operands, call); }, kLayerCalls,
+                                                    effort.most);
                         row.seconds = median(row.samples);
                         row.limit = device.probe(row.limit_name, 0);
                       }});

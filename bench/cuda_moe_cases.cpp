@@ -26,10 +26,10 @@ struct Model {
   std::int64_t experts, top, hidden, width;
 };
 constexpr Model kModels[] = {{"moe:qwen3-30b-a3b", 128, 8, 2048, 768}, {"moe:mixtral-8x7b", 8, 2, 4096, 14336}};
-constexpr std::int64_t kRows[] = {1, 8, 64, 1024, 8192};
+constexpr std::int64_t kTokens[] = {1, 8, 64, 1024, 8192};
 constexpr const char* kRecipes[] = {"bf16", "fp8-bf16", "mxfp4-bf16", "fp8-fp8", "mxfp4-fp8"};
 constexpr std::int64_t kFew = 64;
-constexpr int kCalls = 32;
+constexpr int kExpertCalls = 32;
 
 Tensor normal(std::int64_t rows, std::int64_t columns, float deviation, unsigned seed) {
   std::mt19937 rng(seed);
@@ -76,7 +76,7 @@ ops::CudaExperts experts(const Model& model, const Recipe& recipe) {
 
 void measure_moe(const Model& model, const Recipe& recipe, Row& row, Device& device, const Effort& effort) {
   const bool few = row.m <= kFew;
-  const int calls = few ? kCalls : 1;
+  const int calls = few ? kExpertCalls : 1;
   const ops::CudaExperts made = experts(model, recipe);
   const Tensor values = normal(calls * row.m, model.hidden, 1, 2);
   const std::vector<float> ones(static_cast<std::size_t>(model.hidden), 1.0f);
@@ -95,7 +95,7 @@ void measure_moe(const Model& model, const Recipe& recipe, Row& row, Device& dev
              cuda_stream().handle());
   };
   if (few)
-    row.samples = graph_samples(call, kCalls, std::min(9, effort.most));
+    row.samples = graph_samples(call, kExpertCalls, std::min(9, effort.most));
   else
     row.samples = {sustained([&] { call(0); }), sustained([&] { call(0); })};
   row.seconds = median(row.samples);
@@ -119,7 +119,7 @@ std::vector<Case> cuda_moe_cases(const Selection& selection) {
                                              ? std::vector<std::string>(std::begin(kRecipes), std::end(kRecipes))
                                              : selection.recipes;
   const std::vector<std::int64_t> rows =
-      selection.m ? std::vector{*selection.m} : std::vector<std::int64_t>(std::begin(kRows), std::end(kRows));
+      selection.m ? std::vector{*selection.m} : std::vector<std::int64_t>(std::begin(kTokens), std::end(kTokens));
   for (const std::string& name : names) {
     const Recipe recipe = formats::recipe(name);
     for (const Model& model : kModels) {

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "bench/cuda_device.h"
+#include "bench/layer_shape.h"
 #include "bench/sample_cases.h"
 #include "lowp/base/bits.h"
 #include "lowp/base/quantile.h"
@@ -17,21 +18,20 @@ namespace {
 
 namespace cuda = kernels::cuda;
 
-constexpr std::int64_t kVocab = 128256;
 constexpr std::int32_t kEdits = 1000, kTop = 20;
-constexpr int kCalls = 16;
+constexpr int kSampleCalls = 16;
 
 template <typename T>
 cuda::Memory on_device(const std::vector<T>& values) {
   return cuda::uploaded(std::as_bytes(std::span(values)));
 }
 
-struct Operands {
+struct SampleOperands {
   cuda::SampleTask draw;
   cuda::ScoreTask score;
   cuda::Memory logits, draws, edits, changed, token, rows, tops, logprob, above, top_token, top_logprob;
 
-  Operands(const SampleWay& way, std::int64_t vocab, std::int64_t count, bool edited) {
+  SampleOperands(const SampleWay& way, std::int64_t vocab, std::int64_t count, bool edited) {
     const std::vector<float> row = sample_logits(vocab, way.flat);
     std::vector<std::uint16_t> all;
     for (std::int64_t r = 0; r < count; ++r)
@@ -114,7 +114,7 @@ std::vector<Case> cuda_sample_cases(const Selection& selection) {
                       "read",
                       {},
                       [=](Row& row, Device& device, const Effort& effort) {
-                        const Operands operands(what.way, vocab, rows, what.edited);
+                        const SampleOperands operands(what.way, vocab, rows, what.edited);
                         row.samples = graph_samples(
                             [&](std::size_t) {
                               if (what.scores)
@@ -122,7 +122,7 @@ std::vector<Case> cuda_sample_cases(const Selection& selection) {
                               else
                                 cuda::sample(operands.draw, cuda_stream().handle());
                             },
-                            kCalls, effort.most);
+                            kSampleCalls, effort.most);
                         row.seconds = median(row.samples);
                         row.limit = device.probe(row.limit_name, 0);
                       }});

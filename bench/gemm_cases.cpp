@@ -17,7 +17,7 @@ namespace cpu = kernels::cpu;
 using formats::Elem;
 
 constexpr std::int64_t kOutputs = 8192, kInputs = 2048;
-constexpr std::int64_t kRows[] = {1, 8, 32, 512};
+constexpr std::int64_t kCpuRows[] = {1, 8, 32, 512};
 constexpr std::int64_t kFewRows = 8;
 constexpr std::size_t kBeyondCaches = std::size_t{640} << 20, kMostWeights = 64;
 
@@ -73,7 +73,7 @@ std::string peak(const formats::Recipe& recipe, std::int64_t k) {
 
 std::vector<Case> gemm_cases(const Selection& selection) {
   const std::int64_t n = selection.n.value_or(kOutputs), k = selection.k.value_or(kInputs);
-  std::vector<std::int64_t> rows(std::begin(kRows), std::end(kRows));
+  std::vector<std::int64_t> rows(std::begin(kCpuRows), std::end(kCpuRows));
   if (selection.m) rows = {*selection.m};
   std::vector<Case> cases;
   for (const std::string& name : selection.recipes.empty() ? formats::demo_recipe_names() : selection.recipes) {

@@ -1,12 +1,12 @@
 #include "bench/model_bench.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <span>
 #include <utility>
 #include <variant>
 
+#include "bench/clock.h"
 #include "lowp/base/error.h"
 #include "lowp/base/quantile.h"
 #include "lowp/engine/engine.h"
@@ -18,10 +18,6 @@
 
 namespace lowp::bench {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 struct Times {
   double prefill = 0, decode = 0;

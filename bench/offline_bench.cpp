@@ -1,15 +1,9 @@
 #include "bench/offline_bench.h"
 
-#include <chrono>
-
+#include "bench/clock.h"
 #include "lowp/base/error.h"
 
 namespace lowp::bench {
-namespace {
-
-using Clock = std::chrono::steady_clock;
-
-}  // namespace
 
 Throughput run_throughput(engine::Engine& engine, const engine::Budget& budget, const std::vector<LoadRequest>& load) {
   Throughput total{.requests = static_cast<std::int64_t>(load.size())};
@@ -31,7 +25,7 @@ Throughput run_throughput(engine::Engine& engine, const engine::Budget& budget, 
           end && end->reason == engine::FinishReason::error)
         fail(ErrorCode::bad_input, "a request failed: {}", end->message);
     }
-  total.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+  total.seconds = since(begin);
   return total;
 }
 

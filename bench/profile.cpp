@@ -1,9 +1,9 @@
 #include "bench/profile.h"
 
 #include <algorithm>
-#include <chrono>
 #include <map>
 
+#include "bench/clock.h"
 #include "lowp/base/error.h"
 #include "lowp/base/quantile.h"
 #include "lowp/kernels/cuda/profile.h"
@@ -13,7 +13,6 @@ namespace lowp::bench {
 namespace {
 
 namespace cuda = kernels::cuda;
-using Clock = std::chrono::steady_clock;
 
 // Sequences behind a prompt, and a step of them that can be repeated.
 class Step {
@@ -99,7 +98,7 @@ StepProfile profile(models::Model& model, Limits& limits, int runs, const std::s
   for (int i = 0; i < runs; ++i) {
     const auto start = Clock::now();
     step.run();
-    whole.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+    whole.push_back(since(start));
   }
   result.seconds = median(whole);
 

@@ -10,13 +10,12 @@
 #include <memory>
 #include <numeric>
 
+#include "bench/clock.h"
 #include "lowp/base/error.h"
 #include "lowp/base/quantile.h"
 
 namespace lowp::bench {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 // The lines of server-sent events, as they come in pieces.
 class EventLines {
@@ -66,7 +65,7 @@ struct Run {
   std::int64_t open = 0;
   std::size_t ended = 0;
 
-  double now() const { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+  double now() const { return since(begin); }
 
   void arrive(std::size_t index) {
     if (bench.max_concurrency > 0 && open >= bench.max_concurrency)

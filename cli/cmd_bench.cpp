@@ -21,7 +21,7 @@
 namespace lowp::cli {
 namespace {
 
-struct Options {
+struct KernelOptions {
   std::string device = "auto", dtype = "bf16", compare;
   std::vector<std::string> ops;
   bench::Selection selection;
@@ -83,7 +83,7 @@ void print_rows(const bench::Device& device, const std::vector<bench::Row>& rows
   fmt::print("{}", table.text());
 }
 
-void run_kernels(Options& options) {
+void run_kernels(KernelOptions& options) {
   const std::unique_ptr<bench::Device> device = find_device(options.device);
   for (const DType type : {DType::bf16, DType::f16, DType::f32})
     if (formats::name(element_of(type)) == options.dtype) options.selection.dtype = type;
@@ -110,7 +110,7 @@ void run_kernels(Options& options) {
 }
 
 void add_kernels(CLI::App& bench) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<KernelOptions>();
   CLI::App* command = bench.add_subcommand("kernels", "Time each kernel beside the machine's limit");
   command->add_option("--device", options->device, "auto, cpu, cuda or cuda:N")->capture_default_str();
   command

@@ -25,7 +25,7 @@ namespace {
 
 // ---- serve
 
-struct ServeOptions {
+struct BenchServeOptions {
   std::string url, host = "127.0.0.1", backend = "openai", dataset = "random", dataset_path, rate = "inf", extra, label;
   int port = 8000;
   bench::ServeBench bench;
@@ -78,7 +78,7 @@ void wait_until_ready(server::HttpClient& client, std::int64_t seconds, const se
   }
 }
 
-void read_options(ServeOptions& o) {
+void read_options(BenchServeOptions& o) {
   if (o.url.empty()) o.url = fmt::format("http://{}:{}", o.host, o.port);
   bench::ServeBench& b = o.bench;
   b.chat = o.backend == "openai-chat";
@@ -105,7 +105,7 @@ void read_options(ServeOptions& o) {
     b.headers.emplace_back("Authorization", "Bearer " + key);
 }
 
-std::vector<bench::LoadRequest> make_load(ServeOptions& o, server::HttpClient& client) {
+std::vector<bench::LoadRequest> make_load(BenchServeOptions& o, server::HttpClient& client) {
   const auto ask = [&](const char* path, const Json& body) {
     return parse_reply(client.request("POST", path, body.dump(), o.bench.headers), o.url + path);
   };
@@ -128,7 +128,7 @@ std::vector<bench::LoadRequest> make_load(ServeOptions& o, server::HttpClient& c
   return load;
 }
 
-void run_serve(ServeOptions& o) {
+void run_serve(BenchServeOptions& o) {
   read_options(o);
   bench::ServeReport report;
   report.metrics = split(o.metrics);
@@ -197,7 +197,7 @@ void run_serve(ServeOptions& o) {
 }
 
 void add_serve_bench(CLI::App& bench) {
-  auto o = std::make_shared<ServeOptions>();
+  auto o = std::make_shared<BenchServeOptions>();
   CLI::App* c = bench.add_subcommand("serve", "Load on a server, from its clients' side; as `vllm bench serve`");
   c->add_option("url,--base-url", o->url, "the server; otherwise --host and --port");
   c->add_option("--host", o->host)->capture_default_str();

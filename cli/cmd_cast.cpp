@@ -13,14 +13,14 @@
 namespace lowp::cli {
 namespace {
 
-struct Options {
+struct CastOptions {
   quant::CastFileRequest request;
   std::string scaling = "floor", axis = "k", layout = "rows", device = "auto", dtype = "bf16", rounding = "nearest";
   std::optional<std::uint64_t> seed;
   bool decode = false, json = false;
 };
 
-void print(const Options& options, const quant::CastFileReport& report, double seconds) {
+void print(const CastOptions& options, const quant::CastFileReport& report, double seconds) {
   if (options.json) {
     Json tensors = Json::array();
     for (const auto& t : report.tensors) {
@@ -49,7 +49,7 @@ void print(const Options& options, const quant::CastFileReport& report, double s
   for (const std::string& name : report.skipped) fmt::print("not cast: {}\n", name);
 }
 
-void run(Options& options) {
+void run(CastOptions& options) {
   const Stopwatch watch;
   options.request.device = ops::choose_device(options.device);
   const auto format = formats::find_block_format(options.request.format);
@@ -72,7 +72,7 @@ void run(Options& options) {
 }  // namespace
 
 void add_cast(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<CastOptions>();
   CLI::App* command = app.add_subcommand("cast", "Cast the tensors of a safetensors file into a format, or back");
   add_threads_option(*command);
   command->add_option("input", options->request.input, "a safetensors file")->required();

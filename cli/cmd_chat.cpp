@@ -21,9 +21,9 @@
 namespace lowp::cli {
 namespace {
 
-constexpr std::int64_t kMaxTokens = 256;
+constexpr std::int64_t kAnswerTokens = 256;
 
-struct Options {
+struct ChatOptions {
   GenerationOptions generation;
   std::string chat_template, system;
   bool no_history = false;
@@ -126,7 +126,7 @@ Input::End read_message(Input& input, std::string& message) {
 
 class Chat {
  public:
-  explicit Chat(const Options& options)
+  explicit Chat(const ChatOptions& options)
       : options_(options),
         template_(load_chat_template(options.generation.model, options.chat_template)),
         generator_(options.generation),
@@ -222,8 +222,8 @@ class Chat {
       std::fwrite(part.data(), 1, part.size(), stdout);
       std::fflush(stdout);
     };
-    last_ =
-        generator_.run(std::move(prompt), generator_.max_tokens(kMaxTokens), options_.generation.seed + turns_++, show);
+    last_ = generator_.run(std::move(prompt), generator_.max_tokens(kAnswerTokens), options_.generation.seed + turns_++,
+                           show);
     std::fputs("\n", stdout);
     std::fflush(stdout);
     return said;
@@ -236,7 +236,7 @@ class Chat {
     std::vector<std::int32_t> ids = prompt();
     const std::size_t first = options_.system.empty() ? 0 : 1;
     const auto fits = [&] {
-      return static_cast<std::int64_t>(ids.size()) + generator_.max_tokens(kMaxTokens) <= generator_.context();
+      return static_cast<std::int64_t>(ids.size()) + generator_.max_tokens(kAnswerTokens) <= generator_.context();
     };
     for (bool said = false; !fits() && messages.size() > first + 2; ids = prompt()) {
       if (!std::exchange(said, true))
@@ -263,13 +263,13 @@ class Chat {
   void make_room(std::vector<std::int32_t>& text, std::size_t added) const {
     const auto size = static_cast<std::int64_t>(text.size()), before = size - static_cast<std::int64_t>(added);
     const std::int64_t excess =
-        std::clamp(size + generator_.max_tokens(kMaxTokens) - generator_.context(), std::int64_t{0}, before);
+        std::clamp(size + generator_.max_tokens(kAnswerTokens) - generator_.context(), std::int64_t{0}, before);
     if (excess == 0) return;
     note("(forgetting the first {} tokens: the context has {})", excess, generator_.context());
     text.erase(text.begin(), text.begin() + excess);
   }
 
-  Options options_;
+  ChatOptions options_;
   std::optional<text::ChatTemplate> template_;
   Generator generator_;
   Input input_;
@@ -282,7 +282,7 @@ class Chat {
 }  // namespace
 
 void add_chat(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ChatOptions>();
   CLI::App* command = app.add_subcommand("chat", "Talk to a model");
   add_generation_options(*command, options->generation);
   command

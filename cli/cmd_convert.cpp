@@ -9,12 +9,12 @@
 namespace lowp::cli {
 namespace {
 
-struct Options {
+struct ConvertOptions {
   quant::ConvertRequest request;
   bool json = false;
 };
 
-void run(Options& options) {
+void run(ConvertOptions& options) {
   const Stopwatch watch;
   Progress progress("converting");
   options.request.progress = [&](std::uint64_t done, std::uint64_t total) { progress.update(done, total); };
@@ -39,7 +39,7 @@ void run(Options& options) {
 }  // namespace
 
 void add_convert(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ConvertOptions>();
   CLI::App* command = app.add_subcommand(
       "convert", "Write a quantized checkpoint in another dialect: the same codes and scales, bit for bit");
   command

@@ -18,7 +18,7 @@
 namespace lowp::cli {
 namespace {
 
-struct Options {
+struct EvalOptions {
   std::string model, text, task, against, page, method = "disjoint", documents;
   ModelOptions load;
   std::int64_t context = 0;
@@ -42,7 +42,7 @@ Json or_null(const std::optional<T>& value) {
   return value ? Json(*value) : Json(nullptr);
 }
 
-void print_perplexity(const Options& options, const models::Model& model, const eval::PerplexityResult& r,
+void print_perplexity(const EvalOptions& options, const models::Model& model, const eval::PerplexityResult& r,
                       double seconds) {
   if (options.json) {
     Json all = {{"model", options.model},
@@ -91,7 +91,7 @@ void print_perplexity(const Options& options, const models::Model& model, const 
   fmt::print("{:.1f} s\n", seconds);
 }
 
-void print_task(const Options& options, const models::Model& model, const eval::MultipleChoiceResult& r,
+void print_task(const EvalOptions& options, const models::Model& model, const eval::MultipleChoiceResult& r,
                 double seconds) {
   if (options.json) {
     fmt::print("{}", json_line({{"model", options.model},
@@ -127,7 +127,7 @@ std::map<std::string, report::Histogram> watch_inputs(models::Model& model, cons
   return histograms;
 }
 
-void run(const Options& options) {
+void run(const EvalOptions& options) {
   const models::LoadOptions load = load_options(options.load);
   if (options.text.empty() == options.task.empty())
     fail(ErrorCode::usage, "one of --text FILE and --task FILE is required");
@@ -176,7 +176,7 @@ void run(const Options& options) {
 }  // namespace
 
 void add_eval(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<EvalOptions>();
   CLI::App* command = app.add_subcommand("eval", "Measure a model on a text or a task, alone or against another model");
   command->add_option("model", options->model, "a model folder, quantized or not")->required();
   command->add_option("--text", options->text, "a UTF-8 text file: perplexity");

@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::int64_t kMaxTokens = 128;
 
-struct Options {
+struct GenerateOptions {
   GenerationOptions generation;
   std::string prompt, file;
   bool json = false;
@@ -28,7 +28,7 @@ std::string read_standard_input() {
   return text;
 }
 
-std::string prompt(const Options& options) {
+std::string prompt(const GenerateOptions& options) {
   if (options.file.empty()) {
     check_text(options.prompt, "-p");
     return options.prompt;
@@ -43,7 +43,7 @@ void write(std::string_view text) {
     fail(ErrorCode::io, "cannot write to standard output");
 }
 
-void run(const Options& options) {
+void run(const GenerateOptions& options) {
   const std::string text = prompt(options);
   Generator generator(options.generation);
   std::string all;
@@ -75,7 +75,7 @@ void run(const Options& options) {
 }  // namespace
 
 void add_generate(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<GenerateOptions>();
   CLI::App* command = app.add_subcommand("generate", "Continue a text");
   add_generation_options(*command, options->generation);
   auto* source = command->add_option_group("prompt");

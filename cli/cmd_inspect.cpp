@@ -15,7 +15,7 @@
 namespace lowp::cli {
 namespace {
 
-struct Options {
+struct InspectOptions {
   std::string path, page;
   bool tensors = false, json = false;
 };
@@ -112,7 +112,7 @@ void print_json(const checkpoint::Checkpoint& model, const Summary& s) {
                               {"warnings", model.warnings()}}));
 }
 
-void print_text(const Options& options, const checkpoint::Checkpoint& model, const Summary& s) {
+void print_text(const InspectOptions& options, const checkpoint::Checkpoint& model, const Summary& s) {
   fmt::print("{}\n{} tensors, {}{}\n", model.path(), model.tensors().size(), human_bytes(s.bytes),
              s.architecture.empty() ? "" : ", " + s.architecture);
   if (s.dialect.empty())
@@ -139,7 +139,7 @@ void print_text(const Options& options, const checkpoint::Checkpoint& model, con
   fmt::print("\n{}", table.text());
 }
 
-void run(const Options& options) {
+void run(const InspectOptions& options) {
   const checkpoint::Checkpoint model(checkpoint::resolve_model(options.path));
   const Summary summary = summarise(model);
   if (!options.page.empty()) {
@@ -159,7 +159,7 @@ void run(const Options& options) {
 }  // namespace
 
 void add_inspect(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<InspectOptions>();
   CLI::App* command =
       app.add_subcommand("inspect", "Show what a checkpoint holds: tensors, formats, bytes, quantization");
   command

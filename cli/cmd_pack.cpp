@@ -12,13 +12,13 @@
 namespace lowp::cli {
 namespace {
 
-struct Options {
+struct PackOptions {
   std::string model;
   ModelOptions load{.device = "cpu"};
   bool remove = false, json = false;
 };
 
-void run(const Options& options) {
+void run(const PackOptions& options) {
   const Stopwatch watch;
   const std::string path = models::packed_path(checkpoint::Checkpoint(checkpoint::resolve_model(options.model)));
   std::uint64_t bytes = 0;
@@ -41,7 +41,7 @@ void run(const Options& options) {
 }  // namespace
 
 void add_pack(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<PackOptions>();
   CLI::App* command =
       app.add_subcommand("pack", "Keep a model's weights as this CPU's kernels read them, for quick starts");
   command

@@ -17,7 +17,7 @@
 namespace lowp::cli {
 namespace {
 
-struct Options {
+struct QuantizeOptions {
   std::string model, recipe, output, dialect, calibrate, scales = "fused";
   std::vector<std::string> algorithm;
   std::int64_t calibrate_tokens = 8192;
@@ -42,7 +42,7 @@ std::pair<double, double> sqnr_summary(const quant::QuantizeReport& report) {
           std::accumulate(finite.begin(), finite.end(), 0.0) / static_cast<double>(finite.size())};
 }
 
-void print_json(const Options& options, const quant::QuantizeReport& report, double seconds) {
+void print_json(const QuantizeOptions& options, const quant::QuantizeReport& report, double seconds) {
   Json layers = Json::array();
   for (const auto& l : report.layers)
     layers.push_back({{"module", l.module},
@@ -104,7 +104,7 @@ std::string in_short(const std::vector<std::string>& modules) {
   return text;
 }
 
-void print_text(const Options& options, const quant::QuantizeReport& report, double seconds) {
+void print_text(const QuantizeOptions& options, const quant::QuantizeReport& report, double seconds) {
   Table table({"layer", "recipe", "shape", "bytes", "bits/weight", "SQNR dB"});
   for (const auto& l : report.layers)
     table.add({l.module, l.recipe, fmt::format("[{}, {}]", l.m, l.k), std::to_string(l.bytes),
@@ -126,7 +126,7 @@ void print_text(const Options& options, const quant::QuantizeReport& report, dou
       decibel(mean), seconds, options.output);
 }
 
-quant::Calibrate calibrate(const Options& options) {
+quant::Calibrate calibrate(const QuantizeOptions& options) {
   if (options.calibrate.empty()) return nullptr;
   return [text = read_prose(options.calibrate),
           tokenizer = std::make_shared<const text::Tokenizer>(load_tokenizer(options.model)),
@@ -138,7 +138,7 @@ quant::Calibrate calibrate(const Options& options) {
   };
 }
 
-void run(const Options& options) {
+void run(const QuantizeOptions& options) {
   const Stopwatch watch;
   quant::QuantizeRequest request;
   request.model = options.model;
@@ -164,7 +164,7 @@ void run(const Options& options) {
 }  // namespace
 
 void add_quantize(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<QuantizeOptions>();
   CLI::App* command = app.add_subcommand("quantize", "Quantize a checkpoint");
   add_threads_option(*command);
   command

@@ -12,7 +12,7 @@
 namespace lowp::cli {
 namespace {
 
-struct Options {
+struct RecipesOptions {
   bool demo = false, formats = false, all = false, json = false, markdown = false;
 };
 
@@ -60,7 +60,7 @@ std::vector<Row> recipe_list(bool all) {
   return rows;
 }
 
-void print_recipes(const Options& options) {
+void print_recipes(const RecipesOptions& options) {
   const std::vector<Row> rows = recipe_list(options.all);
   if (options.json) {
     Json list = Json::array();
@@ -95,7 +95,7 @@ std::string group_words(const formats::BlockSpec& spec, std::string_view pattern
   return side(spec.group_rows) + " x " + (family ? "G" : side(spec.group_cols));
 }
 
-void print_formats(const Options& options) {
+void print_formats(const RecipesOptions& options) {
   const auto scale_words = [](const formats::BlockSpec& spec) {
     return std::string(spec.scale_in_input_dtype ? "input dtype" : formats::name(spec.scale)) +
            (spec.tensor_scale ? " + f32 a tensor" : "");
@@ -146,7 +146,7 @@ void print_formats(const Options& options) {
         "that share a scale.\n\n{}",
         elements.markdown(), blocks.markdown());
     fmt::print("\n## Recipes\n\n");
-    Options recipes = options;
+    RecipesOptions recipes = options;
     recipes.formats = false;
     print_recipes(recipes);
     return;
@@ -154,7 +154,7 @@ void print_formats(const Options& options) {
   fmt::print("{}\n{}", elements.text(), blocks.text());
 }
 
-void run(const Options& options) {
+void run(const RecipesOptions& options) {
   if (options.formats) return print_formats(options);
   if (!options.demo) return print_recipes(options);
   if (options.json)
@@ -166,7 +166,7 @@ void run(const Options& options) {
 }  // namespace
 
 void add_recipes(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<RecipesOptions>();
   CLI::App* command = app.add_subcommand("recipes", "List recipes and formats");
   command->add_flag("--demo", options->demo, "only the names that stand for all: what the demo and the tests run");
   command->add_flag("--all", options->all, "every name, families spelled out");

@@ -25,7 +25,7 @@ extern char** environ;
 namespace lowp::cli {
 namespace {
 
-struct Options {
+struct ReportOptions {
   std::string model, recipes, text, task, methods = "disjoint", documents, calibrate, compute = "bf16", device = "auto",
                                           output, speed_of;
   std::int64_t context = 0, calibrate_tokens = 8192;
@@ -35,7 +35,7 @@ struct Options {
 // ---- interruption: a signal is noticed at the next progress report, unwinds (which removes files) and then ends the
 // process.
 
-volatile std::sig_atomic_t interrupted = 0;
+volatile std::sig_atomic_t caught = 0;
 
 struct Interrupted {};
 
@@ -43,7 +43,7 @@ class SignalGuard {
  public:
   SignalGuard() {
     struct sigaction action {};
-    action.sa_handler = [](int number) { interrupted = number; };
+    action.sa_handler = [](int number) { caught = number; };
     for (std::size_t i = 0; i < std::size(kSignals); ++i) {
       ::sigaction(kSignals[i], &action, &before_[i]);
       if (before_[i].sa_handler == SIG_IGN) ::sigaction(kSignals[i], &before_[i], nullptr);  // as under nohup
@@ -61,7 +61,7 @@ class SignalGuard {
 };
 
 void check_interrupted() {
-  if (interrupted) throw Interrupted{};
+  if (caught) throw Interrupted{};
 }
 
 // ---- a process of its own for each timing, so that its peak memory is the model's
@@ -133,7 +133,7 @@ report::Speed speed_in_child(const std::string& model, const std::string& comput
 // ---- output
 
 // The file that -o names, opened before the work so that a wrong name costs nothing.
-std::unique_ptr<OutputFile> open_output(const std::string& path) {
+std::unique_ptr<OutputFile> open_page(const std::string& path) {
   if (path.empty()) return nullptr;
   if (std::filesystem::is_directory(path))
     fail(ErrorCode::usage, "{}: is a folder; -o names the HTML file to write", path);
@@ -160,7 +160,7 @@ void print(const std::vector<report::Grid>& grids, const std::vector<report::Not
 }
 
 template <typename Report>
-void deliver(const Options& options, const Report& result, OutputFile* file) {
+void deliver(const ReportOptions& options, const Report& result, OutputFile* file) {
   if (file) {
     file->writer().append(report::html(result));
     file->commit();
@@ -175,20 +175,20 @@ void deliver(const Options& options, const Report& result, OutputFile* file) {
 
 // ---- the two reports
 
-models::LoadOptions load_options(const Options& options) {
+models::LoadOptions load_options(const ReportOptions& options) {
   return {options.compute == "f32" ? formats::Elem::f32 : formats::Elem::bf16};
 }
 
 std::string read_if_named(const std::string& path) { return path.empty() ? "" : read_prose(path); }
 
-void check_usage(const Options& options) {
+void check_usage(const ReportOptions& options) {
   check_cpu(options.device);
   if (options.model.empty())
     fail(ErrorCode::usage, "MODEL is required (or `lowp report numerics`); see lowp report --help");
   if (options.recipes.empty()) fail(ErrorCode::usage, "--recipes LIST is required; see lowp report --help");
 }
 
-void model_report(const Options& options) {
+void model_report(const ReportOptions& options) {
   check_usage(options);
   const Stopwatch watch;
   report::ModelRequest request;
@@ -198,7 +198,7 @@ void model_report(const Options& options) {
   if (!options.documents.empty() &&
       std::find(request.methods.begin(), request.methods.end(), eval::Method::rolling) == request.methods.end())
     fail(ErrorCode::usage, "--documents goes with --methods rolling");
-  const auto file = open_output(options.output);
+  const auto file = open_page(options.output);
   request.text = read_if_named(options.text);
   request.calibration = read_if_named(options.calibrate);
   if (!options.task.empty()) request.questions = eval::read_questions(options.task);
@@ -224,8 +224,8 @@ void model_report(const Options& options) {
   deliver(options, result, file.get());
 }
 
-void numerics_report(const Options& options) {
-  const auto file = open_output(options.output);
+void numerics_report(const ReportOptions& options) {
+  const auto file = open_page(options.output);
   Progress progress("casting");
   deliver(options,
           report::measure_numerics(report::this_machine(LOWP_VERSION),
@@ -236,16 +236,16 @@ void numerics_report(const Options& options) {
           file.get());
 }
 
-void run(const Options& options, void (*make)(const Options&)) {
+void run(const ReportOptions& options, void (*make)(const ReportOptions&)) {
   try {
     const SignalGuard guard;
     make(options);
   } catch (const Interrupted&) {
-    ::raise(interrupted);  // as if it had never been caught
+    ::raise(caught);  // as if it had never been caught
   }
 }
 
-void add_numerics(CLI::App& report, const std::shared_ptr<Options>& options) {
+void add_numerics(CLI::App& report, const std::shared_ptr<ReportOptions>& options) {
   CLI::App* numerics =
       report.add_subcommand("numerics", "SQNR of every format over tensors of every magnitude; needs no model");
   add_threads_option(*numerics);
@@ -257,7 +257,7 @@ void add_numerics(CLI::App& report, const std::shared_ptr<Options>& options) {
 }  // namespace
 
 void add_report(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ReportOptions>();
   CLI::App* command =
       app.add_subcommand("report", "Compare recipes: accuracy, size and speed of a model, or the numerics of formats");
   add_threads_option(*command);

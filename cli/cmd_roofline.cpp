@@ -17,7 +17,7 @@
 namespace lowp::cli {
 namespace {
 
-struct Options {
+struct RooflineOptions {
   std::vector<std::string> recipes;
   std::string device = "auto", shapes = "pow2", peaks = "measured", html;
   bool no_fusion = false, json = false;
@@ -54,7 +54,7 @@ void print_table(const bench::Peaks& peaks, const std::vector<bench::RooflineRow
   fmt::print("{}", table.text());
 }
 
-void run(const Options& options) {
+void run(const RooflineOptions& options) {
   std::vector<formats::Recipe> recipes;
   for (const std::string& name : options.recipes) recipes.push_back(formats::recipe(name));
   const std::vector<bench::LayerShape> shapes = bench::layer_shapes(options.shapes);
@@ -91,7 +91,7 @@ void run(const Options& options) {
 }  // namespace
 
 void add_roofline(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<RooflineOptions>();
   CLI::App* command = app.add_subcommand("roofline", "What a layer can gain by a recipe, and what it gains");
   options->recipes = formats::roofline_recipe_names();
   command->add_option("--recipe", options->recipes, "recipes, separated by commas")->delimiter(',');

@@ -3,6 +3,7 @@
 
 #include <csignal>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <sstream>
 #include <thread>
@@ -22,7 +23,7 @@
 namespace lowp::cli {
 namespace {
 
-struct Options {
+struct ServeOptions {
   std::string model;
   std::vector<std::string> names;
   ModelOptions load;
@@ -31,7 +32,7 @@ struct Options {
   std::string api_key_file, metrics_compat, chat_template;
   std::vector<std::string> allowed_hosts, allowed_origins;
   std::int64_t context = 0, sequences = 64, max_queue = 256;
-  std::optional<std::int64_t> step_tokens;
+  std::optional<std::int64_t> step_tokens, prompt_tokens;
   std::uint64_t kv_memory = 0;
   double memory_share = 0.8;
   bool no_prefix_cache = false;
@@ -45,7 +46,7 @@ models::LoadOptions reporting(models::LoadOptions load, server::Api& api) {
 
 constexpr int kInterrupted = 128;  // plus the signal: the shell's convention
 
-std::vector<std::string> read_api_keys(const Options& options) {
+std::vector<std::string> read_api_keys(const ServeOptions& options) {
   std::vector<std::string> keys = options.api_keys;
   if (const std::string key = env::get("LOWP_API_KEY"); !key.empty()) keys.push_back(key);
   if (!options.api_key_file.empty()) {
@@ -57,10 +58,16 @@ std::vector<std::string> read_api_keys(const Options& options) {
   return keys;
 }
 
+// Of a step in which others generate. A CPU is slow at prompts: 512 tokens beside answers would hold these up for the
+// time of five of their own steps or more. A GPU takes whole steps of them.
+std::int64_t prompt_tokens(const ops::Device& device) {
+  return device.is_cuda() ? std::numeric_limits<std::int64_t>::max() : 128;
+}
+
 // What is there once the model is loaded.
 class Loaded {
  public:
-  Loaded(const Options& options, server::Api& api)
+  Loaded(const ServeOptions& options, server::Api& api)
       : config_(read_tokenizer_config(options.model)),
         defaults_(generation_config(options.model)),
         tokenizer_(load_tokenizer(options.model)),
@@ -91,7 +98,8 @@ class Loaded {
     thread_ = std::make_unique<server::EngineThread>(
         engine_,
         engine::Budget{.tokens = options.step_tokens.value_or(step_tokens(model_.options().device)),
-                       .sequences = options.sequences},
+                       .sequences = options.sequences,
+                       .prompt_tokens = options.prompt_tokens.value_or(prompt_tokens(model_.options().device))},
         static_cast<std::size_t>(options.max_queue),
         [&api](std::vector<engine::Event> events, server::Clock::time_point step) {
           api.deliver(std::move(events), step);
@@ -132,18 +140,20 @@ class Loaded {
   std::unique_ptr<server::EngineThread> thread_;
 };
 
-void announce(const Options& options, const Loaded& loaded, double seconds, std::uint16_t port) {
+void announce(const ServeOptions& options, const Loaded& loaded, double seconds, std::uint16_t port) {
   const server::MemoryPlan& plan = loaded.plan();
   fmt::print(stderr,
              "{}: {} on {}, {} of weights in {:.1f} s\n"
              "memory: {} for keys and values of {} tokens ({} pages), {} sequences of up to {} tokens; {} available\n"
-             "listening on http://{}:{}\n",
+             "listening on {}://{}:{}\n",
              loaded.served().names.front(), loaded.model().recipe(), device_name(loaded.model().options().device),
              human_bytes(plan.weights), seconds, human_bytes(plan.kv_bytes()), plan.kv_tokens(), plan.pages,
-             options.sequences, plan.context, human_bytes(plan.available), options.http.host, port);
+             options.sequences, plan.context, human_bytes(plan.available),
+             options.http.certificates.empty() ? "http" : "https", options.http.host, port);
 }
 
-void serve(const Options& options) {
+void serve(ServeOptions options) {
+  if (options.http.key.empty()) options.http.key = options.http.certificates;
   load_options(options.load);  // before anything is opened
   const std::vector<std::string> keys = read_api_keys(options);
   std::unique_ptr<server::Api> api;
@@ -205,7 +215,7 @@ void serve(const Options& options) {
 }  // namespace
 
 void add_serve(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ServeOptions>();
   CLI::App* command = app.add_subcommand("serve", "Serve a model over HTTP, as OpenAI's API");
   command
       ->add_option("model,-m,--model", options->model,
@@ -219,6 +229,12 @@ void add_serve(CLI::App& app) {
   auto* network = command->add_option_group("network");
   network->add_option("--host", options->http.host, "address to listen on; 0.0.0.0: all")->capture_default_str();
   network->add_option("--port", options->http.port, "0: any free one")->capture_default_str();
+  auto* certificates = network->add_option(
+      "--ssl-certfile", options->http.certificates,
+      "serve over TLS (https): the certificate in PEM, those that vouch for it behind it in the same file");
+  network
+      ->add_option("--ssl-keyfile", options->http.key, "its key in PEM, not encrypted; if not given, in --ssl-certfile")
+      ->needs(certificates);
   network->add_option("--api-key", options->api_keys,
                       "a key that opens; may be given more than once; also LOWP_API_KEY");
   network->add_option("--api-key-file", options->api_key_file, "a file with one key a line");
@@ -250,6 +266,10 @@ void add_serve(CLI::App& app) {
       ->check(kAtLeastOne)
       ->capture_default_str();
   add_step_tokens(*schedule, options->step_tokens);
+  schedule
+      ->add_option("--max-num-prompt-tokens", options->prompt_tokens,
+                   "of these, prompts' in a step in which others generate; 128, or on a GPU all, if not given")
+      ->check(kAtLeastOne);
   schedule->add_option("--max-queue", options->max_queue, "sequences that wait; more are refused with 429")
       ->check(kAtLeastOne)
       ->capture_default_str();

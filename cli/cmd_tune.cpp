@@ -18,10 +18,11 @@ namespace lowp::cli {
 namespace {
 
 constexpr const char* kFormats =
-    "int2_g64-bf16,int3_g64-bf16,int4_g128-bf16,int4_g32-bf16,int5_g64-bf16,int5_g32-bf16,int6_g64-bf16,int6_g32-bf16,"
-    "int7_g64-bf16,int8_g32-bf16,mxfp4-bf16,nvfp4-bf16,fp8-bf16,mxfp8-bf16";
+    "int2_g64-bf16,int3_g128-bf16,int3_g64-bf16,int3_g32-bf16,int4_g128-bf16,int4_g64-bf16,int4_g32-bf16,int5_g128-bf16,"
+    "int5_g64-bf16,int5_g32-bf16,int6_g128-bf16,int6_g64-bf16,int6_g32-bf16,int7_g128-bf16,int7_g64-bf16,int8_g32-bf16,"
+    "mxfp4-bf16,nvfp4-bf16,fp8-bf16,mxfp8-bf16";
 
-struct Options {
+struct TuneOptions {
   std::string model, output, page, calibrate, formats = kFormats, algorithm = "absmax";
   std::int64_t tokens = 4096;
   double budget_bits = 0, max_kl = 0;
@@ -52,7 +53,7 @@ Json to_json(const report::TuneReport& result, double seconds) {
           {"seconds", seconds}};
 }
 
-void print_text(const Options& options, const report::TuneReport& result, double seconds) {
+void print_text(const TuneOptions& options, const report::TuneReport& result, double seconds) {
   Table parts({"layers", "recipe", "KL alone"});
   for (const report::TunePart& part : result.parts)
     parts.add({fmt::format("{}", fmt::join(part.patterns, ", ")), result.recipes[part.chosen],
@@ -69,7 +70,7 @@ void print_text(const Options& options, const report::TuneReport& result, double
              result.chosen.name, result.chosen.bits_per_weight, result.chosen.kl, seconds, options.output);
 }
 
-void run(const Options& options) {
+void run(const TuneOptions& options) {
   const Stopwatch watch;
   if ((options.budget_bits > 0) == (options.max_kl > 0))
     fail(ErrorCode::usage, "one of --budget-bits and --max-kl is required");
@@ -110,7 +111,7 @@ void run(const Options& options) {
 }  // namespace
 
 void add_tune(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<TuneOptions>();
   CLI::App* command = app.add_subcommand(
       "tune", "Find the format of each layer that keeps a model closest to the original for so many bits a weight");
   add_threads_option(*command);

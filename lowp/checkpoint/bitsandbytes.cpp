@@ -13,8 +13,8 @@ namespace lowp::checkpoint {
 namespace {
 
 constexpr std::string_view kState = ".weight.quant_state.bitsandbytes__";
-constexpr std::string_view kParts[] = {".weight", ".weight.absmax", ".weight.quant_map", ".weight.nested_absmax",
-                                       ".weight.nested_quant_map"};
+constexpr std::string_view kBitsandbytesParts[] = {".weight", ".weight.absmax", ".weight.quant_map",
+                                                   ".weight.nested_absmax", ".weight.nested_quant_map"};
 
 // The JSON text in a "quant_state" tensor.
 struct State {
@@ -62,27 +62,27 @@ const StoredTensor* find_state(const Checkpoint& checkpoint, const std::string& 
 }
 
 // All tensors of a module, checked.
-struct Found {
+struct BitsandbytesTensors {
   State state;
   TensorView codes, absmax, table;
   std::optional<TensorView> nested_absmax, nested_table;
 };
 
-Found locate(const Checkpoint& checkpoint, const std::string& module) {
-  Found found;
+BitsandbytesTensors find_bitsandbytes_tensors(const Checkpoint& checkpoint, const std::string& module) {
+  BitsandbytesTensors found;
   found.state = read_state(*find_state(checkpoint, module));
   const std::int64_t count = found.state.m * found.state.k;
   const std::int64_t groups = count / found.state.recipe.weight.group_cols;
   const auto get = [&](std::string_view part, std::span<const DType> types, Shape shape) {
     return required(checkpoint, module + std::string(part), types, shape, found.state.recipe.name);
   };
-  found.codes = get(kParts[0], std::array{DType::u8}, {count / 2, 1});
-  found.absmax = get(kParts[1], std::array{found.state.nested_block ? DType::u8 : DType::f32}, {groups});
-  found.table = get(kParts[2], std::array{DType::f32}, {16});
+  found.codes = get(kBitsandbytesParts[0], std::array{DType::u8}, {count / 2, 1});
+  found.absmax = get(kBitsandbytesParts[1], std::array{found.state.nested_block ? DType::u8 : DType::f32}, {groups});
+  found.table = get(kBitsandbytesParts[2], std::array{DType::f32}, {16});
   if (found.state.nested_block > 0) {
     found.nested_absmax =
-        get(kParts[3], std::array{DType::f32}, {ceil_div<std::int64_t>(groups, found.state.nested_block)});
-    found.nested_table = get(kParts[4], std::array{DType::f32}, {256});
+        get(kBitsandbytesParts[3], std::array{DType::f32}, {ceil_div<std::int64_t>(groups, found.state.nested_block)});
+    found.nested_table = get(kBitsandbytesParts[4], std::array{DType::f32}, {256});
   }
   return found;
 }
@@ -105,14 +105,14 @@ class BitsAndBytes final : public ReadOnlyDialect {
       if (find_state(checkpoint, module) != &tensor)
         fail(ErrorCode::unsupported, "{}: tensor {}: expected one quant_state, of type nf4 or fp4", tensor.file->path(),
              quote(tensor.entry.name));
-      const State state = locate(checkpoint, module).state;
+      const State state = find_bitsandbytes_tensors(checkpoint, module).state;
       result.push_back({module, state.recipe, state.m, state.k, state.input, std::nullopt});
     }
     return result;
   }
 
   QuantizedMatrix decode(const Checkpoint& checkpoint, const QuantizedModule& module) const override {
-    const Found found = locate(checkpoint, module.name);
+    const BitsandbytesTensors found = find_bitsandbytes_tensors(checkpoint, module.name);
     QuantizedMatrix weight = begin_matrix(module);
     weight.codebook = copy(found.table);
     weight.codes = Tensor(DType::u8, {module.m, module.k});
@@ -137,7 +137,7 @@ class BitsAndBytes final : public ReadOnlyDialect {
 
   std::vector<std::string> sources(const Checkpoint& checkpoint, const QuantizedModule& module) const override {
     std::vector<std::string> names = {find_state(checkpoint, module.name)->entry.name};
-    for (const std::string_view part : kParts)
+    for (const std::string_view part : kBitsandbytesParts)
       if (std::string name = module.name + std::string(part); checkpoint.find(name)) names.push_back(std::move(name));
     return names;
   }

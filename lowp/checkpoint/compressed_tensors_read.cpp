@@ -77,7 +77,7 @@ std::map<std::string, float> tensor_scale_notes(const Checkpoint& checkpoint) {
 // --- the tensors of a module
 
 // All checked against the module's recipe.
-struct Found {
+struct ModuleTensors {
   Storage storage;
   TensorView codes, scale;
   std::optional<TensorView> zero_point;
@@ -145,9 +145,9 @@ std::optional<TensorView> find_zero_point(const Checkpoint& checkpoint, const Qu
   return std::nullopt;
 }
 
-Found locate(const Checkpoint& checkpoint, const QuantizedModule& module) {
+ModuleTensors locate(const Checkpoint& checkpoint, const QuantizedModule& module) {
   const Args args = scheme_of(module).weights;
-  Found found;
+  ModuleTensors found;
   found.storage = stored_as(checkpoint, module.name, args);
   found.codes = find_codes(checkpoint, module, found.storage, args.num_bits);
   found.scale = find_scale(checkpoint, module);
@@ -173,7 +173,7 @@ void check_range(const Tensor& codes, int bits, const Checkpoint& checkpoint, co
          quote(name), static_cast<int>(*bad), bad - begin, low, high);
 }
 
-Tensor decode_codes(const Checkpoint& checkpoint, const QuantizedModule& module, const Found& found) {
+Tensor decode_codes(const Checkpoint& checkpoint, const QuantizedModule& module, const ModuleTensors& found) {
   const formats::ElementFormat& element = formats::info(module.recipe.weight.element);
   if (found.storage == Storage::words) return unpack_words(found.codes, element.bits, module.k);
   if (found.storage == Storage::stream && !module.recipe.weight.two_codes_a_byte())
@@ -183,7 +183,7 @@ Tensor decode_codes(const Checkpoint& checkpoint, const QuantizedModule& module,
   return codes;
 }
 
-Tensor decode_zero_point(const Checkpoint& checkpoint, const QuantizedModule& module, const Found& found) {
+Tensor decode_zero_point(const Checkpoint& checkpoint, const QuantizedModule& module, const ModuleTensors& found) {
   const int bits = formats::info(module.recipe.weight.element).bits;
   if (found.storage == Storage::words) return unpack_zero_points(*found.zero_point, bits, module.m);
   Tensor zero_point = copy(*found.zero_point);
@@ -309,7 +309,7 @@ std::vector<QuantizedModule> modules(const Checkpoint& checkpoint) {
     if (const std::string wrong = formats::misfit(module.recipe.weight, module.m, module.k); !wrong.empty())
       fail(ErrorCode::unsupported, "{}: module {} [{}, {}]: {}", checkpoint.path(), quote(name), module.m, module.k,
            wrong);
-    const Found found = locate(checkpoint, module);
+    const ModuleTensors found = locate(checkpoint, module);
     module.input = module.recipe.weight.scale_in_input_dtype ? element_of(found.scale.dtype) : element;
     module.reordered = !find_order(checkpoint, module).empty();
     if (scheme->input) module.activation_scale = read_activation_scale(checkpoint, module, *scheme->input, scales);
@@ -319,7 +319,7 @@ std::vector<QuantizedModule> modules(const Checkpoint& checkpoint) {
 }
 
 QuantizedMatrix decode(const Checkpoint& checkpoint, const QuantizedModule& module) {
-  const Found found = locate(checkpoint, module);
+  const ModuleTensors found = locate(checkpoint, module);
   QuantizedMatrix weight = begin_matrix(module);
   weight.codes = decode_codes(checkpoint, module, found);
   if (module.reordered) {

@@ -14,7 +14,7 @@ using formats::BlockFormat;
 using formats::Elem;
 
 // The release of the package whose schema this is; readers do not act on it.
-constexpr const char* kVersion = "0.20.0";
+constexpr const char* kCompressedTensorsVersion = "0.20.0";
 
 DType scale_type(const BlockFormat& format, Elem input) {
   if (format.scale == Elem::e8m0) return DType::u8;  // not F8_E8M0, which older readers do not know
@@ -195,7 +195,7 @@ Json config(std::span<const QuantizedModule> modules, std::span<const std::strin
           {"sparsity_config", Json::object()},
           {"transform_config", Json::object()},
           {"global_compression_ratio", nullptr},
-          {"version", kVersion}};
+          {"version", kCompressedTensorsVersion}};
 }
 
 std::map<std::string, std::string> metadata(std::span<const QuantizedModule> modules) {

@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lowp/base/json.h"
@@ -17,9 +18,12 @@
 
 namespace lowp::checkpoint {
 
+/// What follows a module's name in the name of its matrix.
+inline constexpr std::string_view kWeight = ".weight";
+
 /// A Linear whose weight is quantized.
 struct QuantizedModule {
-  std::string name;  // without ".weight": "model.layers.0.self_attn.q_proj"
+  std::string name;  // without kWeight: "model.layers.0.self_attn.q_proj"
   formats::Recipe recipe;
   std::int64_t m = 0, k = 0;                  // of the weight
   formats::Elem input = formats::Elem::bf16;  // dtype of the original weight

@@ -9,8 +9,6 @@
 namespace lowp::checkpoint {
 namespace {
 
-constexpr std::string_view kExperts = ".experts.";
-
 std::string stack_of(const ExpertModule& module) {
   return module.block + (module.part == "down_proj" ? "down_proj" : "gate_up_proj");
 }

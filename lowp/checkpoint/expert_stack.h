@@ -13,6 +13,9 @@
 
 namespace lowp::checkpoint {
 
+/// What stands between a block and the number of an expert in the names of modules.
+inline constexpr std::string_view kExperts = ".experts.";
+
 /// A module's name taken apart: "model.layers.3.mlp.experts.7.up_proj" is expert 7, "up_proj" of
 /// "model.layers.3.mlp.experts.".
 struct ExpertModule {

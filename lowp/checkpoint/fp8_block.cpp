@@ -13,13 +13,12 @@ namespace {
 
 using formats::Elem;
 
-constexpr std::string_view kWeight = ".weight";
-constexpr std::string_view kScales[] = {".weight_scale_inv", ".weight_scale"};
+constexpr std::string_view kScaleNames[] = {".weight_scale_inv", ".weight_scale"};
 constexpr std::string_view kInputScales[] = {".input_scale", ".activation_scale"};
 constexpr DType kPowers[] = {DType::u8, DType::f8_e8m0};
 
 // What a config says about all layers.
-struct Scheme {
+struct BlockScheme {
   std::string where;
   std::optional<std::array<int, 2>> block;  // weight_block_size
   bool per_row = false;                     // fbgemm_fp8
@@ -32,8 +31,8 @@ struct Scheme {
   }
 };
 
-Scheme read_scheme(const Checkpoint& checkpoint) {
-  Scheme scheme;
+BlockScheme read_scheme(const Checkpoint& checkpoint) {
+  BlockScheme scheme;
   scheme.where = checkpoint.path() + ": config.json: quantization_config";
   const Json& json = *quantization_config(checkpoint);
   const std::string method = quant_method(checkpoint), where = scheme.where;
@@ -87,7 +86,7 @@ class Fp8Block final : public Dialect {
   std::vector<TensorEntry> layout(const QuantizedModule& module) const override {
     const formats::BlockFormat& format = module.recipe.weight;
     return {{module.name + std::string(kWeight), DType::f8_e4m3, {module.m, module.k}},
-            {module.name + std::string(kScales[0]),
+            {module.name + std::string(kScaleNames[0]),
              is_powers(module) ? DType::u8 : DType::f32,
              {format.scale_rows(module.m), format.scale_cols(module.k)}}};
   }
@@ -121,7 +120,7 @@ class Fp8Block final : public Dialect {
   }
 
   std::vector<QuantizedModule> modules(const Checkpoint& checkpoint) const override {
-    const Scheme scheme = read_scheme(checkpoint);
+    const BlockScheme scheme = read_scheme(checkpoint);
     std::vector<QuantizedModule> result;
     for (const StoredTensor& tensor : checkpoint.tensors()) {
       const TensorEntry& entry = tensor.entry;
@@ -136,7 +135,7 @@ class Fp8Block final : public Dialect {
   QuantizedMatrix decode(const Checkpoint& checkpoint, const QuantizedModule& module) const override {
     QuantizedMatrix weight = begin_matrix(module);
     weight.codes = copy(checkpoint.find(module.name + std::string(kWeight))->view());
-    const TensorView scale = checkpoint.find(stored(checkpoint, module.name, kScales))->view();
+    const TensorView scale = checkpoint.find(stored(checkpoint, module.name, kScaleNames))->view();
     weight.scale = (is_powers(module) ? copy(scale) : copy_as_f32(scale))
                        .reinterpret(dtype_of(weight.format.scale),
                                     {weight.format.scale_rows(module.m), weight.format.scale_cols(module.k)});
@@ -144,13 +143,13 @@ class Fp8Block final : public Dialect {
   }
 
   std::vector<std::string> sources(const Checkpoint& checkpoint, const QuantizedModule& module) const override {
-    std::vector<std::string> names = {module.name + std::string(kWeight), stored(checkpoint, module.name, kScales)};
+    std::vector<std::string> names = {module.name + std::string(kWeight), stored(checkpoint, module.name, kScaleNames)};
     if (module.activation_scale) names.push_back(stored(checkpoint, module.name, kInputScales));
     return names;
   }
 
  private:
-  static QuantizedModule module(const Checkpoint& checkpoint, const Scheme& scheme, const std::string& name,
+  static QuantizedModule module(const Checkpoint& checkpoint, const BlockScheme& scheme, const std::string& name,
                                 std::int64_t m, std::int64_t k) {
     QuantizedModule module;
     module.name = name;
@@ -167,7 +166,7 @@ class Fp8Block final : public Dialect {
     if (const std::string wrong = formats::misfit(format, m, k); !wrong.empty())
       fail(ErrorCode::unsupported, "{}: module {} [{}, {}] with {}: {}", checkpoint.path(), quote(name), m, k, words,
            wrong);
-    const std::string scale = stored(checkpoint, name, kScales);
+    const std::string scale = stored(checkpoint, name, kScaleNames);
     Shape shape = {format.scale_rows(m), format.scale_cols(k)};
     // One value may be [], [1] or [1, 1], one for each row [m] or [m, 1].
     if (const StoredTensor* found = checkpoint.find(scale);

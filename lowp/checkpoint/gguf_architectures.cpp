@@ -7,7 +7,7 @@
 namespace lowp::checkpoint {
 namespace {
 
-constexpr GgufArchitecture kArchitectures[] = {
+constexpr GgufArchitecture kGgufArchitectures[] = {
     {"llama", "LlamaForCausalLM", "llama", false, true, false, false},
     {"llama", "MixtralForCausalLM", "mixtral", true, true, false, false},
     {"llama", "MistralForCausalLM", "mistral", false, true, false, false},  // written only: read as Llama
@@ -38,7 +38,7 @@ constexpr Pair kOutputNorms[] = {
     {"ffn_norm", "pre_feedforward_layernorm"},
     {"post_ffw_norm", "post_feedforward_layernorm"},
 };
-constexpr Pair kExperts[] = {
+constexpr Pair kExpertNames[] = {
     {"ffn_gate_inp", "mlp.gate"},
     {"ffn_gate_exps", "mlp.experts.*.gate_proj"},
     {"ffn_up_exps", "mlp.experts.*.up_proj"},
@@ -50,7 +50,7 @@ constexpr Pair kMixtralExperts[] = {
     {"ffn_up_exps", "block_sparse_moe.experts.*.w3"},
     {"ffn_down_exps", "block_sparse_moe.experts.*.w2"},
 };
-constexpr std::string_view kLayers = "model.layers.", kBlocks = "blk.";
+constexpr std::string_view kLayers = "model.layers.", kGgufLayers = "blk.";
 
 std::vector<std::span<const Pair>> layer_tables(const GgufArchitecture& a) {
   std::vector<std::span<const Pair>> tables = {kLayer};
@@ -58,7 +58,7 @@ std::vector<std::span<const Pair>> layer_tables(const GgufArchitecture& a) {
     tables.emplace_back(kOutputNorms);
   else
     tables.emplace_back(kPlainNorms);
-  if (a.has_experts) tables.emplace_back(a.model_type == "mixtral" ? kMixtralExperts : kExperts);
+  if (a.has_experts) tables.emplace_back(a.model_type == "mixtral" ? kMixtralExperts : kExpertNames);
   return tables;
 }
 
@@ -91,26 +91,26 @@ std::optional<std::string_view> other_side(std::span<const Pair> table, std::str
 }  // namespace
 
 const GgufArchitecture* find_gguf_architecture(std::string_view gguf, bool experts) {
-  for (const GgufArchitecture& a : kArchitectures)
+  for (const GgufArchitecture& a : kGgufArchitectures)
     if (a.gguf == gguf && a.has_experts == experts) return &a;
   return nullptr;
 }
 
 const GgufArchitecture* find_gguf_architecture(std::string_view hugging_face) {
-  for (const GgufArchitecture& a : kArchitectures)
+  for (const GgufArchitecture& a : kGgufArchitectures)
     if (a.hugging_face == hugging_face) return &a;
   return nullptr;
 }
 
 std::string gguf_architecture_names() {
   std::string names;
-  for (const GgufArchitecture& a : kArchitectures)
+  for (const GgufArchitecture& a : kGgufArchitectures)
     if (names.find(a.gguf) == names.npos) names += (names.empty() ? "" : ", ") + std::string(a.gguf);
   return names;
 }
 
 std::optional<std::string> hugging_face_name(const GgufArchitecture& a, std::string_view gguf) {
-  const auto layer = split_layer(gguf, kBlocks);
+  const auto layer = split_layer(gguf, kGgufLayers);
   const auto [stem, field] = split_field(layer ? layer->second : gguf);
   if (!layer) {
     const auto found = other_side(kTop, stem, &Pair::gguf, &Pair::hugging_face);
@@ -140,7 +140,7 @@ std::optional<std::string> gguf_name(const GgufArchitecture& a, std::string_view
   }
   for (const auto table : layer_tables(a))
     if (const auto found = other_side(table, pattern, &Pair::hugging_face, &Pair::gguf))
-      return std::string(kBlocks).append(layer->first).append(".").append(*found).append(field);
+      return std::string(kGgufLayers).append(layer->first).append(".").append(*found).append(field);
   return std::nullopt;
 }
 

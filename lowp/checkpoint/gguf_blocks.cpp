@@ -382,17 +382,17 @@ const Codec& codec_of(const BlockType& type) {
 }
 
 // Where a matrix keeps the codes and parameters of one block.
-struct Place {
+struct BlockPlace {
   std::int64_t value, group;
   int values, groups;
 };
 
-Place place(const GgmlType& ggml, const formats::BlockFormat& format, std::int64_t block) {
+BlockPlace place(const GgmlType& ggml, const formats::BlockFormat& format, std::int64_t block) {
   const int groups = ggml.values / format.group_cols;
   return {block * ggml.values, block * groups, ggml.values, groups};
 }
 
-void store(const Block& b, const Place& at, QuantizedMatrix& out) {
+void store(const Block& b, const BlockPlace& at, QuantizedMatrix& out) {
   if (out.format.two_codes_a_byte()) {
     Bytes* codes = out.codes.as<Bytes>() + at.value / 2;
     for (int i = 0; i < at.values / 2; ++i) codes[i] = static_cast<Bytes>(b.codes[2 * i] | b.codes[2 * i + 1] << 4);
@@ -406,7 +406,7 @@ void store(const Block& b, const Place& at, QuantizedMatrix& out) {
   if (!out.zero_point.empty()) std::copy_n(b.zero.begin(), at.groups, out.zero_point.as<float>() + at.group);
 }
 
-void load(const QuantizedMatrix& in, const Place& at, Block& b) {
+void load(const QuantizedMatrix& in, const BlockPlace& at, Block& b) {
   if (in.format.two_codes_a_byte()) {
     const Bytes* codes = in.codes.as<Bytes>() + at.value / 2;
     for (int i = 0; i < at.values; ++i) b.codes[i] = code(codes[i / 2] >> (i % 2 * 4) & 15);
@@ -471,7 +471,7 @@ QuantizedMatrix unpack_blocks(const BlockType& type, const TensorView& rows, std
     Block b{};
     for (std::int64_t i = begin * blocks; i < end * blocks; ++i) {
       codec.unpack(rows.as<Bytes>() + i * ggml.bytes, b);
-      const Place at = place(ggml, out.format, i);
+      const BlockPlace at = place(ggml, out.format, i);
       // Only two bits for a ternary digit leave room for a code too many.
       if (is_signed && std::any_of(b.codes.begin(), b.codes.begin() + at.values, [&](int c) { return c > largest; }))
         fail(ErrorCode::bad_input, "{}: block {} of {} has a code beyond {}", where, i, type.ggml, largest);

@@ -10,7 +10,7 @@ namespace {
 
 using formats::Recipe;
 
-constexpr std::string_view kWeight = ".weight", kScale = ".scale";
+constexpr std::string_view kScale = ".scale";
 
 class GgufDialect final : public Dialect {
  public:

@@ -20,18 +20,18 @@ constexpr const char* kRopeFreqs = "rope_freqs.weight";  // becomes a part of th
 constexpr std::int64_t kMaxFiles = 1000;
 
 // The numbers of "PREFIX-00002-of-00003.gguf".
-struct Split {
+struct SplitName {
   std::string prefix;
   std::int64_t number = 1, count = 1;
 
   std::string path(std::int64_t i) const { return fmt::format("{}-{:05}-of-{:05}{}", prefix, i, count, kSuffix); }
 };
 
-std::optional<Split> split_of(const std::string& path) {
+std::optional<SplitName> split_of(const std::string& path) {
   constexpr std::size_t kTail = std::string_view("-00001-of-00001.gguf").size();
   if (path.size() <= kTail || !path.ends_with(kSuffix)) return std::nullopt;
   const std::string_view tail = std::string_view(path).substr(path.size() - kTail);
-  Split split{path.substr(0, path.size() - kTail)};
+  SplitName split{path.substr(0, path.size() - kTail)};
   const auto number = [&](std::size_t at, std::int64_t& out) {
     const auto [end, error] = std::from_chars(tail.data() + at, tail.data() + at + 5, out);
     return error == std::errc() && end == tail.data() + at + 5 && out >= 1;

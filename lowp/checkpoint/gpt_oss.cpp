@@ -12,7 +12,7 @@ namespace lowp::checkpoint {
 namespace {
 
 constexpr std::int64_t kBlock = 32;  // values that share a scale; 16 bytes
-constexpr std::string_view kExperts = ".experts.", kBlocks = "_blocks", kScales = "_scales";
+constexpr std::string_view kBlocks = "_blocks", kScales = "_scales";
 constexpr const char* kRecipe = "mxfp4-bf16";
 
 // "model.layers.0.mlp.experts.3.gate_proj" is one of the matrices in "model.layers.0.mlp.experts.gate_up_proj".

@@ -21,7 +21,7 @@ namespace ints = transposed_ints;
 constexpr std::array kWidths = {2, 3, 4, 8};
 constexpr const char* kConfigFile = "quantize_config.json";  // where older files have their config
 
-struct Scheme {
+struct GptqScheme {
   int bits = 4;
   int group = 0;  // columns; 0: a whole row
   bool symmetric = true;
@@ -31,9 +31,9 @@ struct Scheme {
 enum class Zeros { unknown, v1, v2 };
 
 // quantization_config, or quantize_config.json of older files.
-class Config {
+class GptqConfig {
  public:
-  explicit Config(const Checkpoint& checkpoint) {
+  explicit GptqConfig(const Checkpoint& checkpoint) {
     const Json* json = quantization_config(checkpoint);
     std::optional<Json> file;
     std::string where = checkpoint.path() + ": config.json: quantization_config";
@@ -48,7 +48,7 @@ class Config {
       fail(ErrorCode::unsupported, "{}: checkpoint_format {} is another layout; lowp reads \"gptq\" and \"gptq_v2\"",
            where, quote(format));
     zeros_ = format == "gptq" ? Zeros::v1 : Zeros::v2;
-    base_ = scheme(*json, Scheme{}, where);
+    base_ = scheme(*json, GptqScheme{}, where);
     if (const Json* dynamic = value_of(*json, "dynamic")) {
       if (!dynamic->is_object()) wrong(where, "dynamic", "an object", *dynamic);
       for (const auto& [key, value] : dynamic->items()) add_override(key, value, where + ": dynamic");
@@ -56,7 +56,7 @@ class Config {
   }
 
   /// nullopt: the module is left in high precision. The first override that matches wins.
-  std::optional<Scheme> find(const std::string& module) const {
+  std::optional<GptqScheme> find(const std::string& module) const {
     for (const auto& [pattern, scheme] : overrides_)
       if (pattern.matches(module)) return scheme;
     return base_;
@@ -65,7 +65,7 @@ class Config {
   Zeros zeros() const { return zeros_; }
 
  private:
-  static Scheme scheme(const Json& json, Scheme result, const std::string& where) {
+  static GptqScheme scheme(const Json& json, GptqScheme result, const std::string& where) {
     result.bits = int_or(json, "bits", result.bits, where);
     if (std::find(kWidths.begin(), kWidths.end(), result.bits) == kWidths.end())
       fail(ErrorCode::unsupported, "{}: bits {}: GPTQ has {}", where, result.bits, fmt::join(kWidths, ", "));
@@ -80,7 +80,7 @@ class Config {
   void add_override(const std::string& key, const Json& value, const std::string& where) {
     const bool excludes = key.starts_with("-:");
     const std::string pattern = "re:" + (excludes || key.starts_with("+:") ? key.substr(2) : key);
-    std::optional<Scheme> changed;
+    std::optional<GptqScheme> changed;
     if (!excludes) {
       if (!value.is_object()) wrong(where, key.c_str(), "an object", value);
       changed = scheme(value, base_, where + ": " + quote(key));
@@ -92,9 +92,9 @@ class Config {
     }
   }
 
-  Scheme base_;
+  GptqScheme base_;
   Zeros zeros_ = Zeros::v1;
-  std::vector<std::pair<NamePattern, std::optional<Scheme>>> overrides_;
+  std::vector<std::pair<NamePattern, std::optional<GptqScheme>>> overrides_;
 };
 
 // Stored zero points, unsigned, as signed bytes around the middle: [groups, n].
@@ -111,7 +111,7 @@ Zeros version_of(const Tensor& zeros) {
   return all(-1) ? Zeros::v1 : all(0) ? Zeros::v2 : Zeros::unknown;
 }
 
-QuantizedModule read_module(const Checkpoint& checkpoint, const std::string& name, const Scheme& scheme) {
+QuantizedModule read_module(const Checkpoint& checkpoint, const std::string& name, const GptqScheme& scheme) {
   const std::string words = ints::describe(scheme.bits, scheme.group);
   const TensorView packed = required(checkpoint, name + ".qweight", DType::i32, {-1, -1}, words);
   const std::int64_t k = packed.shape[0] * 32 / scheme.bits, n = packed.shape[1];
@@ -212,10 +212,10 @@ class Gptq final : public Dialect {
   }
 
   std::vector<QuantizedModule> modules(const Checkpoint& checkpoint) const override {
-    const Config config(checkpoint);
+    const GptqConfig config(checkpoint);
     std::vector<QuantizedModule> result;
     for (const std::string& module : ints::names(checkpoint)) {
-      const std::optional<Scheme> scheme = config.find(module);
+      const std::optional<GptqScheme> scheme = config.find(module);
       if (!scheme)
         fail(ErrorCode::bad_input, "{}: module {} has quantized tensors, but \"dynamic\" excludes it",
              checkpoint.path(), quote(module));
@@ -231,7 +231,7 @@ class Gptq final : public Dialect {
     weight.codes = unpack_words(words.view(), bits, module.k);
     if (weight.format.zero_point == formats::ZeroPoint::integer) {
       Tensor zeros = stored_zeros(checkpoint, module, bits);
-      if (Config(checkpoint).zeros() == Zeros::v1) shift(zeros, bits, 1);
+      if (GptqConfig(checkpoint).zeros() == Zeros::v1) shift(zeros, bits, 1);
       weight.zero_point = transpose(zeros.view());
     }
     if (module.reordered) {

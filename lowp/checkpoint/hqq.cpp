@@ -10,26 +10,26 @@
 namespace lowp::checkpoint {
 namespace {
 
-constexpr std::string_view kCodes = ".W_q";
-constexpr const char* kParts[] = {"W_q",
-                                  "scale",
-                                  "zero",
-                                  "nbits",
-                                  "group_size",
-                                  "shape",
-                                  "axis",
-                                  "packing",
-                                  "view_as_float",
-                                  "unpack_view_dtype",
-                                  "quant_zero",
-                                  "quant_scale",
-                                  "channel_wise",
-                                  "compute_dtype",
-                                  "offload_meta",
-                                  "optimize",
-                                  "round_zero",
-                                  "encoded_state_dict",
-                                  "stores_quant_config"};
+constexpr std::string_view kHqqCodes = ".W_q";
+constexpr const char* kHqqParts[] = {"W_q",
+                                     "scale",
+                                     "zero",
+                                     "nbits",
+                                     "group_size",
+                                     "shape",
+                                     "axis",
+                                     "packing",
+                                     "view_as_float",
+                                     "unpack_view_dtype",
+                                     "quant_zero",
+                                     "quant_scale",
+                                     "channel_wise",
+                                     "compute_dtype",
+                                     "offload_meta",
+                                     "optimize",
+                                     "round_zero",
+                                     "encoded_state_dict",
+                                     "stores_quant_config"};
 
 // How codes share a word: the first of them highest, each from another part of the rows.
 struct Packing {
@@ -69,7 +69,7 @@ std::int64_t integer(const Checkpoint& checkpoint, const std::string& name) {
 
 Parameters read_parameters(const Checkpoint& checkpoint, const std::string& module) {
   Parameters p;
-  const std::string where = file_of(checkpoint, module + std::string(kCodes)) + ": module " + quote(module);
+  const std::string where = file_of(checkpoint, module + std::string(kHqqCodes)) + ": module " + quote(module);
   const auto get = [&](const char* part) { return integer(checkpoint, module + "." + part); };
   const std::int64_t bits = get("nbits"), group = get("group_size"), axis = get("axis");
   if (bits < 1 || bits > 8 || group < 1 || group > formats::kMaxGroup)
@@ -95,18 +95,18 @@ Parameters read_parameters(const Checkpoint& checkpoint, const std::string& modu
 }
 
 // All tensors of a module, checked against its parameters.
-struct Found {
+struct HqqTensors {
   Parameters parameters;
   TensorView codes, scale, zero;
 };
 
-Found locate(const Checkpoint& checkpoint, const std::string& module) {
-  Found found;
+HqqTensors find_hqq_tensors(const Checkpoint& checkpoint, const std::string& module) {
+  HqqTensors found;
   found.parameters = read_parameters(checkpoint, module);
   const Parameters& p = found.parameters;
   const std::string words = fmt::format("{} bits in groups of {}", p.bits, p.group);
   const std::int64_t groups = p.m * p.k / p.group;
-  found.codes = required(checkpoint, module + std::string(kCodes), p.packing->word,
+  found.codes = required(checkpoint, module + std::string(kHqqCodes), p.packing->word,
                          {ceil_div<std::int64_t>(groups, p.packing->codes), p.group}, words);
   found.scale = required(checkpoint, module + ".scale", kHighPrecision, {groups, 1}, words);
   found.zero = required(checkpoint, module + ".zero", found.scale.dtype, {groups, 1}, words);
@@ -122,9 +122,9 @@ class Hqq final : public ReadOnlyDialect {
   std::vector<QuantizedModule> modules(const Checkpoint& checkpoint) const override {
     std::vector<QuantizedModule> result;
     for (const StoredTensor& tensor : checkpoint.tensors()) {
-      if (!tensor.entry.name.ends_with(kCodes)) continue;
+      if (!tensor.entry.name.ends_with(kHqqCodes)) continue;
       QuantizedModule& module = result.emplace_back();
-      module.name = tensor.entry.name.substr(0, tensor.entry.name.size() - kCodes.size());
+      module.name = tensor.entry.name.substr(0, tensor.entry.name.size() - kHqqCodes.size());
       const Parameters p = read_parameters(checkpoint, module.name);
       module.recipe = formats::recipe(fmt::format("int{}_g{}_shift-bf16", p.bits, p.group));
       module.m = p.m;
@@ -132,13 +132,13 @@ class Hqq final : public ReadOnlyDialect {
       if (const std::string wrong = formats::misfit(module.recipe.weight, p.m, p.k); !wrong.empty())
         fail(ErrorCode::unsupported, "{}: module {} [{}, {}]: {}", tensor.file->path(), quote(module.name), p.m, p.k,
              wrong);
-      module.input = element_of(locate(checkpoint, module.name).scale.dtype);
+      module.input = element_of(find_hqq_tensors(checkpoint, module.name).scale.dtype);
     }
     return result;
   }
 
   QuantizedMatrix decode(const Checkpoint& checkpoint, const QuantizedModule& module) const override {
-    const Found found = locate(checkpoint, module.name);
+    const HqqTensors found = find_hqq_tensors(checkpoint, module.name);
     const Packing& packing = *found.parameters.packing;
     QuantizedMatrix weight = begin_matrix(module);
     weight.codes = Tensor(DType::u8, {module.m, module.k});
@@ -156,8 +156,8 @@ class Hqq final : public ReadOnlyDialect {
       const std::uint32_t code = (word(i % step) >> (packing.width * (packing.codes - 1 - i / step))) & mask;
       if (code > largest)
         fail(ErrorCode::bad_input, "{}: tensor {}: value {} at {} has more than {} bits",
-             file_of(checkpoint, module.name + std::string(kCodes)), quote(module.name + std::string(kCodes)), code, i,
-             found.parameters.bits);
+             file_of(checkpoint, module.name + std::string(kHqqCodes)), quote(module.name + std::string(kHqqCodes)),
+             code, i, found.parameters.bits);
       weight.codes.as<std::uint8_t>()[i] = static_cast<std::uint8_t>(code);
     }
     const Shape groups = {module.m, module.k / found.parameters.group};
@@ -168,7 +168,7 @@ class Hqq final : public ReadOnlyDialect {
 
   std::vector<std::string> sources(const Checkpoint& checkpoint, const QuantizedModule& module) const override {
     std::vector<std::string> names;
-    for (const char* part : kParts)
+    for (const char* part : kHqqParts)
       if (std::string name = fmt::format("{}.{}", module.name, part); checkpoint.find(name))
         names.push_back(std::move(name));
     return names;

@@ -19,7 +19,7 @@ namespace {
 using formats::BlockFormat;
 using formats::ZeroPoint;
 
-constexpr int kVersion = 1;
+constexpr int kLowpVersion = 1;
 // Where a file without config.json has its quantization_config.
 constexpr const char* kConfigKey = "lowp.quantization_config";
 constexpr std::string_view kData = ".weight.data";
@@ -99,9 +99,9 @@ Declared parse(const Json& config, const std::string& where) {
   const auto version = config.find("version");
   if (version == config.end() || !version->is_number_integer())
     fail(ErrorCode::bad_input, "{}: expected an integer 'version'", where);
-  if (*version != kVersion)
+  if (*version != kLowpVersion)
     fail(ErrorCode::unsupported, "{}: version {} of the lowp dialect; this build reads version {}", where,
-         version->dump(), kVersion);
+         version->dump(), kLowpVersion);
   return {where, text_field(config, "default", where), text_field(config, "dtype", where),
           map_field(config, "modules", where), map_field(config, "dtypes", where)};
 }
@@ -183,7 +183,7 @@ class LowpDialect final : public Dialect {
   Json config(std::span<const QuantizedModule> modules, std::span<const std::string> kept) const override {
     const auto recipe = [](const QuantizedModule& module) { return module.recipe.name; };
     const auto dtype = [](const QuantizedModule& module) { return std::string(formats::name(module.input)); };
-    Json config = {{"quant_method", "lowp"}, {"version", kVersion}};
+    Json config = {{"quant_method", "lowp"}, {"version", kLowpVersion}};
     const auto add = [&](const char* all, const char* exceptions, const auto& value) {
       const std::string common = most_common(modules, value);
       config[all] = common;

@@ -12,7 +12,7 @@ namespace lowp::checkpoint {
 namespace {
 
 constexpr const char* kKey = "quantization";
-constexpr std::string_view kScales = ".scales";
+constexpr std::string_view kMlxScales = ".scales";
 
 // Modes without biases: formats whose scales are bytes.
 struct Mode {
@@ -21,7 +21,7 @@ struct Mode {
 };
 constexpr Mode kModes[] = {{"mxfp4", "mxfp4", 4, 32}, {"mxfp8", "mxfp8", 8, 32}, {"nvfp4", "nvfp4_single", 4, 16}};
 
-struct Scheme {
+struct MlxScheme {
   int bits = 4, group = 64;
   std::string mode = "affine";
 
@@ -34,7 +34,7 @@ const Json* config_of(const Checkpoint& checkpoint) {
   return found != checkpoint.config()->end() && found->is_object() && found->contains("bits") ? &*found : nullptr;
 }
 
-Scheme parse(const Json& json, Scheme scheme, const std::string& where) {
+MlxScheme parse(const Json& json, MlxScheme scheme, const std::string& where) {
   scheme.mode = text_or(json, "mode", scheme.mode, where);
   const auto mode =
       std::find_if(std::begin(kModes), std::end(kModes), [&](const Mode& m) { return m.name == scheme.mode; });
@@ -49,7 +49,7 @@ Scheme parse(const Json& json, Scheme scheme, const std::string& where) {
   return scheme;
 }
 
-std::string recipe_of(const Scheme& scheme) {
+std::string recipe_of(const MlxScheme& scheme) {
   for (const Mode& mode : kModes)
     if (mode.name == scheme.mode) return std::string(mode.format) + "-bf16";
   return fmt::format("int{}_g{}_bias-bf16", scheme.bits, scheme.group);
@@ -67,11 +67,11 @@ class Mlx final : public ReadOnlyDialect {
   std::vector<QuantizedModule> modules(const Checkpoint& checkpoint) const override {
     const std::string where = checkpoint.path() + ": config.json: " + kKey;
     const Json& json = *config_of(checkpoint);
-    const Scheme all = parse(json, {}, where);
+    const MlxScheme all = parse(json, {}, where);
     std::vector<QuantizedModule> result;
     for (const StoredTensor& tensor : checkpoint.tensors()) {
-      if (!tensor.entry.name.ends_with(kScales)) continue;
-      const std::string name = tensor.entry.name.substr(0, tensor.entry.name.size() - kScales.size());
+      if (!tensor.entry.name.ends_with(kMlxScales)) continue;
+      const std::string name = tensor.entry.name.substr(0, tensor.entry.name.size() - kMlxScales.size());
       const Json* own = value_of(json, name.c_str());
       result.push_back(
           module(checkpoint, name, own && own->is_object() ? parse(*own, all, where + ": " + quote(name)) : all));
@@ -87,7 +87,7 @@ class Mlx final : public ReadOnlyDialect {
     weight.codes = weight.format.two_codes_a_byte() || bits == 8
                        ? copy(stream).reinterpret(dtype_of(weight.format.element), stream.shape)
                        : unpack_bytes(stream, bits, module.k);
-    const TensorView scales = checkpoint.find(module.name + std::string(kScales))->view();
+    const TensorView scales = checkpoint.find(module.name + std::string(kMlxScales))->view();
     if (weight.format.zero_point != formats::ZeroPoint::floating) {
       weight.scale = copy(scales).reinterpret(dtype_of(weight.format.scale), scales.shape);
       return weight;
@@ -105,7 +105,7 @@ class Mlx final : public ReadOnlyDialect {
   }
 
  private:
-  static QuantizedModule module(const Checkpoint& checkpoint, const std::string& name, const Scheme& scheme) {
+  static QuantizedModule module(const Checkpoint& checkpoint, const std::string& name, const MlxScheme& scheme) {
     const std::string words = scheme.describe();
     QuantizedModule module;
     module.name = name;
@@ -121,7 +121,7 @@ class Mlx final : public ReadOnlyDialect {
       fail(ErrorCode::bad_input, "{}: module {} [{}, {}] of {}: {}", file_of(checkpoint, name + ".weight"), quote(name),
            module.m, module.k, words, wrong);
     const Shape groups = {module.m, format.scale_cols(module.k)};
-    const std::string scales = name + std::string(kScales);
+    const std::string scales = name + std::string(kMlxScales);
     if (format.zero_point != formats::ZeroPoint::floating) {
       required(checkpoint, scales, DType::u8, groups, words);
       module.input = model_element(checkpoint);

@@ -19,7 +19,7 @@ using formats::Elem;
 
 constexpr const char* kSideFile = "hf_quant_config.json";
 // Of the producer; readers look at the name only.
-constexpr const char* kVersion = "0.40.0";
+constexpr const char* kModeloptVersion = "0.40.0";
 
 // A quant_algo: formats with "<G>" for the declared group size, and activations with and without an input_scale in the
 // file ("" if it must be there or must not). The first row with a recipe is how it is written.
@@ -65,7 +65,7 @@ const Algorithm* algorithm_of(const formats::Recipe& recipe) {
   return nullptr;
 }
 
-struct Scheme {
+struct ModeloptScheme {
   const Algorithm* algorithm = nullptr;
   int group = 0;  // of "<G>"; 0: not declared
 
@@ -75,9 +75,9 @@ struct Scheme {
   }
 };
 
-class Config {
+class ModeloptConfig {
  public:
-  explicit Config(const Checkpoint& checkpoint) {
+  explicit ModeloptConfig(const Checkpoint& checkpoint) {
     std::optional<Json> file;
     const Json* json = quantization_config(checkpoint);
     std::string where = checkpoint.path() + ": config.json: quantization_config";
@@ -94,14 +94,14 @@ class Config {
   }
 
   /// nullptr: no layer of this name is quantized.
-  const Scheme* find(const std::string& module) const {
+  const ModeloptScheme* find(const std::string& module) const {
     if (all_) return &*all_;
     const auto found = layers_.find(module);
     return found == layers_.end() ? nullptr : &found->second;
   }
 
  private:
-  static Scheme scheme(const Json& json, const std::string& where) {
+  static ModeloptScheme scheme(const Json& json, const std::string& where) {
     const std::string algorithm = text_or(json, "quant_algo", "", where);
     int group = int_or(json, "group_size", 0, where);
     if (group == 0)  // the flat form has it in the group of layers
@@ -123,8 +123,8 @@ class Config {
     }
   }
 
-  std::optional<Scheme> all_;
-  std::map<std::string, Scheme> layers_;
+  std::optional<ModeloptScheme> all_;
+  std::map<std::string, ModeloptScheme> layers_;
 };
 
 // --- how a format's tensors look
@@ -237,14 +237,15 @@ class ModelOpt final : public Dialect {
     flat.update(json);
     flat["ignore"] = json["exclude_modules"];
     flat["kv_cache_scheme"] = nullptr;
-    flat["producer"] = {{"name", "modelopt"}, {"version", kVersion}};
+    flat["producer"] = {{"name", "modelopt"}, {"version", kModeloptVersion}};
     return flat;
   }
 
   std::map<std::string, Json> side_files(std::span<const QuantizedModule> modules,
                                          std::span<const std::string> kept) const override {
     return {{kSideFile,
-             {{"producer", {{"name", "modelopt"}, {"version", kVersion}}}, {"quantization", nested(modules, kept)}}}};
+             {{"producer", {{"name", "modelopt"}, {"version", kModeloptVersion}}},
+              {"quantization", nested(modules, kept)}}}};
   }
 
   bool recognizes(const Checkpoint& checkpoint) const override {
@@ -256,12 +257,12 @@ class ModelOpt final : public Dialect {
   // Tensors win over the list of excluded modules, which is often wrong.
   std::vector<QuantizedModule> modules(const Checkpoint& checkpoint) const override {
     constexpr std::string_view kScale = ".weight_scale";
-    const Config config(checkpoint);
+    const ModeloptConfig config(checkpoint);
     std::vector<QuantizedModule> result;
     for (const StoredTensor& tensor : checkpoint.tensors()) {
       if (!tensor.entry.name.ends_with(kScale)) continue;
       const std::string name = tensor.entry.name.substr(0, tensor.entry.name.size() - kScale.size());
-      const Scheme* scheme = config.find(name);
+      const ModeloptScheme* scheme = config.find(name);
       if (!scheme)
         fail(ErrorCode::bad_input, "{}: module {} has quantized tensors, but is not in quantized_layers",
              tensor.file->path(), quote(name));
@@ -322,7 +323,7 @@ class ModelOpt final : public Dialect {
     return json;
   }
 
-  static QuantizedModule module(const Checkpoint& checkpoint, const std::string& name, const Scheme& scheme) {
+  static QuantizedModule module(const Checkpoint& checkpoint, const std::string& name, const ModeloptScheme& scheme) {
     const Algorithm& algorithm = *scheme.algorithm;
     QuantizedModule module;
     module.name = name;

@@ -21,7 +21,7 @@ using torchao::Described;
 using torchao::Subclass;
 
 constexpr const char* kNames = "tensor_names";
-constexpr std::string_view kWeight = ".weight", kCodes = "._weight_qdata";
+constexpr std::string_view kQdata = "._weight_qdata";
 
 // tinygemm's codes are 0..15; Int4Tensor has the same values with 8 taken off, as two's complement nibbles.
 constexpr std::uint8_t kFlip = 0x88;
@@ -51,7 +51,7 @@ Tensor unpack_int4(const TensorView& packed, const BlockFormat& format) {
 
 Tensor transposed(const Tensor& values) {
   Tensor result(DType::f32, {values.shape()[1], values.shape()[0]});
-  transpose(values.bytes().data(), values.shape()[0], values.shape()[1], 4, result.bytes().data());
+  lowp::transpose(values.bytes().data(), values.shape()[0], values.shape()[1], 4, result.bytes().data());
   return result;
 }
 
@@ -235,7 +235,7 @@ class TorchaoDialect final : public Dialect {
     if (!method.empty()) return method == "torchao";
     return checkpoint.metadata().contains(kNames) &&
            std::any_of(checkpoint.tensors().begin(), checkpoint.tensors().end(),
-                       [](const StoredTensor& stored) { return stored.entry.name.ends_with(kCodes); });
+                       [](const StoredTensor& stored) { return stored.entry.name.ends_with(kQdata); });
   }
 
   std::vector<QuantizedModule> modules(const Checkpoint& checkpoint) const override {
@@ -243,8 +243,8 @@ class TorchaoDialect final : public Dialect {
     std::vector<QuantizedModule> modules;
     std::set<std::string> seen;
     for (const StoredTensor& stored : checkpoint.tensors()) {
-      if (!stored.entry.name.ends_with(kCodes)) continue;
-      const std::string name = stored.entry.name.substr(0, stored.entry.name.size() - kCodes.size());
+      if (!stored.entry.name.ends_with(kQdata)) continue;
+      const std::string name = stored.entry.name.substr(0, stored.entry.name.size() - kQdata.size());
       const Described described = read(checkpoint, name, notes);
       parts(checkpoint, described);
       modules.push_back(described.module);
@@ -323,7 +323,7 @@ class TorchaoDialect final : public Dialect {
       if (!key.ends_with(kWeight))
         fail(ErrorCode::unsupported, "{}: {} is quantized; lowp reads quantized weights of Linears only",
              checkpoint.path(), quote(key));
-      const std::string codes = key.substr(0, key.size() - kWeight.size()) + std::string(kCodes);
+      const std::string codes = key.substr(0, key.size() - kWeight.size()) + std::string(kQdata);
       if (checkpoint.is_folder())
         fail(ErrorCode::bad_input, "{}: the metadata describes {} as {}, but there is no tensor {}", checkpoint.path(),
              quote(key), word, quote(codes));

@@ -113,7 +113,7 @@ bool all_zero(const TensorView& view) {
 }
 
 // A description in the course of being read.
-struct Reader {
+struct ModuleReader {
   const Checkpoint& checkpoint;
   const Attributes& data;
   std::int64_t m, k;
@@ -128,7 +128,7 @@ struct Words {
   Elem input = Elem::bf16;
 };
 
-Words read_float8(const Reader& in) {
+Words read_float8(const ModuleReader& in) {
   Words words{.weight = "", .input = in.data.element("dtype")};
   const auto [rows, cols] = in.data.pair("block_size");
   if (rows == 1 && cols == in.k)
@@ -150,7 +150,7 @@ Words read_float8(const Reader& in) {
   return words;
 }
 
-Words read_int8(const Reader& in) {
+Words read_int8(const ModuleReader& in) {
   Words words{.weight = "", .input = in.data.element("dtype")};
   const auto [rows, cols] = in.data.pair("block_size");
   if (rows == 1 && cols == in.k)
@@ -182,7 +182,7 @@ Words read_int8(const Reader& in) {
   return words;
 }
 
-Words read_intx(const Reader& in) {
+Words read_intx(const ModuleReader& in) {
   const Elem element = in.data.element("target_dtype");
   Words words{.weight = "", .input = in.data.element("dtype")};
   const auto [rows, cols] = in.data.pair("block_size");
@@ -199,7 +199,7 @@ Words read_intx(const Reader& in) {
   return words;
 }
 
-Words read_int4(const Reader& in) {
+Words read_int4(const ModuleReader& in) {
   const std::string scale = in.tensor + "scale";
   const TensorView view = required(in.checkpoint, scale, kHighPrecision, {-1, in.m}, in.data.where());
   Words words{.weight = "", .input = element_of(view.dtype)};
@@ -219,7 +219,7 @@ Words read_int4(const Reader& in) {
   return words;
 }
 
-Words read_mx(const Reader& in) {
+Words read_mx(const ModuleReader& in) {
   const std::int64_t group = in.data.integer("block_size");
   Words words{.weight = format_name(in.data, formats::Rule::mx, in.data.element("elem_dtype"), group),
               .input = in.data.element("orig_dtype")};
@@ -230,7 +230,7 @@ Words read_mx(const Reader& in) {
   return words;
 }
 
-Words read_nvfp4(const Reader& in) {
+Words read_nvfp4(const ModuleReader& in) {
   const bool two_level = in.stored("per_tensor_scale");
   Words words{.weight = two_level ? "nvfp4" : "nvfp4_single", .input = in.data.element("orig_dtype")};
   if (in.data.integer("block_size") != 16)
@@ -242,7 +242,7 @@ Words read_nvfp4(const Reader& in) {
   return words;
 }
 
-Words read_words(Subclass subclass, const Reader& in) {
+Words read_words(Subclass subclass, const ModuleReader& in) {
   switch (subclass) {
     case Subclass::float8:
       return read_float8(in);
@@ -260,7 +260,7 @@ Words read_words(Subclass subclass, const Reader& in) {
   return {};
 }
 
-constexpr DType kCodes[] = {DType::f8_e4m3, DType::f8_e5m2, DType::u8, DType::i8};
+constexpr DType kCodeTypes[] = {DType::f8_e4m3, DType::f8_e5m2, DType::u8, DType::i8};
 
 }  // namespace
 
@@ -273,7 +273,7 @@ Described read(const Checkpoint& checkpoint, const std::string& module, const Js
   const Attributes data(outer.at("_data"), where + " as " + std::string(name(*subclass)));
   const bool halved = *subclass == Subclass::int4 || *subclass == Subclass::nvfp4 ||
                       (*subclass == Subclass::mx && data.element("elem_dtype") == Elem::e2m1);
-  const TensorView qdata = required(checkpoint, codes, kCodes, {-1, -1}, data.where());
+  const TensorView qdata = required(checkpoint, codes, kCodeTypes, {-1, -1}, data.where());
   if (qdata.bytes.empty())  // and no dimension is so large that products of them overflow
     fail(ErrorCode::bad_input, "{}: the codes are empty: {}", data.where(), to_string(qdata.shape));
 

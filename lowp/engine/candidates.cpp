@@ -13,7 +13,6 @@ namespace {
 
 using kernels::cpu::kLogitBlock;
 
-constexpr float kNever = -std::numeric_limits<float>::infinity();
 constexpr float kLeastLogit = std::numeric_limits<float>::lowest();
 
 std::size_t blocks_of(std::span<const float> logits) {

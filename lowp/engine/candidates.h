@@ -2,12 +2,16 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
 #include "lowp/engine/request.h"
 
 namespace lowp::engine {
+
+/// The logit of an id that cannot come next.
+inline constexpr float kNever = -std::numeric_limits<float>::infinity();
 
 /// A row of logits and the largest of each block of it: most blocks have no likely id and are passed over.
 class LogitRow {

@@ -13,8 +13,6 @@
 namespace lowp::engine {
 namespace {
 
-constexpr float kNever = -std::numeric_limits<float>::infinity();
-
 std::size_t limited(std::size_t count, std::int64_t vocab_limit) {
   return vocab_limit > 0 ? std::min(count, static_cast<std::size_t>(vocab_limit)) : count;
 }

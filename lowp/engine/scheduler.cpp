@@ -46,21 +46,23 @@ Plan schedule(std::span<const Progress> sequences, const Budget& budget, const M
   }
   if (urgent.empty() && prompts.empty() && begun > 1) return {.preempt = newest};
 
+  std::int64_t left = budget.tokens, of_prompts = urgent.empty() ? left : std::min(left, budget.prompt_tokens);
   if (!prompts.empty()) urgent.push_back(prompts.front());
   std::sort(urgent.begin(), urgent.end(), [&](std::size_t a, std::size_t b) {
     const std::uint64_t x = sequences[a].waits_since, y = sequences[b].waits_since;
     return x != y ? x < y : a < b;
   });
-  std::int64_t left = budget.tokens;
   for (const std::size_t i : urgent)
     if (left > 0) {
       tokens[i] = 1;
       --left;
     }
+  if (!prompts.empty()) of_prompts = std::max(of_prompts - tokens[prompts.front()], std::int64_t{0});
   for (const std::size_t i : prompts) {
-    const std::int64_t more = std::min(left, most[i] - tokens[i]);
+    const std::int64_t more = std::min({left, of_prompts, most[i] - tokens[i]});
     tokens[i] += more;
     left -= more;
+    of_prompts -= more;
   }
   Plan plan;
   for (std::size_t i = 0; i < sequences.size(); ++i)

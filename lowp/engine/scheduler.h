@@ -14,6 +14,8 @@ namespace lowp::engine {
 struct Budget {
   std::int64_t tokens = 512;    // run through the model, prompt and generated together
   std::int64_t sequences = 64;  // that have begun and not finished
+  // Of prompts while others generate, whose next tokens wait for the whole step.
+  std::int64_t prompt_tokens = std::numeric_limits<std::int64_t>::max();
 };
 
 /// Room for keys and values.
@@ -45,10 +47,11 @@ struct Plan {
 };
 
 /// `sequences` in the order of their arrival. Every generating sequence and the first of those with prompt left to see
-/// get a token, those that wait longest first; what is left of the budget goes to prompts in the order of arrival, and
-/// prompts are cut where it ends. So prompts never stop the generating ones, nor these the prompts, however small the
-/// budget. A sequence begins only when its whole prompt and a page for each that has begun fit the free memory, and
-/// none before an earlier one; if memory is full nevertheless, the one that came last is preempted.
+/// get a token, those that wait longest first; what is left of the budget, or less beside those that generate, goes to
+/// prompts in the order of arrival, and prompts are cut where it ends. So prompts never stop the generating ones, nor
+/// these the prompts, however small the budget. A sequence begins only when its whole prompt and a page for each that
+/// has begun fit the free memory, and none before an earlier one; if memory is full nevertheless, the one that came
+/// last is preempted.
 Plan schedule(std::span<const Progress> sequences, const Budget& budget, const Memory& memory = {});
 
 }  // namespace lowp::engine

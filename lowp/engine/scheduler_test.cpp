@@ -28,6 +28,16 @@ TEST(Schedule, CutsPromptsInOrderOfArrival) {
   EXPECT_EQ(plan({kGenerating, {.pending = 300}, kGenerating}, {.tokens = 100}), (Slices{{0, 1}, {1, 98}, {2, 1}}));
 }
 
+TEST(Schedule, GivesPromptsLessBesideThoseThatGenerate) {
+  const Budget budget{.tokens = 100, .prompt_tokens = 10};
+  EXPECT_EQ(plan({{.pending = 300}}, budget), (Slices{{0, 100}}));
+  EXPECT_EQ(plan({kGenerating, {.pending = 300}, {.pending = 300}}, budget), (Slices{{0, 1}, {1, 10}}));
+  EXPECT_EQ(plan({{.pending = 7}, {.pending = 300}, kGenerating, {.pending = 300}}, budget),
+            (Slices{{0, 7}, {1, 3}, {2, 1}}));
+  EXPECT_EQ(plan({{.pending = 300}, kGenerating}, {.tokens = 5, .prompt_tokens = 10}), (Slices{{0, 4}, {1, 1}}));
+  EXPECT_EQ(plan({{.pending = 300}, kGenerating}, {.tokens = 5, .prompt_tokens = 0}), (Slices{{0, 1}, {1, 1}}));
+}
+
 TEST(Schedule, ServesWhoWaitsLongest) {
   Progress a = kGenerating, b = kGenerating, c = kGenerating;
   a.waits_since = 5, b.waits_since = 3, c.waits_since = 4;
@@ -78,7 +88,9 @@ struct World {
                           .generating = i.seen >= i.prompt,
                           .waits_since = i.waits_since});
     const std::vector<Slice> slices = schedule(progress, budget).slices;
-    std::int64_t total = 0, begun = 0;
+    std::int64_t total = 0, of_prompts = 0, begun = 0;
+    const bool generating =
+        std::any_of(progress.begin(), progress.end(), [](const Progress& p) { return p.generating; });
     std::vector<bool> used(items.size());
     for (const Slice& s : slices) {
       ASSERT_LT(s.sequence, items.size());
@@ -91,8 +103,10 @@ struct World {
       item.seen += s.tokens;
       item.waits_since = step;
       total += s.tokens;
+      if (!progress[s.sequence].generating) of_prompts += s.tokens;
     }
     ASSERT_LE(total, budget.tokens);
+    if (generating) ASSERT_LE(of_prompts, budget.prompt_tokens);
     for (const Item& i : items) {
       begun += i.seen > 0;
       if (i.seen >= i.prompt)
@@ -103,7 +117,8 @@ struct World {
     if (!items.empty()) ASSERT_GT(total, 0) << "work, but none done";
     const auto left_over = [&](const Item& i) { return i.seen < i.prompt && (i.seen > 0 || begun < budget.sequences); };
     if (std::any_of(items.begin(), items.end(), left_over))
-      ASSERT_EQ(total, budget.tokens) << "budget left while a prompt waits";
+      ASSERT_TRUE(total == budget.tokens || (generating && of_prompts == budget.prompt_tokens))
+          << "budget left while a prompt waits";
     std::erase_if(items, [](const Item& i) { return i.seen >= i.prompt + i.generate; });
   }
 };
@@ -111,7 +126,9 @@ struct World {
 TEST(Schedule, RandomTracesKeepTheirPromises) {
   for (unsigned seed = 0; seed < 300; ++seed) {
     World world{.random = std::mt19937(seed)};
-    const Budget budget{.tokens = world.any(1, seed % 3 == 0 ? 4 : 300), .sequences = world.any(1, 12)};
+    const Budget budget{.tokens = world.any(1, seed % 3 == 0 ? 4 : 300),
+                        .sequences = world.any(1, 12),
+                        .prompt_tokens = world.any(1, seed % 2 == 0 ? 300 : 20)};
     const std::int64_t rate = world.any(0, 3);
     for (int t = 0; t < 200 && !HasFatalFailure(); ++t) {
       for (std::int64_t i = world.any(0, rate); i > 0; --i) world.arrive();
@@ -193,7 +210,7 @@ TEST(Schedule, EverythingEndsInLittleMemory) {
     };
     SmallWorld world{.memory = {.page_tokens = any(1, 16), .free_pages = any(4, 40)}};
     const std::int64_t most = world.memory.page_tokens * world.memory.free_pages;
-    const Budget budget{.tokens = any(1, 64), .sequences = any(1, 12)};
+    const Budget budget{.tokens = any(1, 64), .sequences = any(1, 12), .prompt_tokens = any(1, 64)};
     for (int i = 0; i < 20; ++i) {
       const std::int64_t prompt = any(1, most - 1);
       world.items.push_back({.prompt = prompt, .generate = any(1, most - prompt)});

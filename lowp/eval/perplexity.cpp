@@ -14,8 +14,6 @@
 namespace lowp::eval {
 namespace {
 
-constexpr std::size_t kRowSlice = 128;  // rows whose logits are held at a time: bounds memory with large vocabularies
-
 struct Position {
   double nll = 0, kl = 0, dp = 0;
   bool same_top = false;

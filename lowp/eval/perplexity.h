@@ -1,6 +1,7 @@
 // Negative log-likelihood of a text under a model, and how far its predictions are from another model's.
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <optional>
 #include <span>
@@ -48,6 +49,9 @@ struct PerplexityResult {
 /// Throws Error(bad_input) for a text that gives no window, Error(usage) for a context beyond either model's.
 PerplexityResult perplexity(models::Model& model, models::Model* other, bool layers, const text::Tokenizer& tokenizer,
                             const std::string& text, const PerplexityOptions& options);
+
+/// Rows whose logits are held at a time: bounds memory with large vocabularies.
+inline constexpr std::size_t kRowSlice = 128;
 
 /// log softmax of one row of logits.
 void log_softmax(std::span<float> logits);

@@ -11,8 +11,6 @@
 namespace lowp::eval {
 namespace {
 
-constexpr std::size_t kRowSlice = 128;  // rows whose logits are held at a time: bounds memory with large vocabularies
-
 // Calls each(position, log probabilities) for the scored positions of a window, from several threads.
 template <class Each>
 void predict(const Window& window, models::Model& model, const Each& each) {

@@ -29,6 +29,10 @@ void for_pieces(const QuantizeTask& task, std::int64_t row, std::int64_t rows, s
 
 }  // namespace
 
+void fit_super_block(const formats::BlockSpec& format, GroupParams* groups, int count) {
+  formats::fit_super_block(format, groups, count);
+}
+
 void store_params(QuantizedMatrix& out, std::int64_t at, const GroupParams& p) {
   if (formats::info(out.format.scale).bits > 8)
     out.scale.as<float>()[at] = p.scale;

@@ -13,6 +13,9 @@ bool quantize_group(const QuantizeTask& task, std::int64_t row, std::int64_t row
 /// All groups of the rows [row_begin, row_end), one after another. False if a value is not finite.
 bool quantize_groups(const QuantizeTask& task, std::int64_t row_begin, std::int64_t row_end);
 
+/// formats::fit_super_block(), for kernels of an instruction set: they may compile no function that others share.
+void fit_super_block(const formats::BlockSpec& format, formats::GroupParams* groups, int count);
+
 /// Puts the parameters of group `at` (row-major) in place.
 void store_params(QuantizedMatrix& out, std::int64_t at, const formats::GroupParams& params);
 

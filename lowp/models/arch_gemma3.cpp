@@ -8,7 +8,7 @@
 namespace lowp::models {
 namespace {
 
-void configure(const Json& json, const std::string& where, Config& config) {
+void configure_gemma3(const Json& json, const std::string& where, Config& config) {
   for (const char* key : {"attn_logit_softcapping", "final_logit_softcapping"})
     if (number_or(json, where, key, 0) != 0) fail(ErrorCode::unsupported, "{}: {} is not supported", where, key);
   config.head_norms = config.norm_adds_one = config.norm_rounds_once = config.output_norms = true;
@@ -32,6 +32,6 @@ void configure(const Json& json, const std::string& where, Config& config) {
 
 }  // namespace
 
-const Architecture kGemma3 = {"Gemma3ForCausalLM", configure};
+const Architecture kGemma3 = {"Gemma3ForCausalLM", configure_gemma3};
 
 }  // namespace lowp::models

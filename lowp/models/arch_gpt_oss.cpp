@@ -7,7 +7,7 @@
 namespace lowp::models {
 namespace {
 
-void configure(const Json& json, const std::string& where, Config& config) {
+void configure_gpt_oss(const Json& json, const std::string& where, Config& config) {
   const auto only = [&](const char* key, float value) {
     if (const double found = number_or(json, where, key, value); static_cast<float>(found) != value)
       fail(ErrorCode::unsupported, "{}: {}: only {} is supported, found {}", where, key, value, found);
@@ -25,6 +25,6 @@ void configure(const Json& json, const std::string& where, Config& config) {
 
 }  // namespace
 
-const Architecture kGptOss = {"GptOssForCausalLM", configure};
+const Architecture kGptOss = {"GptOssForCausalLM", configure_gpt_oss};
 
 }  // namespace lowp::models

@@ -42,24 +42,21 @@ std::size_t CudaProjections::workspace(std::int64_t rows) const {
   return most;
 }
 
-void CudaProjections::run(const ops::CudaLinearTask& task, cuda::StreamHandle stream) const {
-  if (linears_.size() == 1) return linears_[0].run(task, stream);
-  if (task.norm) cuda::add_norm(*task.norm, stream);
-  if (task.gate) cuda::gate_mul(*task.gate, stream);
+void CudaProjections::run(const ops::CudaLinearTask& task, ops::CudaProducts& products) const {
+  if (linears_.size() == 1) return products.run(linears_[0], task);
+  if (task.norm) cuda::add_norm(*task.norm, products.stream());
+  if (task.gate) cuda::gate_mul(*task.gate, products.stream());
   for (std::size_t i = 0; i < linears_.size(); ++i)
-    linears_[i].run(task.x, task.m, part(i, task.m, task.y).values, task.workspace, stream);
-}
-
-void CudaProjections::run(const void* x, std::int64_t rows, void* y, void* workspace, cuda::StreamHandle stream) const {
-  run({.m = rows, .x = x, .y = y, .workspace = workspace}, stream);
+    products.run(linears_[i],
+                 {.m = task.m, .x = task.x, .y = part(i, task.m, task.y).values, .workspace = task.workspace});
 }
 
 std::optional<cuda::GateTask> CudaProjections::run_gated(const ops::CudaLinearTask& task, GateActivation activation,
-                                                         void* ungated, cuda::StreamHandle stream) const {
-  if (gated_) return linears_[0].run_gated(task, gate_kernel(activation), ungated, stream);
-  ops::CudaLinearTask products = task;
-  products.y = ungated;
-  run(products, stream);
+                                                         void* ungated, ops::CudaProducts& products) const {
+  if (gated_) return products.run_gated(linears_[0], task, gate_kernel(activation), ungated);
+  ops::CudaLinearTask both = task;
+  both.y = ungated;
+  run(both, products);
   const Part gate = part(0, task.m, ungated), up = part(1, task.m, ungated);
   return cuda::GateTask{.gate = gate.values,
                         .up = up.values,

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "lowp/models/config.h"
-#include "lowp/ops/linear_cuda.h"
+#include "lowp/ops/products_cuda.h"
 
 namespace lowp::models {
 
@@ -29,9 +29,8 @@ class CudaProjections {
   /// Bytes of workspace that run() needs for up to `rows` rows.
   std::size_t workspace(std::int64_t rows) const;
 
-  /// Enqueues the products of a task's x into y, bf16 with room for [m, n()]. See ops::CudaLinear::run().
-  void run(const ops::CudaLinearTask& task, kernels::cuda::StreamHandle stream) const;
-  void run(const void* x, std::int64_t rows, void* y, void* workspace, kernels::cuda::StreamHandle stream) const;
+  /// The products of a task's x into y, bf16 with room for [m, n()]. See ops::CudaLinear::run().
+  void run(const ops::CudaLinearTask& task, ops::CudaProducts& products) const;
 
   /// The outputs of Linear i in y: its row r at r * stride.
   struct Part {
@@ -43,7 +42,7 @@ class CudaProjections {
   /// Of a gate and an up projection: ops::CudaLinear::run_gated().
   [[nodiscard]] std::optional<kernels::cuda::GateTask> run_gated(const ops::CudaLinearTask& task,
                                                                  GateActivation activation, void* ungated,
-                                                                 kernels::cuda::StreamHandle stream) const;
+                                                                 ops::CudaProducts& products) const;
 
   /// The same weights in memory of their own.
   CudaProjections copy() const;

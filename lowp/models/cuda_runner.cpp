@@ -108,6 +108,8 @@ CudaRunner::CudaRunner(const Config& config, const LoadOptions& options, WeightS
     : config_(checked(config, options)),
       device_(options.device),
       stream_((cuda::use_device(device_.cuda), std::make_shared<cuda::Stream>())),
+      products_(stream_->handle(),
+                std::max({config.hidden_size, config.intermediate_size, config.num_attention_heads * config.head_dim})),
       free_at_first_(cuda::free_memory()),
       weights_(config, options, source),
       layout_(layout_of(config, options)),
@@ -199,7 +201,7 @@ void CudaRunner::forward(std::span<const Chunk> batch) {
   if (fresh) try {
       graph->second.record(*stream_, [&] {
         layers(step);
-        weights_.head->run(workspace_.normed, recorded, logits_.as<>(), head_workspace_.as<>(), stream());
+        head(workspace_.normed, recorded);
       });
     } catch (...) {
       graphs_.erase(graph);
@@ -226,6 +228,12 @@ void CudaRunner::layers(const CudaStep& step) {
     mlp(layer, step, residual);
   }
   cuda::add_norm(norm(weights_.norm, step.rows, residual), stream());
+}
+
+// Hidden states to logits_.
+void CudaRunner::head(const void* hidden, std::int64_t rows) {
+  weights_.head->run({.m = rows, .x = hidden, .y = logits_.as<>(), .workspace = head_workspace_.as<>()}, products_);
+  stream();
 }
 
 // Of rows of the hidden size; into normed.
@@ -263,7 +271,7 @@ void CudaRunner::attention(const CudaLayer& layer, std::int64_t index, const Cud
   const Config& c = config_;
   const CudaWorkspace& w = workspace_;
   const cuda::AddNormTask before = norm(layer.attention_norm, step.rows, residual);
-  layer.qkv->run({.m = step.rows, .x = w.normed, .norm = &before, .y = w.qkv, .workspace = w.product}, stream());
+  layer.qkv->run({.m = step.rows, .x = w.normed, .norm = &before, .y = w.qkv, .workspace = w.product}, products_);
   const auto q = layer.qkv->part(0, step.rows, w.qkv), k = layer.qkv->part(1, step.rows, w.qkv),
              v = layer.qkv->part(2, step.rows, w.qkv);
   const std::int64_t window = c.window[static_cast<std::size_t>(index)];
@@ -314,7 +322,7 @@ void CudaRunner::attention(const CudaLayer& layer, std::int64_t index, const Cud
     task.rows = step.rows - step.prompt_rows;
     cuda::attend_decode(task, stream());
   }
-  layer.o->run(w.mixed, step.rows, w.out, w.product, stream());
+  layer.o->run({.m = step.rows, .x = w.mixed, .y = w.out, .workspace = w.product}, products_);
   output_norm(layer.attention_output_norm, step.rows);
   residual.output = w.out;
 }
@@ -326,9 +334,9 @@ void CudaRunner::mlp(const CudaLayer& layer, const CudaStep& step, Residual& res
   if (!layer.experts) {
     const auto gate =
         layer.gate_up->run_gated({.m = rows, .x = w.normed, .norm = &before, .y = w.gated, .workspace = w.product},
-                                 config_.gate_activation, w.gate_up, stream());
+                                 config_.gate_activation, w.gate_up, products_);
     layer.down->run({.m = rows, .x = w.gated, .gate = gate ? &*gate : nullptr, .y = w.out, .workspace = w.product},
-                    stream());
+                    products_);
   } else {
     layer.experts->run({.rows = rows,
                         .positions = step.positions,
@@ -364,7 +372,7 @@ std::span<const std::int32_t> CudaRunner::find_logits(std::span<const std::int64
                        .rows = count,
                        .width = config_.hidden_size},
                       stream());
-    weights_.head->run(hidden_.as<>(), count, logits_.as<>(), head_workspace_.as<>(), stream());
+    head(hidden_.as<>(), count);
     stream_->synchronize();  // numbers lie where results will
   }
   for (const std::int64_t row : rows)

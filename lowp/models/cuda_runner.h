@@ -34,6 +34,7 @@ class CudaRunner final : public Runner {
   std::size_t kept_for_steps() const;
   std::int64_t graph_rows(std::span<const Chunk> batch) const;
   void layers(const CudaStep& step);
+  void head(const void* hidden, std::int64_t rows);
   struct Residual;
   void attention(const CudaLayer& layer, std::int64_t index, const CudaStep& step, Residual& residual);
   void mlp(const CudaLayer& layer, const CudaStep& step, Residual& residual);
@@ -41,11 +42,13 @@ class CudaRunner final : public Runner {
   kernels::cuda::AddNormTask norm(const kernels::cuda::Memory& weight, std::int64_t rows, Residual& residual) const;
   void output_norm(const kernels::cuda::Memory& weight, std::int64_t rows);
   std::span<const std::int32_t> find_logits(std::span<const std::int64_t> rows);
-  kernels::cuda::StreamHandle stream() const { return stream_->handle(); }
+  /// For all but products, behind which it comes.
+  kernels::cuda::StreamHandle stream() { return products_.stream(); }
 
   const Config config_;
   const ops::Device device_;
   const std::shared_ptr<kernels::cuda::Stream> stream_;
+  ops::CudaProducts products_;
   const std::size_t free_at_first_;
   const CudaWeights weights_;
   const kernels::cuda::KvPageLayout layout_;

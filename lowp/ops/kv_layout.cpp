@@ -16,7 +16,7 @@ std::size_t size_of(Elem type) { return type == Elem::f32 ? 4 : type == Elem::bf
 
 // The layout of kernels/cpu/attention.h with pairs of 1 << shift.
 template <typename T>
-struct Parts {
+struct PagePlaces {
   T* keys;
   T* values;
   std::int64_t slot, dim, shift;
@@ -55,8 +55,8 @@ KvLayout::KvLayout(Elem compute, Elem type, std::int64_t kv_heads, std::int64_t 
 void KvLayout::store(std::byte* page, std::int64_t kv_head, std::int64_t slot, const float* key,
                      const float* value) const {
   const auto parts = [&]<typename T>(T) {
-    return Parts<T>{reinterpret_cast<T*>(page + keys_at(kv_head)), reinterpret_cast<T*>(page + values_at(kv_head)),
-                    slot, padded_dim_, kernel_->bf16 ? 1 : 0};
+    return PagePlaces<T>{reinterpret_cast<T*>(page + keys_at(kv_head)), reinterpret_cast<T*>(page + values_at(kv_head)),
+                         slot, padded_dim_, kernel_->bf16 ? 1 : 0};
   };
   const auto fill = [&](auto to, auto encode_key, auto encode_value) {
     for (std::int64_t i = 0; i < head_dim_; ++i) {

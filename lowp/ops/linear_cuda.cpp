@@ -197,9 +197,18 @@ std::size_t CudaLinear::streamed() const {
   return packed_.units.size() + packed_.row_scale.size() + packed_.bias.size();
 }
 
-// What is known of the product before its operands.
+// What is known of the product before its operands: with the cast that the kernel for so few rows may do.
 cuda::PackedProduct CudaLinear::packed(std::int64_t m) const {
-  return {.codes = packed_.codes, .scales = packed_.scales, .m = m, .n = n_, .k = k_, .same_order = same_order_};
+  const bool casts = activation_ && !calibrated() && cuda::casts_rows(activation_->format);
+  cuda::PackedProduct p{.codes = packed_.codes,
+                        .scales = packed_.scales,
+                        .m = m,
+                        .n = n_,
+                        .k = k_,
+                        .same_order = same_order_,
+                        .cast = casts ? &activation_->format : nullptr};
+  if (!cuda::fuses_input(p)) p.cast = nullptr;
+  return p;
 }
 
 void CudaLinear::keep_order() {
@@ -209,9 +218,11 @@ void CudaLinear::keep_order() {
   dense_.sum = cuda::Memory();
 }
 
-bool CudaLinear::casts_in_product(std::int64_t m) const {
-  return activation_ && !calibrated() && !multiplies_codes(m) && cuda::casts_rows(activation_->format) &&
-         cuda::fuses_input(packed(m));
+bool CudaLinear::casts_in_product(std::int64_t m) const { return !dense(m) && packed(m).cast; }
+
+// Whether the product's kernel normalises what it reads.
+bool CudaLinear::fuses_input(std::int64_t m) const {
+  return activation_ ? casts_in_product(m) : cuda::fuses_input(packed(m));
 }
 
 bool CudaLinear::casts_rows(std::int64_t m) const {
@@ -253,12 +264,13 @@ std::string CudaLinear::plan(std::int64_t m) const {
   const cuda::PackedProduct p = packed(m);
   if (multiplies_codes(m))
     return text + fmt::format(" codes x weights folded into e4m3 in registers, {}", cuda::packed_kernel_name(p));
+  const char* const operands = packed_.of_bytes() ? "f16" : "bf16";
   if (activation_) {
     const BlockFormat& a = activation_->format;
     const bool exact = scales_of_rows(a) || a.rule == Rule::mx || a.rule == Rule::nvfp4;
-    text += exact ? " its values exactly in bf16;" : " its values rounded to bf16;";
+    text += exact ? fmt::format(" its values exactly in {};", operands) : " its values rounded to bf16;";
   }
-  return text + fmt::format(" bf16 x weights decoded in registers{}, {}", note_, cuda::packed_kernel_name(p));
+  return text + fmt::format(" {} x weights decoded in registers{}, {}", operands, note_, cuda::packed_kernel_name(p));
 }
 
 void CudaLinear::cast(const void* x, std::int64_t m, const CudaActivation::Parts& to, cuda::StreamHandle stream) const {
@@ -314,8 +326,8 @@ void CudaLinear::multiply(const CudaLinearTask& task, std::optional<cuda::GateAc
                           cuda::StreamHandle stream) const {
   const std::int64_t m = task.m;
   if (m == 0) return;
-  const CudaActivation::Parts c = place(m, task.workspace);
   if (dense(m)) {
+    const CudaActivation::Parts c = place(m, task.workspace);
     cuda::dense_product({.m = m,
                          .n = n_,
                          .k = k_,
@@ -333,6 +345,12 @@ void CudaLinear::multiply(const CudaLinearTask& task, std::optional<cuda::GateAc
                         stream);
     return;
   }
+  cuda::packed_product(packed(task, gate), stream);
+}
+
+// With what prepare() left.
+cuda::PackedProduct CudaLinear::packed(const CudaLinearTask& task, std::optional<cuda::GateActivation> gate) const {
+  const std::int64_t m = task.m;
   cuda::PackedProduct p = packed(m);
   p.units = packed_.units.as<std::uint8_t>();
   p.row_scale = packed_.row_scale.as<float>();
@@ -340,12 +358,10 @@ void CudaLinear::multiply(const CudaLinearTask& task, std::optional<cuda::GateAc
   p.y = task.y;
   p.norm = task.norm;
   p.gate = gate;
-  if (!activation_) {
+  if (!activation_ || p.cast) {
     p.x = task.x;
-  } else if (casts_in_product(m)) {
-    p.x = task.x;
-    p.cast = &activation_->format;
   } else {
+    const CudaActivation::Parts c = place(m, task.workspace);
     p.x = multiplies_codes(m) ? c.codes : c.values;
     if (scales_of_rows(activation_->format)) {
       p.x_scale = reinterpret_cast<const float*>(c.scale);
@@ -356,7 +372,7 @@ void CudaLinear::multiply(const CudaLinearTask& task, std::optional<cuda::GateAc
       p.x_scale_step = activation_->scope == Scope::token ? sizeof(cuda::MatrixAmax) / sizeof(float) : 0;
     }
   }
-  cuda::packed_product(p, stream);
+  return p;
 }
 
 void CudaLinear::run(const CudaLinearTask& task, cuda::StreamHandle stream) const { run(task, std::nullopt, stream); }
@@ -367,11 +383,10 @@ void CudaLinear::run(const CudaLinearTask& task, std::optional<cuda::GateActivat
   if (m == 0) return;
   CudaLinearTask product = task;
   product.norm = nullptr;
-  const bool normalises = activation_ ? casts_in_product(m) : cuda::fuses_input(packed(m));
   if (casts_rows(m)) {
     cast_rows({.x = task.x, .norm = task.norm, .gate = task.gate}, m, task.workspace, stream);
   } else {
-    if (normalises)
+    if (fuses_input(m))
       product.norm = task.norm;
     else if (task.norm)
       cuda::add_norm(*task.norm, stream);
@@ -402,6 +417,14 @@ std::optional<cuda::GateTask> CudaLinear::run_gated(const CudaLinearTask& task, 
                         .out = task.y,
                         .rows = m,
                         .width = width};
+}
+
+std::optional<cuda::PackedProduct> CudaLinear::one_kernel(const CudaLinearTask& task,
+                                                          std::optional<cuda::GateActivation> gate) const {
+  LOWP_CHECK(!gate || gated_, "{} has no gate", name_);
+  if (task.m == 0 || dense(task.m) || task.gate || !fuses_input(task.m)) return std::nullopt;
+  if (gate && !cuda::fuses_gate(packed(task.m))) return std::nullopt;
+  return packed(task, gate);
 }
 
 void CudaLinear::run(const void* x, std::int64_t m, void* y, void* workspace, cuda::StreamHandle stream) const {

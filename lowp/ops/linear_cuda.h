@@ -86,6 +86,12 @@ class CudaLinear {
                                                                  void* ungated,
                                                                  kernels::cuda::StreamHandle stream) const;
 
+  /// What run() launches, or with an activation run_gated(), where it is one kernel that reads x, or the norm's
+  /// operands, and leaves nothing to do: so it can be one of several (kernels::cuda::packed_products). The task's norm
+  /// must live until then.
+  std::optional<kernels::cuda::PackedProduct> one_kernel(
+      const CudaLinearTask& task, std::optional<kernels::cuda::GateActivation> gate = std::nullopt) const;
+
   /// The parts of run() of x. Puts x on the activation's grid, into the workspace; nothing for
   /// weight-only recipes, and where the product does it.
   void prepare(const void* x, std::int64_t m, void* workspace, kernels::cuda::StreamHandle stream) const;
@@ -108,9 +114,14 @@ class CudaLinear {
   void upload_bias(std::span<const Part> parts);
   bool dense(std::int64_t m) const { return dense_.codes.size() && m > kFew; }
   bool calibrated() const { return activation_scale_.has_value(); }
-  bool multiplies_codes(std::int64_t m) const { return dense(m) || (activation_ && packed_.of_bytes()); }
+  bool multiplies_codes(std::int64_t m) const {
+    return dense(m) || (activation_ && packed_.of_bytes() && !casts_in_product(m));
+  }
   kernels::cuda::PackedProduct packed(std::int64_t m) const;
+  kernels::cuda::PackedProduct packed(const CudaLinearTask& task,
+                                      std::optional<kernels::cuda::GateActivation> gate) const;
   bool casts_in_product(std::int64_t m) const;
+  bool fuses_input(std::int64_t m) const;
   bool casts_rows(std::int64_t m) const;
   void cast_rows(kernels::cuda::CastRowsTask task, std::int64_t m, void* workspace,
                  kernels::cuda::StreamHandle stream) const;

@@ -14,7 +14,7 @@ namespace {
 using checkpoint::Checkpoint;
 
 constexpr int kGrid = 20;
-constexpr std::int64_t kRows = 32;  // that a thread takes at a time
+constexpr std::int64_t kErrorRows = 32;  // that a thread takes at a time
 
 // A reader that is quantized.
 struct Reader {
@@ -35,11 +35,11 @@ double output_error(const Reader& reader, const std::vector<float>& factors) {
   ops::CastOptions options;
   options.name = reader.module;
   const Tensor values = ops::dequantize(ops::quantize(scaled.view(), reader.format, options), DType::f32);
-  std::vector<double> errors(static_cast<std::size_t>(ceil_div(m, kRows)));
-  parallel_for(ceil_div(m, kRows), 1, [&](std::int64_t begin, std::int64_t end) {
-    std::vector<float> d(static_cast<std::size_t>(kRows * k)), product(d.size());
+  std::vector<double> errors(static_cast<std::size_t>(ceil_div(m, kErrorRows)));
+  parallel_for(ceil_div(m, kErrorRows), 1, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<float> d(static_cast<std::size_t>(kErrorRows * k)), product(d.size());
     for (std::int64_t tile = begin; tile < end; ++tile) {
-      const std::int64_t first = tile * kRows, rows = std::min(kRows, m - first);
+      const std::int64_t first = tile * kErrorRows, rows = std::min(kErrorRows, m - first);
       for (std::int64_t i = 0; i < rows * k; ++i)
         d[i] = values.as<float>()[first * k + i] / factors[static_cast<std::size_t>(i % k)] - original[first * k + i];
       kernels::cpu::matmul_kernels().matmul(d.data(), rows, reader.inputs->gram.data(), k, k, product.data(), k);

@@ -13,7 +13,7 @@ namespace lowp::quant {
 namespace {
 
 constexpr int kEntries = 16;
-constexpr int kRounds = 200;
+constexpr int kCodebookRounds = 200;
 constexpr int kCheckEvery = 10;
 
 // Values divided by the scale of their group.
@@ -103,7 +103,7 @@ std::vector<float> fit_codebook(const TensorView& x, const formats::BlockFormat&
   std::vector<double> prefix(values.size() + 1, 0.0);
   for (std::size_t i = 0; i < values.size(); ++i) prefix[i + 1] = prefix[i] + static_cast<double>(values[i]);
 
-  for (int round = 0; round < kRounds; ++round) {
+  for (int round = 0; round < kCodebookRounds; ++round) {
     std::vector<int> order(kEntries);
     for (int i = 0; i < kEntries; ++i) order[i] = i;
     std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return centroids[a] < centroids[b]; });

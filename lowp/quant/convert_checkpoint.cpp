@@ -23,9 +23,9 @@ const Dialect& source_dialect(const Checkpoint& checkpoint) {
        "{}: is not quantized, so there is nothing to convert; `lowp quantize` makes low precision", checkpoint.path());
 }
 
-class Job {
+class ConvertJob {
  public:
-  explicit Job(const ConvertRequest& request)
+  explicit ConvertJob(const ConvertRequest& request)
       : request_(request),
         checkpoint_(checkpoint::resolve_model(request.model)),
         from_(source_dialect(checkpoint_)),
@@ -177,7 +177,7 @@ ConvertReport convert_to_file(const Dialect& to, const ConvertRequest& request) 
 
 ConvertReport convert_checkpoint(const ConvertRequest& request) {
   const Dialect& to = checkpoint::find_dialect(request.dialect);
-  return to.is_file() ? convert_to_file(to, request) : Job(request).run();
+  return to.is_file() ? convert_to_file(to, request) : ConvertJob(request).run();
 }
 
 }  // namespace lowp::quant

@@ -12,7 +12,7 @@ namespace {
 
 using formats::round_half_even;
 
-constexpr int kRounds = 20;
+constexpr int kHqqRounds = 20;
 constexpr float kNorm = 0.7f, kBeta = 10.0f, kBetaGrowth = 1.01f;
 
 // Shrinkage operator of the l_p norm.
@@ -122,7 +122,7 @@ QuantizedMatrix hqq_zero_point(const TensorView& x, const formats::BlockFormat& 
   float beta = kBeta;
   double best = 1e4;
   std::vector<double> error(scale.size());
-  for (int round = 0; round < kRounds; ++round) {
+  for (int round = 0; round < kHqqRounds; ++round) {
     for_bundles(groups, [&](std::int64_t first, const float* w, std::int64_t count) {
       const Sums s = sums(w, groups.width, lanes_of(scale, first, count), lanes_of(zero, first, count), qmax, beta);
       for (std::int64_t l = 0; l < count; ++l) {
@@ -167,7 +167,7 @@ QuantizedMatrix hqq_scale(const TensorView& x, const formats::BlockFormat& forma
       scale[first + l] = std::max(amax / -qmin, kEps);
     }
   });
-  for (int round = 0; round < kRounds; ++round) {
+  for (int round = 0; round < kHqqRounds; ++round) {
     for_bundles(groups, [&](std::int64_t first, const float* w, std::int64_t count) {
       const Lanes s = lanes_of(scale, first, count);
       Lanes wq{}, qq{};

@@ -10,9 +10,8 @@ namespace lowp::quant {
 namespace {
 
 using checkpoint::Checkpoint;
+using checkpoint::kWeight;
 using checkpoint::StoredTensor;
-
-constexpr std::string_view kWeight = ".weight";
 
 WeightSource matrix(std::string module, const checkpoint::MatrixSlice& slice) {
   WeightSource source;

@@ -22,9 +22,9 @@ bool has_tensor_level_scale(const formats::BlockFormat& format) {
          (format.rule == formats::Rule::float8 && format.group_rows == 0 && format.group_cols == 0);
 }
 
-class Job {
+class QuantizeJob {
  public:
-  Job(QuantizeRequest request)
+  QuantizeJob(QuantizeRequest request)
       : request_(std::move(request)),
         checkpoint_(checkpoint::resolve_model(request_.model)),
         from_(checkpoint::detect_dialect(checkpoint_)),
@@ -242,16 +242,16 @@ QuantizeReport quantize_to_file(const Dialect& dialect, QuantizeRequest request)
   const TemporaryFolder folder(output, ".quantized");
   request.output = folder.path();
   request.dialect = checkpoint::lowp_dialect().name();
-  QuantizeReport report = Job(std::move(request)).run();
+  QuantizeReport report = QuantizeJob(std::move(request)).run();
   report.file_bytes = dialect.write_file(Checkpoint(folder.path()), output, {}).file_bytes;
   report.dialect = dialect.name();
   return report;
 }
 
 QuantizeReport quantize_prepared(QuantizeRequest request) {
-  if (request.dialect.empty()) return Job(std::move(request)).run();
+  if (request.dialect.empty()) return QuantizeJob(std::move(request)).run();
   const Dialect& dialect = checkpoint::find_dialect(request.dialect);
-  return dialect.is_file() ? quantize_to_file(dialect, std::move(request)) : Job(std::move(request)).run();
+  return dialect.is_file() ? quantize_to_file(dialect, std::move(request)) : QuantizeJob(std::move(request)).run();
 }
 
 // The format that the rules give a module's weight.

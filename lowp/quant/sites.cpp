@@ -1,13 +1,13 @@
 #include "lowp/quant/sites.h"
 
 #include "lowp/base/error.h"
+#include "lowp/checkpoint/dialect.h"
 
 namespace lowp::quant {
 namespace {
 
 using checkpoint::Checkpoint;
-
-constexpr std::string_view kWeight = ".weight";
+using checkpoint::kWeight;
 
 // The last part of a module's name in a layer, if the tensor is its weight.
 std::string_view part(const std::string& tensor) {

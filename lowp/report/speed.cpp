@@ -11,7 +11,7 @@
 namespace lowp::report {
 namespace {
 
-constexpr std::int64_t kPrefill = 128, kDecode = 64;
+constexpr std::int64_t kPromptTokens = 128, kDecodedTokens = 64;
 constexpr int kLeastRuns = 3, kMostRuns = 9;
 constexpr double kEnoughSeconds = 2;
 
@@ -51,8 +51,8 @@ Speed measure_speed(const std::string& path, models::LoadOptions options) {
   models::Model model(path, options);
   const std::int64_t context = model.config().max_position_embeddings;
   Speed speed;
-  speed.decode_tokens = std::min(kDecode, context / 2);
-  speed.prefill_tokens = std::min(kPrefill, context - speed.decode_tokens);
+  speed.decode_tokens = std::min(kDecodedTokens, context / 2);
+  speed.prefill_tokens = std::min(kPromptTokens, context - speed.decode_tokens);
   if (speed.decode_tokens < 1)
     fail(ErrorCode::unsupported, "{}: a context of {} tokens is too short to time", path, context);
   const std::vector<std::int32_t> ids = synthetic_prompt(speed.prefill_tokens, model.config().vocab_size);

@@ -260,8 +260,12 @@ class Tuner {
   TunePoint within(double budget) {
     const std::string name = fmt::format("mixed, {:.3f} bits", budget);
     Candidate best = measure(name, allocate(budget));
-    for (const Candidate& uniform : uniform_)
-      if (uniform.point.bits_per_weight <= budget && uniform.point.kl < best.point.kl) best = uniform;
+    const Candidate* uniform = nullptr;
+    for (const Candidate& candidate : uniform_)
+      if (candidate.point.bits_per_weight <= budget * (1 + 1e-9) &&
+          (uniform == nullptr || candidate.point.kl < uniform->point.kl))
+        uniform = &candidate;
+    if (uniform != nullptr && !clearly_less(best.kl, uniform->kl)) best = *uniform;
     std::set<Swap> tried;
     for (int i = 0; i < kSwaps; ++i) {
       const std::optional<Swap> swap = likeliest_swap(best.point.choice, budget, tried);

@@ -80,8 +80,11 @@ bool EngineThread::take_orders(std::vector<engine::Event>& refused) {
   }
   for (engine::Request& request : submitted) {
     const std::uint64_t id = request.id;
-    if (const engine::Admit admit = engine_.submit(std::move(request)); !admit)
-      refused.push_back({id, engine::Finished{.reason = engine::FinishReason::error, .message = admit.message}});
+    if (const engine::Admit admit = engine_.submit(std::move(request)); !admit) {
+      engine::Event& event = refused.emplace_back();
+      event.id = id;
+      event.what = engine::Finished{.reason = engine::FinishReason::error, .message = admit.message};
+    }
   }
   for (const std::uint64_t id : cancelled) engine_.cancel(id);
   return true;

@@ -12,7 +12,6 @@
 namespace lowp::server {
 namespace {
 
-constexpr double kLargest = 1e30;
 constexpr std::int64_t kMostTokens = std::int64_t{1} << 31;
 
 std::uint64_t fresh_seed() {

@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "lowp/base/error.h"
+#include "lowp/server/client_stream.h"
 
 namespace lowp::server {
 
@@ -51,6 +52,7 @@ std::string_view HttpRequest::header(std::string_view name) const {
 struct HttpServer::Impl {
   HttpOptions options;
   Handler handler;
+  std::unique_ptr<TlsContext> tls;
   std::size_t connections = 0;
   asio::io_context context{1};
   tcp::acceptor acceptor{context};
@@ -68,14 +70,27 @@ struct HttpServer::Impl {
 // reading, to notice that the client leaves; what comes is the beginning of the next request.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
-  Connection(HttpServer::Impl& server, tcp::socket socket) : server_(server), stream_(std::move(socket)) {
+  Connection(HttpServer::Impl& server, tcp::socket socket)
+      : server_(server), stream_(std::move(socket), server.tls.get()) {
     ++server_.connections;
     error_code ignored;
-    stream_.socket().set_option(tcp::no_delay(true), ignored);
+    stream_.tcp().socket().set_option(tcp::no_delay(true), ignored);
   }
   ~Connection() { --server_.connections; }
 
-  void start() { read_head(); }
+  void start() {
+    if (!stream_.tls()) return read_head();
+    stream_.tcp().expires_after(server_.options.read_timeout);
+    stream_.tls()->handshake(
+        [self = shared_from_this()](error_code error, std::size_t) { error ? self->close() : self->read_head(); });
+  }
+
+  // One connection too many. A handshake to say so would cost more than the answer.
+  void turn_away() {
+    if (stream_.tls()) return close();
+    refuse(http::status::service_unavailable,
+           R"({"error":{"message":"too many connections","type":"overloaded","param":null,"code":503}})");
+  }
 
   void refuse(http::status status, const char* message) {
     keep_alive_ = false;
@@ -112,7 +127,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   }
   void abandon() {
     error_code ignored;
-    stream_.socket().close(ignored);
+    stream_.tcp().socket().close(ignored);
     gone_ = true;
   }
   bool gone() const { return gone_; }
@@ -127,7 +142,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     parser_->header_limit(static_cast<std::uint32_t>(server_.options.header_bytes));
     parser_->body_limit(server_.options.body_bytes);
     finished_ = false;
-    stream_.expires_after(server_.options.read_timeout);
+    stream_.tcp().expires_after(server_.options.read_timeout);
     http::async_read_header(stream_, buffer_, *parser_,
                             [self = shared_from_this()](error_code error, std::size_t) { self->on_head(error); });
   }
@@ -150,7 +165,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   }
 
   void read_body() {
-    stream_.expires_after(server_.options.read_timeout);
+    stream_.tcp().expires_after(server_.options.read_timeout);
     http::async_read(stream_, buffer_, *parser_,
                      [self = shared_from_this()](error_code error, std::size_t) { self->on_request(error); });
   }
@@ -183,12 +198,13 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void watch() {
     if (buffer_.size() >= kReadAhead) return;
     watching_ = true;
-    stream_.expires_never();
+    stream_.tcp().expires_never();
     stream_.async_read_some(buffer_.prepare(4096), [self = shared_from_this()](error_code error, std::size_t n) {
       self->watching_ = false;
       self->buffer_.commit(n);
-      if (self->finished_ && !self->writing_) return self->keep_alive_ ? self->next() : self->drain();
-      if (error && error != asio::error::operation_aborted) return self->lose();
+      self->input_ended_ = error && error != asio::error::operation_aborted;
+      if (self->finished_ && !self->writing_) return self->keep_alive_ ? self->next() : self->linger();
+      if (self->input_ended_) return self->lose();
       if (!error) self->watch();
     });
   }
@@ -236,7 +252,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     writing_ = true;
     sending_.swap(queue_);
     queue_.clear();
-    stream_.expires_after(server_.options.write_timeout);
+    stream_.tcp().expires_after(server_.options.write_timeout);
     asio::async_write(stream_, asio::buffer(sending_), [self = shared_from_this()](error_code error, std::size_t) {
       self->writing_ = false;
       if (error) {
@@ -248,50 +264,55 @@ class Connection : public std::enable_shared_from_this<Connection> {
   }
 
   void answered() {
-    if (!keep_alive_) return linger();
     if (watching_)
-      stream_.cancel();  // next() follows
+      stream_.tcp().cancel();  // next() or linger() follows
     else
-      next();
+      keep_alive_ ? next() : linger();
   }
 
   void next() {
-    if (!stream_.socket().is_open()) return;
-    read_head();
+    if (!stream_.tcp().socket().is_open()) return;
+    input_ended_ ? linger() : read_head();  // Asio's read after an end waits for ever
   }
 
-  // Reads what still comes for a moment: closing with bytes unread would make the system take back the answer.
+  // Says that nothing follows and reads what still comes for a moment: closing with bytes unread would make the system
+  // take back the answer.
   void linger() {
-    error_code ignored;
-    stream_.socket().shutdown(tcp::socket::shutdown_send, ignored);
-    if (watching_)
-      stream_.cancel();  // drain() follows
+    stream_.tcp().expires_after(kLinger);
+    if (stream_.tls())
+      stream_.tls()->shut_down([self = shared_from_this()](error_code, std::size_t) { self->linger_on_tcp(); });
     else
-      drain();
+      linger_on_tcp();
+  }
+
+  void linger_on_tcp() {
+    error_code ignored;
+    stream_.tcp().socket().shutdown(tcp::socket::shutdown_send, ignored);
+    drain();
   }
 
   void drain() {
-    if (!std::exchange(draining_, true)) stream_.expires_after(kLinger);
+    if (input_ended_) return close();
     buffer_.clear();
-    stream_.async_read_some(buffer_.prepare(kReadAhead), [self = shared_from_this()](error_code error, std::size_t) {
-      error ? self->close() : self->drain();
-    });
+    stream_.tcp().async_read_some(
+        buffer_.prepare(kReadAhead),
+        [self = shared_from_this()](error_code error, std::size_t) { error ? self->close() : self->drain(); });
   }
 
   void close() {
     error_code ignored;
-    stream_.socket().shutdown(tcp::socket::shutdown_both, ignored);
-    stream_.socket().close(ignored);
+    stream_.tcp().socket().shutdown(tcp::socket::shutdown_both, ignored);
+    stream_.tcp().socket().close(ignored);
   }
 
   HttpServer::Impl& server_;
-  beast::tcp_stream stream_;
+  ClientStream stream_;
   beast::flat_buffer buffer_;
   std::optional<http::request_parser<http::string_body>> parser_;
   std::string queue_, sending_;  // to be written; being written
   std::function<void()> on_gone_;
   bool keep_alive_ = false, chunks_allowed_ = true, is_head_ = false, chunked_ = false;
-  bool watching_ = false, writing_ = false, finished_ = false, gone_ = false, draining_ = false;
+  bool watching_ = false, writing_ = false, finished_ = false, gone_ = false, input_ended_ = false;
 };
 
 Exchange::Exchange(std::shared_ptr<Connection> connection, HttpRequest request)
@@ -333,8 +354,7 @@ void HttpServer::Impl::accept() {
     }
     auto connection = std::make_shared<Connection>(*this, std::move(socket));
     if (connections > options.connections)
-      connection->refuse(http::status::service_unavailable,
-                         R"({"error":{"message":"too many connections","type":"overloaded","param":null,"code":503}})");
+      connection->turn_away();
     else
       connection->start();
     accept();
@@ -363,6 +383,7 @@ HttpServer::HttpServer(HttpOptions options, Handler handler) : impl_(std::make_u
   impl_->options = std::move(options);
   impl_->handler = std::move(handler);
   const HttpOptions& o = impl_->options;
+  if (!o.certificates.empty()) impl_->tls = std::make_unique<TlsContext>(o.certificates, o.key);
   error_code error;
   const auto address = asio::ip::make_address(o.host == "localhost" ? "127.0.0.1" : o.host, error);
   if (error) fail(ErrorCode::usage, "host '{}' is not an address such as 127.0.0.1, 0.0.0.0 or ::1", o.host);
@@ -396,7 +417,14 @@ void HttpServer::run() { impl_->context.run(); }
 
 void HttpServer::post(std::function<void()> call) { asio::post(impl_->context, std::move(call)); }
 
-void HttpServer::background(std::function<void()> call) { asio::post(impl_->workers, std::move(call)); }
+// What the call holds goes where it came from when it is done: a worker that held an exchange last would end its
+// connection.
+void HttpServer::background(std::function<void()> call) {
+  asio::post(impl_->workers, [this, call = std::move(call)]() mutable {
+    call();
+    post([held = std::exchange(call, nullptr)] {});
+  });
+}
 
 void HttpServer::every(std::chrono::milliseconds period, std::function<void()> call) {
   impl_->timers.push_back(std::make_unique<asio::steady_timer>(impl_->context));

@@ -1,5 +1,5 @@
-// An HTTP/1.1 server: bytes of requests in, bytes of answers out; knows nothing of models. Boost.Beast is named in
-// http.cpp.
+// An HTTP/1.1 server, over TLS if it has a certificate: bytes of requests in, bytes of answers out; knows nothing of
+// models. Boost.Beast is named in http.cpp and in what it includes.
 #pragma once
 
 #include <chrono>
@@ -15,8 +15,9 @@
 namespace lowp::server {
 
 struct HttpOptions {
-  std::string host = "127.0.0.1";  // an address, or localhost
-  std::uint16_t port = 8000;       // 0: any free one
+  std::string host = "127.0.0.1";           // an address, or localhost
+  std::uint16_t port = 8000;                // 0: any free one
+  std::string certificates = {}, key = {};  // files for TLS (see TlsContext); plain HTTP without
   std::size_t header_bytes = std::size_t{16} << 10;
   std::size_t body_bytes = std::size_t{8} << 20;
   std::size_t unread_bytes = std::size_t{4} << 20;  // of a stream whose client does not read; then it is cut off
@@ -70,7 +71,8 @@ class Exchange {
 class HttpServer {
  public:
   using Handler = std::function<void(std::shared_ptr<Exchange>)>;
-  /// Binds and listens. Throws Error(io) naming the address, Error(usage) for a host that is no address.
+  /// Binds and listens. Throws Error(io) naming the address, Error(usage) for a host that is no address, and what
+  /// TlsContext throws.
   HttpServer(HttpOptions options, Handler handler);
   ~HttpServer();
 
@@ -79,7 +81,7 @@ class HttpServer {
   void run();
   /// Runs `call` on the server's thread, in the order of the posts. From any thread.
   void post(std::function<void()> call);
-  /// Runs `call` on one of few threads for work that takes its time. From any thread.
+  /// Runs `call` on one of few threads for work that takes its time, and destroys it on the server's. From any thread.
   void background(std::function<void()> call);
   /// Runs `call` on the server's thread every `period`.
   void every(std::chrono::milliseconds period, std::function<void()> call);

@@ -17,7 +17,7 @@ namespace {
 using State = Grammar::State;
 using Rule = Grammar::Rule;
 
-constexpr int kMostDepth = 32;
+constexpr int kMostSchemaDepth = 32;
 constexpr std::int64_t kMostRepeats = 1000;
 
 // Keywords that say nothing about what is valid.
@@ -248,7 +248,7 @@ class Compiler {
   }
 
   Rule schema(const Json& s, const std::string& path, int depth) {
-    if (depth > kMostDepth) wrong(where_, fmt::format("nested more than {} deep", kMostDepth));
+    if (depth > kMostSchemaDepth) wrong(where_, fmt::format("nested more than {} deep", kMostSchemaDepth));
     if (s.is_boolean()) {
       if (!s.get<bool>()) wrong(path, "nothing is valid");
       return any_value();

@@ -25,15 +25,6 @@ constexpr std::size_t kMaxText = std::size_t{1} << 30;  // bytes in one call; po
 const Json kAbsent = nullptr;
 const Json& or_null(const Json* value) { return value ? *value : kAbsent; }
 
-// What one call of encode() needs; kept for the next, since the cache of words fills up with use.
-struct Scratch {
-  Regex::Scratch regex;
-  BpeScratch bpe;
-  UnigramScratch unigram;
-  std::vector<AddedTokenFinder::Part> raw_parts, parts;
-  std::string normalized;
-};
-
 }  // namespace
 
 class Tokenizer::Impl {
@@ -51,6 +42,15 @@ class Tokenizer::Impl {
 
  private:
   using Model = std::variant<Bpe, Unigram>;
+  // What one call of encode() needs; kept for the next, since the cache of words fills up with use.
+  struct Scratch {
+    Regex::Scratch regex;
+    BpeScratch bpe;
+    UnigramScratch unigram;
+    std::vector<AddedTokenFinder::Part> raw_parts, parts;
+    std::string normalized;
+  };
+
   static Model parse_model(const Json& json, const std::string& where, bool byte_level);
   Vocabulary& vocabulary() {
     return std::visit([](auto& model) -> Vocabulary& { return model.vocabulary(); }, model_);

@@ -3,16 +3,27 @@ import http.client
 import json
 import signal
 import socket
+import ssl
 import subprocess
 import time
 
 import lowp_cli
 
 
-class Server:
-    """A server on a free port, from its first answer on /ready until stop()."""
+def certificate(folder, name, *options):
+    """A self-signed certificate for 127.0.0.1 and its key."""
+    paths = folder / f"{name}.pem", folder / f"{name}-key.pem"
+    subprocess.run(["openssl", "req", "-x509", *(options or ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")), "-nodes", "-days", "2",
+                    "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-out", paths[0], "-keyout", paths[1]],
+                   check=True, capture_output=True)
+    return paths
 
-    def __init__(self, model, *args, wait=True):
+
+class Server:
+    """A server on a free port, from its first answer on /ready until stop(); over TLS if its certificate is given."""
+
+    def __init__(self, model, *args, wait=True, certificate=None):
+        self.tls = certificate and ssl.create_default_context(cafile=certificate)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -35,7 +46,18 @@ class Server:
         raise AssertionError("the server does not become ready")
 
     def connect(self, timeout=120):
+        if self.tls:
+            return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=timeout, context=self.tls)
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+
+    def open(self, timeout=None, receive_buffer=None):
+        """A connected socket. Over TLS an end that the server did not announce is an error of its reads."""
+        s = socket.socket()
+        if receive_buffer:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        s.settimeout(timeout)
+        s.connect(("127.0.0.1", self.port))
+        return self.tls.wrap_socket(s, server_hostname="127.0.0.1", suppress_ragged_eofs=False) if self.tls else s
 
     def request(self, method, path, body=None, headers=None):
         """An answer with its body in .text, and as .json if it is JSON."""
@@ -70,12 +92,10 @@ class Server:
                 yield json.loads(line.removeprefix("data: "))
         connection.close()
 
-    def raw(self, data, timeout=10, close=False):
+    def raw(self, data, timeout=10):
         """What comes back for these bytes."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=timeout) as s:
+        with self.open(timeout) as s:
             s.sendall(data)
-            if close:
-                return b""
             out = b""
             try:
                 while part := s.recv(65536):

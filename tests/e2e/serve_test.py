@@ -1,14 +1,20 @@
 """`lowp serve`: the OpenAI API over HTTP, streams, limits, disconnects, shutdown."""
 import concurrent.futures
 import json
+import shutil
 import signal
 import socket
+import ssl
+import subprocess
+import tempfile
 import threading
 import time
 import unittest
+import warnings
+from pathlib import Path
 
 import lowp_cli
-from serve_client import Server
+from serve_client import Server, certificate
 
 MODEL = lowp_cli.MODELS / "bookworm-8m"
 GREEDY = {"temperature": 0, "ignore_eos": True}
@@ -188,6 +194,11 @@ class Requests(unittest.TestCase):
         two = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2 + b"GET /version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         self.assertEqual(server.raw(two).count(b"HTTP/1.1 200"), 3)
         self.assertEqual(server.raw(b"GET /health HTTP/1.0\r\n\r\n").split(b" ")[1], b"200")
+        for _ in range(20):  # a client that says with its request that nothing follows gets its answer and the end
+            with server.open(timeout=5) as s:
+                s.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                s.shutdown(socket.SHUT_WR)
+                self.assertTrue(b"".join(iter(lambda: s.recv(65536), b"")).endswith(b'{"status":"ok"}'))
 
     def test_other_pages_and_names_are_kept_out(self):
         self.assertEqual(server.get("/health", Host="evil.example").status, 403)
@@ -196,8 +207,12 @@ class Requests(unittest.TestCase):
 
 
 class Disconnects(unittest.TestCase):
+    @property
+    def server(self):
+        return server
+
     def running(self):
-        m = server.metrics()
+        m = self.server.metrics()
         return m["lowp:num_requests_running"] + m["lowp:num_requests_waiting"]
 
     def wait_idle(self):
@@ -211,25 +226,107 @@ class Disconnects(unittest.TestCase):
         for stream in (False, True):
             for size, after in ((5, 0), (5, 0.05), (900, 0.02), (5, 0.3)):
                 body = json.dumps({"prompt": [7] * size, "max_tokens": 100, "n": 20, **GREEDY, "stream": stream}).encode()
-                s = socket.create_connection(("127.0.0.1", server.port))
+                s = self.server.open()
                 s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
                 time.sleep(after)
                 s.close()
                 self.wait_idle()
-        self.assertEqual(server.metrics()["lowp:kv_cache_usage_perc"], 0)
+        self.assertEqual(self.server.metrics()["lowp:kv_cache_usage_perc"], 0)
 
     def test_a_slow_reader_stalls_nobody(self):
         body = json.dumps({"prompt": "a", "max_tokens": 900, **GREEDY, "stream": True, "logprobs": 20}).encode()
-        s = socket.socket()
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
-        s.connect(("127.0.0.1", server.port))
+        s = self.server.open(receive_buffer=1024)
         s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         begin = time.monotonic()
-        answer = server.post("/v1/completions", {"prompt": "b", "max_tokens": 20, **GREEDY})
+        answer = self.server.post("/v1/completions", {"prompt": "b", "max_tokens": 20, **GREEDY})
         self.assertEqual(answer.status, 200)
         self.assertLess(time.monotonic() - begin, 10)
         s.close()
         self.wait_idle()
+
+
+class Tls(Disconnects):
+    """Everything about streams and clients that leave, once more over TLS."""
+
+    @classmethod
+    def setUpClass(cls):
+        if not shutil.which("openssl"):
+            raise unittest.SkipTest("no openssl to make a certificate with")
+        cls.folder = Path(tempfile.mkdtemp(prefix="lowp-e2e-"))
+        cls.addClassCleanup(shutil.rmtree, cls.folder)
+        cls.files = certificate(cls.folder, "own")
+        if "no TLS" in lowp_cli.run("serve", MODEL, "--port", 0, "--ssl-certfile", cls.files[0], "--ssl-keyfile", "/nothing").err:
+            raise unittest.SkipTest("a build without TLS")
+        cls.own = Server(MODEL, "--max-num-seqs", 16, "--ssl-certfile", cls.files[0], "--ssl-keyfile", cls.files[1], certificate=cls.files[0])
+
+    @classmethod
+    def tearDownClass(cls):
+        code = cls.own.stop()
+        assert code == 0, code
+
+    @property
+    def server(self):
+        return self.own
+
+    def test_the_same_answers(self):
+        body = {"prompt": "It was a dark", "max_tokens": 30, **GREEDY}
+        plain = server.post("/v1/completions", body).json["choices"]
+        self.assertEqual(self.own.post("/v1/completions", body).json["choices"], plain)
+        with concurrent.futures.ThreadPoolExecutor(24) as pool:
+            texts = list(pool.map(lambda _: "".join(c["choices"][0]["text"] for c in self.own.stream("/v1/completions", body)), range(24)))
+        self.assertEqual(texts, [plain[0]["text"]] * 24)
+
+    def test_http_at_its_edges(self):
+        two = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2 + b"GET /version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        self.assertEqual(self.own.raw(two).count(b"HTTP/1.1 200"), 3)
+        self.assertTrue(self.own.raw(b"GET /health HTTP/1.0\r\n\r\n").endswith(b'{"status":"ok"}'))
+        stream = json.dumps({"prompt": "a", "max_tokens": 5, "stream": True}).encode()  # without chunks its end is the connection's
+        answer = self.own.raw(b"POST /v1/completions HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % len(stream) + stream)
+        self.assertTrue(answer.endswith(b"data: [DONE]\n\n"), answer)
+        self.assertEqual(self.own.raw(b"NOT HTTP AT ALL\r\n\r\n").split(b" ")[1], b"400")
+        self.assertEqual(self.own.post("/v1/completions", {"prompt": "a " * 400000, "max_tokens": 1}).status, 400)
+        self.assertEqual(self.own.post("/v1/completions", "x" * (9 << 20)).status, 413)
+        connection = self.own.connect()
+        for _ in range(3):
+            connection.request("GET", "/health")
+            self.assertEqual(connection.getresponse().read(), b'{"status":"ok"}')
+        connection.close()
+
+    def test_what_is_no_tls(self):
+        for data in (b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\x16\x03\x01\xff\xff" + b"x" * 100, bytes(range(256)) * 100):
+            with socket.create_connection(("127.0.0.1", self.own.port), timeout=10) as s:
+                s.sendall(data)
+                s.shutdown(socket.SHUT_WR)
+                try:
+                    self.assertNotIn(b"HTTP", b"".join(iter(lambda: s.recv(65536), b"")))
+                except ConnectionResetError:
+                    pass
+        old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        old.load_verify_locations(self.files[0])
+        old.set_ciphers("ALL:@SECLEVEL=0")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python's, of the old
+            old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+        with socket.create_connection(("127.0.0.1", self.own.port), timeout=10) as s, self.assertRaises(ssl.SSLError):
+            old.wrap_socket(s, server_hostname="127.0.0.1")
+        self.assertEqual(self.own.get("/health").status, 200)
+
+    def test_bad_files(self):
+        other, rsa = certificate(self.folder, "other"), certificate(self.folder, "rsa", "-newkey", "rsa:2048")
+        encrypted, both = self.folder / "encrypted.pem", self.folder / "both.pem"
+        subprocess.run(["openssl", "pkey", "-in", self.files[1], "-aes128", "-passout", "pass:secret", "-out", encrypted], check=True)
+        for cert, key, words in [("/nothing/here.pem", self.files[1], "/nothing/here.pem"), (self.files[0], "/nothing/key.pem", "/nothing/key.pem"),
+                                 (self.files[1], self.files[1], "not certificates"), (self.files[0], self.files[0], "no private key"),
+                                 (self.files[0], other[1], "is not that of the certificate"), (self.files[0], rsa[1], "is not that of the certificate"),
+                                 (self.files[0], encrypted, "encrypted"), (MODEL / "config.json", self.files[1], "config.json")]:
+            result = lowp_cli.run("serve", MODEL, "--port", 0, "--ssl-certfile", cert, "--ssl-keyfile", key)
+            self.assertEqual(result.code, 1, result.err)
+            self.assertIn(words, result.err)
+        self.assertEqual(lowp_cli.run("serve", MODEL, "--port", 0, "--ssl-keyfile", self.files[1]).code, 2)
+        both.write_text(self.files[0].read_text() + self.files[1].read_text())
+        own = Server(MODEL, "--ssl-certfile", both, certificate=self.files[0])
+        self.assertEqual(own.get("/health").status, 200)
+        self.assertEqual(own.stop(), 0)
 
 
 class Lifecycle(unittest.TestCase):

@@ -1,6 +1,6 @@
 // A main() for fuzz targets where libFuzzer is not at hand: runs the seeds, then mutations of them. Deterministic, so
 // that the same --seed fails again; the input that failed is left in fuzz-failure.bin and can be given as a corpus
-// file.
+// file. Or writes the seeds as files, for libFuzzer to begin with.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -172,6 +172,7 @@ class Mutator {
 struct Options {
   long long runs = 20'000;
   std::uint64_t seed = 1;
+  std::string seeds;  // the folder to write the seeds to, in place of running
   std::vector<std::string> files;
 };
 
@@ -191,8 +192,10 @@ Options parse_options(int argc, char** argv) {
       parse_number(argv[++i], options.runs);
     } else if (word == "--seed" && i + 1 < argc) {
       parse_number(argv[++i], options.seed);
+    } else if (word == "--write-seeds" && i + 1 < argc) {
+      options.seeds = argv[++i];
     } else if (word.starts_with("--")) {
-      std::fprintf(stderr, "usage: %s [--runs N] [--seed S] [corpus files...]\n", argv[0]);
+      std::fprintf(stderr, "usage: %s [--runs N] [--seed S] [--write-seeds FOLDER] [corpus files...]\n", argv[0]);
       std::exit(2);
     } else {
       options.files.emplace_back(word);
@@ -217,6 +220,12 @@ int main(int argc, char** argv) {
   std::vector<std::string> corpus{""};
   if (fuzz_seeds) corpus = fuzz_seeds();
   for (const std::string& path : options.files) corpus.push_back(read_file(path));
+
+  if (!options.seeds.empty()) {
+    for (std::size_t i = 0; i < corpus.size(); ++i)
+      std::ofstream(options.seeds + "/seed-" + std::to_string(i), std::ios::binary) << corpus[i];
+    return 0;
+  }
 
   install_handlers();
   for (const std::string& input : corpus) run(input);

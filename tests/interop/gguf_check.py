@@ -1,6 +1,6 @@
 """Compares lowp with llama.cpp (the package llama-cpp-python 0.3) on a GGUF model:
 
-    python gguf_check.py LOWP MODEL.gguf TEXT [--tokenize TOKENIZE_LINES] [--ppl-tolerance 0.005] [--compute f32]
+    python gguf_check.py LOWP MODEL.gguf TEXT [--tokenize TOKENIZE_LINES] [--ppl-tolerance 0.005] [--compute f32] [--batch 512]
 
 Greedy continuations of ten prompts, 64 tokens each: equal, or at the first difference llama.cpp prefers its token by less
 than 0.3. Perplexity of TEXT by the `half` method, within the tolerance. With --tokenize: ids of 10,000 strings made from
@@ -105,13 +105,14 @@ def main():
     parser.add_argument("text")
     parser.add_argument("--tokenize")
     parser.add_argument("--tokens", type=int, default=64)
+    # A token at a time: 0.3.36 built by GCC 12 for a machine with AMX crashes on larger batches (its tiles have no shape).
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--compute", default="f32")
     parser.add_argument("--ppl-tolerance", type=float, default=0.005)
     parser.add_argument("--skip", nargs="*", default=[])
     args = parser.parse_args()
-    text = open(args.text, encoding="utf-8").read()
-    # A token at a time: 0.3.36 built by GCC 12 for a machine with AMX crashes on larger batches (its tiles have no shape).
-    llama = Llama(args.model, n_ctx=1024, n_batch=1, n_threads=1, logits_all=True, verbose=False)
+    text = open(args.text, encoding="utf-8", newline="").read()  # as it is, as lowp reads it
+    llama = Llama(args.model, n_ctx=1024, n_batch=args.batch, n_threads=1, logits_all=True, verbose=False)
     good = True
     if args.tokenize:
         good &= check_ids(llama, args, text)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Drives `lowp serve` with the openai package: sync, async, streams, log-probabilities, schemas, tools, errors.
+"""Drives `lowp serve` with the openai package: sync, async, streams, log-probabilities, schemas, tools, errors; then over TLS.
 
     python tests/interop/openai_check.py LOWP MODEL
 
@@ -10,10 +10,11 @@ import asyncio
 import json
 import pathlib
 import sys
+import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 import lowp_cli  # noqa: E402
-from serve_client import Server  # noqa: E402
+from serve_client import Server, certificate  # noqa: E402
 
 MESSAGES = [{"role": "user", "content": "Tell me about the sea."}]
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 20}, "age": {"type": "integer", "minimum": 0},
@@ -82,6 +83,25 @@ async def async_checks(client):
     await stream.close()
 
 
+def drive(openai, tls=None):
+    """Everything, with one server. `tls`: the paths of its certificate and key."""
+    files = ("--ssl-certfile", tls[0], "--ssl-keyfile", tls[1]) if tls else ()
+    server = Server(sys.argv[2], "--chat-template", "plain", "--api-key", "secret", *files, certificate=tls and tls[0])
+    try:
+        options = {"base_url": f"{'https' if tls else 'http'}://127.0.0.1:{server.port}/v1", "api_key": "secret", "max_retries": 0}
+        verify = server.tls or True
+        client = openai.OpenAI(**options, http_client=openai.DefaultHttpxClient(verify=verify))
+        sync_checks(client, openai)
+        asyncio.run(async_checks(openai.AsyncOpenAI(**options, http_client=openai.DefaultAsyncHttpxClient(verify=verify))))
+        try:
+            client.with_options(api_key="wrong").models.list()
+            check("a wrong key is refused", False)
+        except openai.AuthenticationError:
+            check("a wrong key is refused", True)
+    finally:
+        check("the server ends", server.stop() == 0)
+
+
 def main():
     try:
         import openai
@@ -89,18 +109,10 @@ def main():
         print("skipped: openai is not installed")
         return
     lowp_cli.lowp_path = str(pathlib.Path(sys.argv[1]).resolve())
-    server = Server(sys.argv[2], "--chat-template", "plain", "--api-key", "secret")
-    try:
-        url = f"http://127.0.0.1:{server.port}/v1"
-        sync_checks(openai.OpenAI(base_url=url, api_key="secret", max_retries=0), openai)
-        asyncio.run(async_checks(openai.AsyncOpenAI(base_url=url, api_key="secret", max_retries=0)))
-        try:
-            openai.OpenAI(base_url=url, api_key="wrong", max_retries=0).models.list()
-            check("a wrong key is refused", False)
-        except openai.AuthenticationError:
-            check("a wrong key is refused", True)
-    finally:
-        check("the server ends", server.stop() == 0)
+    drive(openai)
+    with tempfile.TemporaryDirectory(prefix="lowp-openai-") as folder:
+        print("over TLS:")
+        drive(openai, certificate(pathlib.Path(folder), "own"))
 
 
 if __name__ == "__main__":

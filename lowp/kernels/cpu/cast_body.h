@@ -26,17 +26,18 @@ void store_codes(char* out, Ints even, Ints odd) {
     store_low_words(out, choose(all(0xFF), even, odd << 8));
 }
 
-template <class In, class Rule>
+/// The way through a matrix. A rule's part is virtual and called for some thousand values at a time, so that the rest
+/// is compiled once for each input type and not for each of two dozen rules.
+template <class In>
 class Quantizer {
  public:
-  explicit Quantizer(const QuantizeTask& task)
+  Quantizer(const QuantizeTask& task, Look look)
       : task_(task),
-        rule_(task),
+        look_(look),
         format_(task.out->format),
         k_(task.out->k),
         width_(!format_.has_scale() || format_.group_cols == 0 ? k_ : format_.group_cols),
         groups_(ceil_div(k_, width_)),
-        codes_(reinterpret_cast<char*>(task.out->codes.bytes().data())),
         narrow_(width_ > 1 && width_ < kStep && kStep % width_ == 0) {
     for (int i = 0; i < kLanes && narrow_; ++i) group_of_lane_[i] = static_cast<std::int32_t>(2 * i / width_);
   }
@@ -55,12 +56,28 @@ class Quantizer {
     return all_finite;
   }
 
+ protected:
+  ~Quantizer() = default;
+
+  // The parameters of the first `count` groups of the chunk.
+  virtual void fit(int count) = 0;
+  // Codes of `count` groups from g of a row.
+  virtual void encode(std::int64_t row, std::int64_t g, int count) const = 0;
+
+  const QuantizeTask& task_;
+  const Look look_;
+  const formats::BlockFormat& format_;
+  const std::int64_t k_, width_, groups_;
+  const bool narrow_;        // several groups in a step
+  Ints group_of_lane_ = {};  // there
+  Chunk chunk_{};
+
  private:
   // The parameters of the whole matrix are known.
   bool whole(std::int64_t row_begin, std::int64_t row_end) {
     std::fill_n(chunk_.least, kLanes, task_.matrix.min);
-    std::fill_n(chunk_.most, kLanes, Rule::kLook == Look::magnitude ? task_.matrix.amax() : task_.matrix.max);
-    rule_.params(chunk_, 0);
+    std::fill_n(chunk_.most, kLanes, look_ == Look::magnitude ? task_.matrix.amax() : task_.matrix.max);
+    fit(1);
     if (row_begin == 0) store_params(0, 1);
     for (std::int64_t r = row_begin; r < row_end; ++r) {
       if (chunk_.odd[0])
@@ -73,8 +90,9 @@ class Quantizer {
 
   // Rows [top, top + rows) of `count` groups from g.
   bool tile(std::int64_t top, std::int64_t rows, std::int64_t g, int count) {
-    const bool all_finite = look(top, rows, g, count);
-    for (int i = 0; i < count; i += kLanes) rule_.params(chunk_, i);
+    const bool all_finite =
+        look_ == Look::magnitude ? look<Look::magnitude>(top, rows, g, count) : look<Look::range>(top, rows, g, count);
+    fit(count);
     if (format_.super_cols > 0) fit_super_blocks(count);
     if (format_.has_scale()) store_params(top / format_.group_rows * groups_ + g, count);
     for (std::int64_t r = top; r < top + rows; ++r) encode(r, g, count);
@@ -86,6 +104,7 @@ class Quantizer {
     return all_finite;
   }
 
+  template <Look kind>
   bool look(std::int64_t top, std::int64_t rows, std::int64_t g, int count) {
     alignas(64) std::int32_t low[kGroups] = {}, high[kGroups] = {};
     Ints not_finite = {};
@@ -94,7 +113,7 @@ class Quantizer {
       for (int i = 0; i < count; ++i) {
         const std::int64_t column = (g + i) * width_, size = std::min(width_, k_ - column);
         const char* x = row + column * In::kBytes;
-        const Extremes found = Rule::kLook == Look::magnitude ? magnitude<In>(x, size) : range<In>(x, size);
+        const Extremes found = kind == Look::magnitude ? magnitude<In>(x, size) : range<In>(x, size);
         low[i] = found.low;
         high[i] = found.high;
       }
@@ -120,7 +139,7 @@ class Quantizer {
         p[i].scale = chunk_.scale[g + i];
         p[i].zero_point = chunk_.zero_point[g + i];
       }
-      formats::fit_super_block(format_, p, groups);
+      kernels::fit_super_block(format_, p, groups);
       for (int i = 0; i < groups; ++i) {
         chunk_.scale[g + i] = p[i].scale;
         chunk_.zero_point[g + i] = p[i].zero_point;
@@ -142,6 +161,47 @@ class Quantizer {
         out.zero_point.as<std::int8_t>()[at + i] = static_cast<std::int8_t>(chunk_.zero[i]);
     if (format_.zero_point == formats::ZeroPoint::floating)
       std::memcpy(out.zero_point.as<float>() + at, chunk_.zero_point, static_cast<std::size_t>(count) * 4);
+  }
+};
+
+template <class In, class Rule>
+class RuleQuantizer final : public Quantizer<In> {
+ public:
+  explicit RuleQuantizer(const QuantizeTask& task)
+      : Quantizer<In>(task, Rule::kLook),
+        rule_(task),
+        codes_(reinterpret_cast<char*>(task.out->codes.bytes().data())) {}
+
+ private:
+  using Quantizer<In>::chunk_;
+  using Quantizer<In>::k_;
+  using Quantizer<In>::width_;
+  static constexpr int kCodeBits = Rule::kBits == 6 ? 8 : Rule::kBits;
+
+  void fit(int count) final {
+    for (int i = 0; i < count; i += kLanes) rule_.params(chunk_, i);
+  }
+
+  void encode(std::int64_t row, std::int64_t g, int count) const final {
+    const std::int64_t first = row * k_ + g * width_, end = std::min((g + count) * width_, k_) - g * width_;
+    const char* x = address(this->task_.x, first);
+    char* out = codes_ + first * kCodeBits / 8;
+    const auto to = [&](std::int64_t i) { return out + i * kCodeBits / 8; };
+    if (this->narrow_) {
+      std::int64_t i = 0;
+      for (; i + kStep <= end; i += kStep)
+        step(x + i * In::kBytes, to(i), lanes(static_cast<int>(i / width_), this->group_of_lane_));
+      if (i < end)
+        last_step(x + i * In::kBytes, to(i), end - i, lanes(static_cast<int>(i / width_), this->group_of_lane_));
+      return;
+    }
+    for (int j = 0; j < count; ++j) {
+      const Lane p = lane(j);
+      const std::int64_t stop = std::min((j + 1) * width_, end);
+      std::int64_t i = j * width_;
+      for (; i + kStep <= stop; i += kStep) step(x + i * In::kBytes, to(i), p);
+      if (i < stop) last_step(x + i * In::kBytes, to(i), stop - i, p);
+    }
   }
 
   Lane lane(int i) const {
@@ -167,44 +227,14 @@ class Quantizer {
     std::memcpy(out, codes, static_cast<std::size_t>(count * kCodeBits / 8));
   }
 
-  // Codes of `count` groups from g of a row.
-  void encode(std::int64_t row, std::int64_t g, int count) const {
-    const std::int64_t first = row * k_ + g * width_, end = std::min((g + count) * width_, k_) - g * width_;
-    const char* x = address(task_.x, first);
-    char* out = codes_ + first * kCodeBits / 8;
-    const auto to = [&](std::int64_t i) { return out + i * kCodeBits / 8; };
-    if (narrow_) {
-      std::int64_t i = 0;
-      for (; i + kStep <= end; i += kStep)
-        step(x + i * In::kBytes, to(i), lanes(static_cast<int>(i / width_), group_of_lane_));
-      if (i < end) last_step(x + i * In::kBytes, to(i), end - i, lanes(static_cast<int>(i / width_), group_of_lane_));
-      return;
-    }
-    for (int j = 0; j < count; ++j) {
-      const Lane p = lane(j);
-      const std::int64_t stop = std::min((j + 1) * width_, end);
-      std::int64_t i = j * width_;
-      for (; i + kStep <= stop; i += kStep) step(x + i * In::kBytes, to(i), p);
-      if (i < stop) last_step(x + i * In::kBytes, to(i), stop - i, p);
-    }
-  }
-
-  static constexpr int kCodeBits = Rule::kBits == 6 ? 8 : Rule::kBits;
-
-  const QuantizeTask& task_;
   const Rule rule_;
-  const formats::BlockFormat& format_;
-  const std::int64_t k_, width_, groups_;
   char* const codes_;
-  const bool narrow_;        // several groups in a step
-  Ints group_of_lane_ = {};  // there
-  Chunk chunk_{};
 };
 
 template <class In>
 bool quantize_from(const QuantizeTask& task, std::int64_t row_begin, std::int64_t row_end) {
   const formats::BlockFormat& format = task.out->format;
-  const auto with = [&]<class Rule>() { return Quantizer<In, Rule>(task).run(row_begin, row_end); };
+  const auto with = [&]<class Rule>() { return RuleQuantizer<In, Rule>(task).run(row_begin, row_end); };
   const auto plain_or_mx = [&]<Elem e>() {
     return format.rule == formats::Rule::mx ? with.template operator()<Mx<In, e>>()
                                             : with.template operator()<Plain<In, e>>();

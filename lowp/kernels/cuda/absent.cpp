@@ -95,6 +95,9 @@ const char* dense_variant_name(const DenseProduct&) { absent(); }
 bool fuses_input(const PackedProduct&) { absent(); }
 bool fuses_gate(const PackedProduct&) { absent(); }
 void packed_product(const PackedProduct&, StreamHandle) { absent(); }
+bool chains(const PackedProduct&, const PackedProduct&) { absent(); }
+int mailed_values(const PackedProduct&) { absent(); }
+void packed_products(std::span<const PackedProduct>, const ProductMail&, StreamHandle) { absent(); }
 std::string packed_kernel_name(const PackedProduct&) { absent(); }
 void sample(const SampleTask&, StreamHandle) { absent(); }
 void score(const ScoreTask&, StreamHandle) { absent(); }

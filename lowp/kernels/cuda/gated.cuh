@@ -1,6 +1,8 @@
 // The gate of a decoder's block at the end of a product whose outputs are gate and up by turns, eight and eight.
 #pragma once
 
+#include <optional>
+
 #include "lowp/kernels/cuda/front.cuh"
 #include "lowp/kernels/cuda/layers.cuh"
 
@@ -8,6 +10,11 @@ namespace lowp::kernels::cuda {
 
 /// GateActivation, or none.
 enum class Gate : std::uint8_t { none, silu, gelu_tanh };
+
+inline Gate gate_of(std::optional<GateActivation> activation) {
+  if (!activation) return Gate::none;
+  return *activation == GateActivation::silu ? Gate::silu : Gate::gelu_tanh;
+}
 
 __device__ __forceinline__ Bf16x8 gelu8(const Bf16x8& chunk) {
   float v[8];

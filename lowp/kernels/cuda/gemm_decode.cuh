@@ -72,8 +72,7 @@ struct Decoder {
     }
   }
 
- private:
-  // Pairs of bf16: of e4m3 2^-120 and of e2m1 2^-126 times the value, of integers the value.
+  /// Pairs of bf16: of e4m3 2^-120 and of e2m1 2^-126 times the value, of integers the value.
   static __device__ __forceinline__ void split(std::uint32_t w, std::uint32_t (&r)[2]) {
     if constexpr (C == Codes::e4m3) {
       r[0] = w & 0x87F087F0u;

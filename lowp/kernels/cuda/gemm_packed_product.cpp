@@ -3,42 +3,38 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <initializer_list>
 
 #include "lowp/base/error.h"
 #include "lowp/kernels/cuda/gemm_launch.h"
 #include "lowp/kernels/cuda/gemm_packed_table.h"
+#include "lowp/kernels/cuda/gemv_table.h"
 #include "lowp/kernels/cuda/profile.h"
 
 namespace lowp::kernels::cuda {
 namespace {
 
-const PackedKernels& kernels(Codes codes, Scales scales) {
-  for (const auto all : {packed_kernels_4bit(), packed_kernels_8bit(), packed_kernels_16bit()})
-    for (const PackedKernels& row : all)
-      if (row.codes == codes && row.scales == scales) return row;
-  LOWP_CHECK(false, "no kernel for codes {} with scales {}", static_cast<int>(codes), static_cast<int>(scales));
+template <typename Row>
+const Row& row_of(std::initializer_list<std::span<const Row>> tables, const PackedProduct& p) {
+  for (const auto table : tables)
+    for (const Row& row : table)
+      if (row.codes == p.codes && row.scales == p.scales) return row;
+  LOWP_CHECK(false, "no kernel for codes {} with scales {}", static_cast<int>(p.codes), static_cast<int>(p.scales));
+}
+const PackedKernels& wide(const PackedProduct& p) {
+  return row_of<PackedKernels>({packed_kernels_4bit(), packed_kernels_8bit(), packed_kernels_16bit()}, p);
+}
+const GemvKernels& gemv(const PackedProduct& p) {
+  return row_of<GemvKernels>({gemv_kernels_4bit(), gemv_kernels_8bit(), gemv_kernels_16bit()}, p);
 }
 
-// Shared memory of a block of which two fit on a multiprocessor, and of one that has it for itself. Less than half is
-// left to what the kernel declares itself.
-constexpr int kHalf = 113 << 10, kWhole = 226 << 10, kWarps = 16, kMostStages = 4;
+// Shared memory that a block of gemv can have.
+constexpr int kWhole = 226 << 10, kWarps = 16, kMostRounds = 8;
+// Rounds on their way: what a block reads meanwhile queues behind them, and fewer leave memory idle.
+constexpr int kInFlight = 2;
 
-struct GemvPlan {
-  int stages = 0;  // 0: x does not fit
-  int team = 16;
-};
-
-GemvPlan plan_gemv(const PackedProduct& p) {
-  const bool one = p.m == 1;
-  const int declared = one ? 6 << 10 : 35 << 10;
-  const std::int64_t padded = round_up<std::int64_t>(p.k, padded_depth(p.codes)),
-                     x = p.m * (padded + (one ? 0 : 32)) * 2, ring = kWarps * unit_bytes(p.codes, p.scales);
-  const auto stages = [&](std::int64_t room) {
-    return static_cast<int>(std::clamp<std::int64_t>((room - declared - x) / ring, 0, kMostStages));
-  };
-  GemvPlan plan;
-  plan.stages = stages(kHalf) >= 2 ? stages(kHalf) : stages(kWhole);
-  // More teams of fewer warps, unless that leaves multiprocessors idle.
+// More teams of fewer warps, unless that leaves multiprocessors idle.
+int plan_team(const PackedProduct& p) {
   const auto busy = [&](int teams) {
     const double turns = static_cast<double>(ceil_div<std::int64_t>(p.n, kUnitRows)) / (multiprocessors() * teams);
     return turns / std::ceil(turns);
@@ -46,9 +42,24 @@ GemvPlan plan_gemv(const PackedProduct& p) {
   int teams = 1;
   for (const int more : {2, 4})
     if (busy(more) > busy(teams) - 0.05) teams = more;
-  plan.team = kWarps / teams;
+  return kWarps / teams;
+}
+
+GemvPlan plan_gemv(std::span<const PackedProduct> products) {
+  const bool one = products[0].m == 1;
+  const std::int64_t declared = gemv_declared(one), round = kWarps * unit_bytes(products[0].codes, products[0].scales);
+  GemvPlan plan;
+  std::int64_t x = 0;
+  for (std::size_t i = 0; i < products.size(); ++i) {
+    const PackedProduct& p = products[i];
+    x = std::max(x, p.m * (round_up<std::int64_t>(p.k, padded_depth(p.codes)) + (one ? 0 : 32)) * 2);
+    plan.teams[i] = plan_team(p);
+  }
+  plan.rounds = static_cast<int>(std::clamp<std::int64_t>((kWhole - declared - x) / round, 0, kMostRounds));
+  plan.in_flight = kInFlight;
   return plan;
 }
+GemvPlan plan_gemv(const PackedProduct& p) { return plan_gemv({&p, 1}); }
 
 // Parts of K where tiles of outputs are fewer than multiprocessors. Does not depend on m.
 int plan_splits(const PackedProduct& p) {
@@ -66,7 +77,8 @@ enum class Way { gemv, wide16, wide64, wide128, wide256 };
 
 Way choose(const PackedProduct& p) {
   // Several rows of a long K leave gemv no room for its rings. It adds in another order than wide tiles.
-  if (!p.same_order && p.m <= 8 && operand_bytes(p.codes) == 2 && plan_gemv(p).stages >= 2) return Way::gemv;
+  const bool reads_x = operand_bytes(p.codes) == 2 || p.cast;
+  if (!p.same_order && p.m <= 8 && reads_x && plan_gemv(p).rounds >= 2) return Way::gemv;
   return p.m <= 16 ? Way::wide16 : p.m <= 64 ? Way::wide64 : p.m <= 128 || p.same_order ? Way::wide128 : Way::wide256;
 }
 
@@ -80,33 +92,56 @@ Work work_of(const PackedProduct& p) {
           .multiplies = operand_bytes(p.codes) == 1 ? Multiplies::e4m3 : Multiplies::bf16};
 }
 
+void check(const PackedProduct& p) {
+  LOWP_CHECK(p.k > 0 && p.k % 16 == 0 && p.n % 8 == 0, "no product of [{}, {}] by [{}, {}]", p.m, p.k, p.n, p.k);
+  LOWP_CHECK((!p.norm && !p.cast) || fuses_input(p), "{} rows that no kernel normalises or casts", p.m);
+  LOWP_CHECK(!p.cast || casts_rows(*p.cast), "a cast that products do not have");
+  LOWP_CHECK(!p.gate || fuses_gate(p), "{} rows whose gate no kernel applies", p.m);
+}
+
 }  // namespace
 
 bool fuses_input(const PackedProduct& p) { return choose(p) == Way::gemv && p.k <= kMostRow; }
 bool fuses_gate(const PackedProduct& p) { return choose(p) != Way::wide256 && p.n % 16 == 0; }
 
+bool chains(const PackedProduct& first, const PackedProduct& next) {
+  return next.m == 1 && first.m == 1 && next.codes == first.codes && next.scales == first.scales &&
+         choose(first) == Way::gemv && choose(next) == Way::gemv && !Profile::current();
+}
+
+int mailed_values(const PackedProduct& p) {
+  const bool sums = p.norm && p.norm->add;
+  return static_cast<int>((p.gate ? p.n / 2 : p.n) + (sums ? p.k : 0));
+}
+
+void packed_products(std::span<const PackedProduct> products, const ProductMail& mail, StreamHandle stream) {
+  LOWP_CHECK(!products.empty() && products.size() <= kMostChained, "{} products in a kernel", products.size());
+  if (products.size() == 1) return packed_product(products[0], stream);
+  int mailed = 0;
+  for (const PackedProduct& p : products) {
+    check(p);
+    LOWP_CHECK(chains(products[0], p), "a product that no kernel has behind others");
+    mailed += mailed_values(p);
+  }
+  LOWP_CHECK(mailed <= mail.values, "{} values in mail of {}", mailed, mail.values);
+  gemv(products[0]).one(products, plan_gemv(products), mail, stream);
+}
+
 void packed_product(const PackedProduct& p, StreamHandle stream) {
-  LOWP_CHECK(p.k > 0 && p.k % 16 == 0 && p.n % 8 == 0, "no product of [{}, {}] by [{}, {}]", p.m, p.k, p.n, p.k);
   if (p.m == 0 || p.n == 0) return;
-  LOWP_CHECK((!p.norm && !p.cast) || fuses_input(p), "{} rows that no kernel normalises or casts", p.m);
-  LOWP_CHECK(!p.cast || casts_rows(*p.cast), "a cast that products do not have");
-  LOWP_CHECK(!p.gate || fuses_gate(p), "{} rows whose gate no kernel applies", p.m);
+  check(p);
   const Timed timed(stream, [&] { return work_of(p); });
-  const PackedKernels& k = kernels(p.codes, p.scales);
   switch (choose(p)) {
-    case Way::gemv: {
-      const GemvPlan plan = plan_gemv(p);
-      (p.m == 1 ? k.gemv1 : k.gemv8)(p, plan.stages, plan.team, stream);
-      return;
-    }
+    case Way::gemv:
+      return (p.m == 1 ? gemv(p).one : gemv(p).few)({&p, 1}, plan_gemv(p), {}, stream);
     case Way::wide16:
-      return k.wide16(p, plan_splits(p), stream);
+      return wide(p).wide16(p, plan_splits(p), stream);
     case Way::wide64:
-      return k.wide64(p, plan_splits(p), stream);
+      return wide(p).wide64(p, plan_splits(p), stream);
     case Way::wide128:
-      return k.wide128(p, plan_splits(p), stream);
+      return wide(p).wide128(p, plan_splits(p), stream);
     case Way::wide256:
-      return k.wide256(p, 1, stream);
+      return wide(p).wide256(p, 1, stream);
   }
 }
 
@@ -114,7 +149,7 @@ std::string packed_kernel_name(const PackedProduct& p) {
   switch (choose(p)) {
     case Way::gemv: {
       const GemvPlan plan = plan_gemv(p);
-      return fmt::format("gemv, teams of {} warps, {} stages", plan.team, plan.stages);
+      return fmt::format("gemv, teams of {} warps, {} rounds", plan.teams[0], plan.rounds);
     }
     case Way::wide16:
       return fmt::format("wgmma 128 outputs x 16 tokens, K in {} parts", plan_splits(p));

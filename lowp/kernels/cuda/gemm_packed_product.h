@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "lowp/kernels/cuda/gemm_packed_layout.h"
@@ -17,7 +18,7 @@ struct PackedProduct {
   Codes codes = Codes::bf16;
   Scales scales = Scales::none;
   std::int64_t m = 0, n = 0, k = 0;
-  const void* x = nullptr;         // bf16; e4m3 with Codes::e2m1_folded
+  const void* x = nullptr;         // bf16; e4m3 with Codes::e2m1_folded where `cast` is null
   const float* x_scale = nullptr;  // or null; of row i at i * x_scale_step
   int x_scale_step = 1;
   const std::uint8_t* units = nullptr;
@@ -44,6 +45,26 @@ struct PackedProduct {
 bool fuses_input(const PackedProduct& product);
 /// Whether it can apply a gate.
 bool fuses_gate(const PackedProduct& product);
+
+/// Through what blocks of packed_products() hand each other vectors: `values` bf16 twice behind a header. All bytes are
+/// 0xFF and the header's 0 before the first use; no two kernels use it at the same time.
+struct ProductMail {
+  static constexpr int kHeader = 16;
+  void* memory = nullptr;
+  int values = 0;  // a multiple of 8
+
+  std::size_t bytes() const { return kHeader + static_cast<std::size_t>(values) * 4; }
+};
+
+/// Products of one row in one kernel, each of which may read what those before have written, from where it was written
+/// to: they have the same codes and scales, and gemv is what packed_product() would launch for each. Whether `next` can
+/// follow `first`.
+inline constexpr int kMostChained = 4;
+bool chains(const PackedProduct& first, const PackedProduct& next);
+/// Values of mail that a product may take.
+int mailed_values(const PackedProduct& product);
+/// Enqueues up to kMostChained of them, with the numbers of one after the other.
+void packed_products(std::span<const PackedProduct> products, const ProductMail& mail, StreamHandle stream);
 
 /// Enqueues the product: up to 8 rows by gemv, beyond by wide tiles. Sums run in f32 in an order that depends on n and
 /// k and on which of the kernels runs, not on m otherwise, nor on the run.

@@ -1,5 +1,5 @@
-// The kernels of gemm_packed_product.h that were compiled: a row for each pair of codes and scales.   <- ADD A DECODER
-// HERE
+// Wide tiles of gemm_packed_product.h that were compiled: a row for each pair of codes and scales, as in gemv_table.h.
+//   <- ADD A DECODER THERE AND HERE
 #pragma once
 
 #include <span>
@@ -11,9 +11,7 @@ namespace lowp::kernels::cuda {
 struct PackedKernels {
   Codes codes;
   Scales scales;
-  using Gemv = void (*)(const PackedProduct&, int stages, int team, StreamHandle);
   using Wide = void (*)(const PackedProduct&, int splits, StreamHandle);
-  Gemv gemv1, gemv8;  // of bf16 activations
   Wide wide16, wide64, wide128, wide256;
 };
 

@@ -1,10 +1,11 @@
-// Up to 8 rows of activations times a packed weight: the time is that of reading the weight once.
+// Up to 8 rows of activations times a packed weight: the time is that of reading the weight once. Products of one row
+// that follow each other are one launch, whose blocks hand each other what they made (gemv_mail.cuh).
 //
 // A block for each multiprocessor, whatever the shape: a smaller grid would crowd the next kernel's blocks where there
-// is room. Every warp owns a ring of units in shared memory that its first lane keeps full by bulk copies; it begins
-// before the kernel's predecessor has ended, since weights do not depend on it. Warps form teams; a team takes one tile
-// of 16 outputs at a time, its warps taking turns along K. Partial sums wait in four buffers guarded by barriers and
-// are added two tiles later in the order of the warps, so that nothing synchronizes the block.
+// is room. Weights come through a ring of rounds (gemv_ring.cuh) that begins before the kernel's predecessor has ended
+// and does not stop between products, since weights do not depend on activations. Warps form teams; a team takes one
+// tile of 16 outputs at a time, its warps taking turns along K. Partial sums wait in four buffers guarded by barriers
+// and are added two tiles later in the order of the warps, so that nothing synchronizes the block.
 //
 // What stands between products goes into their beginnings and ends: the residual sum and the norm (gemv_input.cuh), the
 // cast of activations, the gate.
@@ -15,161 +16,140 @@
 #include <cstdint>
 
 #include "lowp/kernels/cuda/gated.cuh"
-#include "lowp/kernels/cuda/gemm_decode.cuh"
-#include "lowp/kernels/cuda/gemv_input.cuh"
+#include "lowp/kernels/cuda/gemm_packed_product.h"
+#include "lowp/kernels/cuda/gemv_operand.cuh"
+#include "lowp/kernels/cuda/gemv_ring.cuh"
+#include "lowp/kernels/cuda/gemv_unit.cuh"
 
 namespace lowp::kernels::cuda {
 
-struct GemvArgs {
-  const std::uint8_t* units;
+struct GemvProduct {
+  GemvUnits weight;
   GemvInput input;
   const float* x_scale;  // or null; of row i at i * x_scale_step
   int x_scale_step;
   const float* row_scale;
   const __nv_bfloat16* bias;  // or null
   Gate gate;
-  __nv_bfloat16* y;
-  int m, n, k;
-  int units_along_k, tiles;
-  int stages;  // of a warp's ring
-  int team;    // warps
+  __nv_bfloat16* y;  // or null, where another product of the launch writes there later
+  int y_mail;        // word of the mail, or negative
+  int n, k;
 };
 
-inline constexpr int kGemvMostStages = 4;
+struct GemvArgs {
+  GemvProduct product[kMostChained];
+  int count;
+  int m;
+  int rounds;        // of the ring
+  int in_flight;     // of these, on their way at a time
+  ProductMail mail;  // of several products
+};
+
 inline constexpr int kGemvSums = 4;  // tiles whose partial sums may wait
 inline constexpr int kGemvLag = 2;  // a tile is added two tiles after its last unit: all its warps have arrived by then
+inline constexpr int kGemvMostTeams = 4;
+inline constexpr int kGemvBlockThreads = kGemvThreads + 32;
 
-template <Codes C, Scales S>
-struct Unit {
-  uint4 codes[kChunks];
-  uint2 scales[kChunks];
-
-  __device__ __forceinline__ void load(std::uint32_t from, int lane) {
-#pragma unroll
-    for (int c = 0; c < kChunks; ++c) {
-      codes[c] = ptx::load_shared_16(from + c * kChunkBytes + 16 * lane);
-      scales[c] = Decoder<C, S>::load_scales(from, c, lane);
-    }
-  }
-
-  /// sums += unit times x, which points at this lane's first values for the unit.
-  __device__ __forceinline__ void multiply(const std::uint32_t* x, float (&sums)[4]) const {
-    constexpr int kSteps = Decoder<C, S>::kSteps;
-    uint4 b{};
-#pragma unroll
-    for (int c = 0; c < kChunks; ++c) {
-      std::uint32_t a[kSteps][4];
-      Decoder<C, S>::fragments(codes[c], scales[c], a);
-#pragma unroll
-      for (int step = 0; step < kSteps; ++step) {
-        const int at = c * kSteps + step;
-        if (at % 2 == 0) b = *reinterpret_cast<const uint4*>(x + at / 2 * 16);
-        if (at % 2 == 0)
-          ptx::mma_bf16(sums, a[step], b.x, b.y);
-        else
-          ptx::mma_bf16(sums, a[step], b.z, b.w);
-      }
-    }
-  }
+template <Codes C, Scales S, int Columns>
+struct GemvShared {
+  using Rows = GemvRows<Columns, GemvOperand<C, S>>;
+  typename GemvRing<unit_bytes(C, S)>::Barriers ring;
+  std::uint64_t full[kGemvMostTeams][kGemvSums], empty[kGemvMostTeams][kGemvSums];  // buffers of partial sums
+  float partial[kGemvWarps][kGemvSums][16 * Columns];
+  typename Rows::Shared of_rows;
 };
 
-/// Blocks whose registers should fit a multiprocessor: nibbles with a bf16 scale for 32 need more than 64 a thread.
-template <Codes C, Scales S>
-inline constexpr int kGemvBlocks = C == Codes::u4&& S == Scales::bf16_32 ? 1 : 2;
+/// The scale of an output of a tile, for the lane of that output. A warp asks for those of the next tile that it adds
+/// when it adds one: memory is slow to answer while weights are on their way.
+__device__ __forceinline__ float scale_of_lane(const GemvProduct& a, int tile) {
+  return __ldg(a.row_scale + tile * kUnitRows + static_cast<int>(threadIdx.x) % kUnitRows);
+}
 
-template <Codes C, Scales S, int Columns>  // 1 row of x, or up to 8
-__global__ void __launch_bounds__(kGemvThreads, (kGemvBlocks<C, S>)) gemv(const __grid_constant__ GemvArgs a) {
-  constexpr int kBytes = unit_bytes(C, S), kDepth = unit_depth(C), kSlots = kGemvWarps;  // at most that many teams
-  extern __shared__ __align__(128) std::uint8_t shared[];
-  __shared__ __align__(8) std::uint64_t ring_barriers[kGemvWarps][kGemvMostStages], full_barriers[kSlots][kGemvSums],
-      empty_barriers[kSlots][kGemvSums];
-  __shared__ float partial[kGemvWarps][kGemvSums][16 * Columns];
-  __shared__ typename GemvRows<Columns>::Shared of_rows;
+/// The first tile that the warp adds, or another of the product.
+__device__ __forceinline__ int first_tile(const GemvProduct& a) {
+  const int warp = static_cast<int>(threadIdx.x) / 32, team = warp >> a.weight.log_team;
+  const GemvShare share(a.weight);
+  return min(share.tile(team) + (warp & (a.weight.team() - 1)), max(share.tile(team + 1) - 1, 0));
+}
+
+/// A product, once its rows are staged. Leaves the place behind all rounds of the block.
+template <Codes C, Scales S, int Columns>
+__device__ __forceinline__ void multiply_tiles(const GemvProduct& a, int m, const GemvMail& mail,
+                                               const std::uint32_t* x, float next_scale,
+                                               const GemvRing<unit_bytes(C, S)>& ring, GemvPlace& place,
+                                               GemvShared<C, S, Columns>& shared) {
+  constexpr int kDepth = unit_depth(C);
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4,
             t = lane % 4;
-  const int member = warp % a.team, group = warp / a.team, teams_here = kGemvWarps / a.team;
-  const int team = static_cast<int>(blockIdx.x) * teams_here + group, teams = static_cast<int>(gridDim.x) * teams_here;
-  const auto share = [&](int i) { return static_cast<int>(static_cast<long>(a.tiles) * i / teams); };
-  const int first = share(team), last = share(team + 1);
-  const int padded_k = a.units_along_k * kDepth;
-  const std::uint32_t ring = ptx::shared_address(shared) + static_cast<std::uint32_t>(warp * a.stages * kBytes),
-                      ready = ptx::shared_address(ring_barriers[warp]),
-                      full = ptx::shared_address(full_barriers[group]),
-                      empty = ptx::shared_address(empty_barriers[group]);
-  auto* x = reinterpret_cast<std::uint32_t*>(shared + kGemvWarps * a.stages * kBytes);
-
-  ptx::launch_dependents();
-  const int begin = first * a.units_along_k, end = last * a.units_along_k;
-  const auto fetch = [&](int unit, int stage) {
-    ptx::barrier_expect(ready + 8 * stage, kBytes);
-    ptx::load_bytes(ring + stage * kBytes, a.units + static_cast<long>(unit) * kBytes, kBytes, ready + 8 * stage);
-  };
-  if (lane == 0) {
-    for (int s = 0; s < a.stages; ++s) ptx::barrier_init(ready + 8 * s, 1);
-    ptx::barrier_init_fence();
-    for (int s = 0; s < a.stages; ++s)
-      if (begin + member + s * a.team < end) fetch(begin + member + s * a.team, s);
-    if (member == 0)
-      for (int s = 0; s < kGemvSums; ++s) {
-        ptx::barrier_init(full + 8 * s, a.team);
-        ptx::barrier_init(empty + 8 * s, 1);
-      }
-  }
-  GemvRows<Columns> rows(a.input, a.m, a.k, padded_k, x, of_rows);
-  ptx::wait_for_predecessor();
-  rows.stage();
+  const int along_k = a.weight.along_k, size = a.weight.team(), member = warp & (size - 1),
+            group = warp >> a.weight.log_team;
+  const GemvShare share(a.weight);
+  const int first = share.tile(group), tiles = share.tile(group + 1) - first;
+  const std::uint32_t full = ptx::shared_address(shared.full[group]), empty = ptx::shared_address(shared.empty[group]);
+  int rounds = share.rounds();
   // Columns beyond m read row 0; nothing is written for them.
   const std::uint32_t* mine =
-      x + 4 * t + (Columns == 1 ? 0 : (g < a.m ? g : 0) * (gemv_row_stride(padded_k, Columns) / 2));
+      x + 4 * t + (Columns == 1 ? 0 : (g < m ? g : 0) * (gemv_row_stride(along_k * kDepth, Columns) / 2));
 
   const auto add_up = [&](int tile) {  // the tile-th of this team
     const int buffer = tile % kGemvSums;
+    const float scale = next_scale;
+    next_scale = scale_of_lane(a, first + min(tile + size, tiles - 1));
     ptx::barrier_wait(full + 8 * buffer, tile / kGemvSums & 1);
     const auto output = [&](int in_tile, int column) {
       float sum = 0;
-      for (int w = 0; w < a.team; ++w) sum += partial[group * a.team + w][buffer][column * 16 + in_tile];
-      const int row = (first + tile) * kUnitRows + in_tile;
-      sum *= a.row_scale[row];
+      for (int w = 0; w < size; w += 4) {
+        float part[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) part[i] = shared.partial[group * size + w + i][buffer][column * 16 + in_tile];
+#pragma unroll
+        for (const float p : part) sum += p;
+      }
+      sum *= GemvOperand<C, S>::kBack;
+      sum *= __shfl_sync(~0u, scale, in_tile);
       if (a.input.cast != RowCast::none)
-        sum *= of_rows.scale[column];
+        sum *= shared.of_rows.scale[column];
       else if (a.x_scale)
         sum *= a.x_scale[column * a.x_scale_step];
-      if (a.bias) sum += __bfloat162float(a.bias[row]);
+      if (const int row = (first + tile) * kUnitRows + in_tile; a.bias && row < a.n)
+        sum += __bfloat162float(a.bias[row]);
       return sum;
     };
     const int log_height = a.gate == Gate::none ? 4 : 3, height = 1 << log_height,  // of a tile of outputs
         outputs = a.n >> (4 - log_height);
-    for (int i = lane; i < height * Columns; i += 32) {
-      const int in_tile = i & (height - 1), column = i >> log_height, row = (first + tile) * height + in_tile;
-      if (row >= outputs || column >= a.m) continue;
-      const float value = output(in_tile, column);
-      a.y[static_cast<long>(column) * outputs + row] =
-          __float2bfloat16_rn(a.gate == Gate::none ? value : gated(a.gate, value, output(in_tile + height, column)));
+#pragma unroll
+    for (int begin = 0; begin < 16 * Columns; begin += 32) {
+      const int i = begin + lane, in_tile = i & (height - 1), column = min(i >> log_height, m - 1),
+                row = (first + tile) * height + in_tile;
+      float value = output(in_tile, column);
+      if (a.gate != Gate::none) value = gated(a.gate, value, output(in_tile + height, column));
+      const bool inside = i >> log_height < m && row < outputs;
+      if (Columns == 1 && a.y_mail >= 0) {
+        const float next = __shfl_down_sync(~0u, value, 1);
+        if (inside && lane % 2 == 0) ptx::store_relaxed(mail.at(a.y_mail) + row / 2, ptx::cvt_bf16x2(value, next));
+      }
+      if (inside && a.y) a.y[static_cast<long>(column) * outputs + row] = __float2bfloat16_rn(value);
     }
     __syncwarp();
     if (lane == 0) ptx::barrier_arrive(empty + 8 * buffer);
   };
 
-  int unit = begin + member, stage = 0, tile = 0;
-  std::uint32_t parity = 0;
-  for (; first + tile < last; ++tile) {
-    const int stop = (first + tile + 1) * a.units_along_k;
+  int unit = member;  // of the team's
+  for (int tile = 0; tile < tiles + kGemvLag; ++tile) {
+    if (const int done = tile - kGemvLag; done >= 0 && (done & (size - 1)) == member) add_up(done);
+    if (tile >= tiles) continue;
+    const int begin = tile * along_k, stop = begin + along_k;
     float sums[4] = {};
-    for (; unit < stop; unit += a.team) {
-      ptx::barrier_wait(ready + 8 * stage, parity);
-      Unit<C, S> u;
-      u.load(ring + stage * kBytes, lane);
+    for (; unit < stop; unit += size, --rounds) {
+      GemvUnit<C, S> u;
+      u.load(ring.wait(place, warp), lane);
       __syncwarp();
-      if (lane == 0 && unit + a.stages * a.team < end) fetch(unit + a.stages * a.team, stage);
-      if (++stage == a.stages) {
-        stage = 0;
-        parity ^= 1;
-      }
-      u.multiply(mine + (unit - (first + tile) * a.units_along_k) * (kDepth / 2), sums);
+      ring.release(place, lane);
+      u.template multiply<Columns == 1>(mine + (unit - begin) * (kDepth / 2), sums);
     }
     const int buffer = tile % kGemvSums;
     if (tile >= kGemvSums) ptx::barrier_wait(empty + 8 * buffer, (tile / kGemvSums - 1) & 1);
-    float* out = partial[warp][buffer];
+    float* out = shared.partial[warp][buffer];
     if constexpr (Columns == 1) {
       if (t == 0) {
         out[g] = sums[0];
@@ -183,10 +163,63 @@ __global__ void __launch_bounds__(kGemvThreads, (kGemvBlocks<C, S>)) gemv(const 
     }
     __syncwarp();
     if (lane == 0) ptx::barrier_arrive(full + 8 * buffer);
-    if (tile >= kGemvLag && (tile - kGemvLag) % a.team == member) add_up(tile - kGemvLag);
   }
-  for (int i = max(0, tile - kGemvLag); i < tile; ++i)
-    if (i % a.team == member) add_up(i);
+  for (; rounds > 0; --rounds) {  // of other teams, or of other warps
+    ring.wait(place, warp);
+    __syncwarp();
+    ring.release(place, lane);
+  }
+}
+
+template <Codes C, Scales S, int Columns>  // 1 row of x, or up to 8
+__global__ void __launch_bounds__(kGemvBlockThreads, 1) gemv(const __grid_constant__ GemvArgs args) {
+  constexpr int kBytes = unit_bytes(C, S);
+  extern __shared__ __align__(128) std::uint8_t dynamic[];
+  __shared__ __align__(8) GemvShared<C, S, Columns> shared;
+  // Where a product's arguments are near when it begins: the constant cache would fetch them line by line.
+  __shared__ __align__(16) std::uint32_t copied[sizeof(GemvArgs) / 4];
+  const auto& a = *reinterpret_cast<const GemvArgs*>(copied);
+  for (unsigned i = threadIdx.x; i < sizeof(GemvArgs) / 4; i += kGemvBlockThreads)
+    copied[i] = reinterpret_cast<const std::uint32_t*>(&args)[i];
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / 32;
+  const GemvRing<kBytes> ring(ptx::shared_address(dynamic), shared.ring, args.rounds);
+  auto* x = reinterpret_cast<std::uint32_t*>(dynamic + args.rounds * kGemvWarps * kBytes);
+  ptx::launch_dependents();
+  if (thread == kGemvThreads) ring.init();
+  __syncthreads();
+  if (warp == kGemvWarps) return ring.fill(a.product, a.count, a.in_flight);
+
+  GemvPlace place;
+  int turn = 0;
+  for (int p = 0; p < a.count; ++p) {
+    const GemvProduct& product = a.product[p];
+    GemvShared<C, S, Columns>::Rows::fetch(product.input, product.k);
+    const float first_scale = scale_of_lane(product, first_tile(product));
+    static_assert(kGemvMostTeams * kGemvSums == kGemvWarps);
+    if (thread % 32 == 0) {  // one for each warp: lanes would take turns
+      const std::uint32_t full = ptx::shared_address(&shared.full[0][0] + warp),
+                          empty = ptx::shared_address(&shared.empty[0][0] + warp);
+      if (p > 0) {
+        ptx::barrier_end(full);
+        ptx::barrier_end(empty);
+      }
+      ptx::barrier_init(full, static_cast<std::uint32_t>(product.weight.team()));
+      ptx::barrier_init(empty, 1);
+    }
+    if (p == 0) {
+      ptx::wait_for_predecessor();
+      if (a.count > 1) turn = GemvMail::turn(a.mail);
+    }
+    const GemvMail mail(a.mail, turn);
+    typename GemvShared<C, S, Columns>::Rows(product.input, a.m, product.k, product.weight.along_k * unit_depth(C), x,
+                                             shared.of_rows, &mail)
+        .stage();
+    if (p == 0 && a.count > 1) mail.empty_other(thread, kGemvThreads);
+    multiply_tiles(product, a.m, mail, x, first_scale, ring, place, shared);
+    if (p + 1 == a.count) break;
+    sync_gemv();
+  }
+  if (a.count > 1 && thread == 0) GemvMail::end(a.mail);
 }
 
 }  // namespace lowp::kernels::cuda

@@ -11,14 +11,15 @@
 namespace lowp::text::jinja {
 namespace {
 
-constexpr int kMaxDepth = 100;  // of values within values, when they become text
+constexpr int kMaxTextDepth = 100;  // of values within values, when they become text
 
 void check_size(const std::string& out, std::size_t most) {
   if (out.size() > most) fail(ErrorCode::bad_input, "the template makes more than {} bytes of text", most);
 }
 
 void check_depth(int depth) {
-  if (depth > kMaxDepth) fail(ErrorCode::bad_input, "a value in the template is nested more than {} deep", kMaxDepth);
+  if (depth > kMaxTextDepth)
+    fail(ErrorCode::bad_input, "a value in the template is nested more than {} deep", kMaxTextDepth);
 }
 
 void append_repr(std::string& out, const Value& value, int depth, std::size_t most);
