@@ -265,6 +265,84 @@ TEST_F(CudaAttentionTest, DecodeAgainstDouble) {
     }
 }
 
+// Norms, RoPE and the new keys and values in attention's kernel: the bits of a kernel of their own in front of it.
+TEST_F(CudaAttentionTest, DecodeOfFreshTokens) {
+  for (const Elem type : kTypes)
+    for (const Heads& h : kHeads)
+      for (const bool norms : {false, true}) {
+        begin(type, h, {{0, 1}, {1, 1}, {63, 1}, {64, 1}, {65, 1}, {200, 1}, {1023, 1}, {2111, 1}});
+        const auto count = static_cast<std::int64_t>(sequences.size()), positions = std::int64_t{2112},
+                   width = std::int64_t{h.query + 2 * h.kv} * h.dim, out_width = std::int64_t{h.query} * h.dim;
+        std::vector<std::int32_t> begins = {0}, past, number;
+        std::size_t most = 1;
+        for (const Sequence& s : sequences) most = std::max(most, s.pages.size());
+        std::vector<float> cos, sin, q_norm, k_norm;
+        for (std::int64_t i = 0; i < positions * h.dim / 2; ++i) {
+          cos.push_back(from_bf16(to_bf16(std::cos(static_cast<float>(i % 977)))));
+          sin.push_back(from_bf16(to_bf16(std::sin(static_cast<float>(i % 977)))));
+        }
+        for (int i = 0; i < h.dim; ++i) {
+          q_norm.push_back(1.0f + 0.01f * static_cast<float>(i % 7));
+          k_norm.push_back(1.0f - 0.01f * static_cast<float>(i % 5));
+        }
+        const Bf16Values fused = random(count * width);
+        std::vector<Bf16Values> outs;
+        std::vector<std::vector<unsigned char>> pools;
+        for (const bool together : {false, true}) {
+          unsigned char* const own_pool = upload(pool);
+          std::vector<void*> pages;
+          begins.resize(1), past.clear(), number.clear();
+          for (const Sequence& s : sequences) {
+            number.push_back(static_cast<std::int32_t>(past.size()));
+            past.push_back(s.past);
+            begins.push_back(static_cast<std::int32_t>(past.size()));
+            for (std::size_t p = 0; p < most; ++p)
+              pages.push_back(p < s.pages.size() ? own_pool + s.pages[p] * page_bytes : nullptr);
+          }
+          std::uint16_t *const in = upload(fused), *const out = room<std::uint16_t>(count * out_width);
+          const kernels::cuda::RotateStoreTask rotate{
+              .q = in,
+              .k = in + out_width,
+              .v = in + out_width + std::int64_t{h.kv} * h.dim,
+              .q_stride = width,
+              .k_stride = width,
+              .v_stride = width,
+              .rows = count,
+              .heads = h.query,
+              .q_norm = norms ? upload(q_norm) : nullptr,
+              .k_norm = norms ? upload(k_norm) : nullptr,
+              .cos = upload(cos),
+              .sin = upload(sin),
+              .positions = upload(past),
+              .sequences = upload(number),
+              .kv = {layout, upload(pages), static_cast<std::int64_t>(most), kLayerOffset}};
+          AttentionTask task{.q = in,
+                             .q_stride = width,
+                             .out = out,
+                             .out_stride = out_width,
+                             .kv = rotate.kv,
+                             .heads = h.query,
+                             .scale = scale(),
+                             .window = h.window,
+                             .sinks = h.sinks ? upload(sinks) : nullptr,
+                             .row_begin = upload(begins),
+                             .past = upload(past),
+                             .sequences = count,
+                             .rows = count,
+                             .fresh = together ? &rotate : nullptr};
+          task.workspace = room<std::uint8_t>(kernels::cuda::attend_decode_workspace(task), 0);
+          if (!together) kernels::cuda::rotate_store(rotate, handle());
+          kernels::cuda::attend_decode(task, handle());
+          outs.push_back(download(out, count * out_width));
+          pools.push_back(download(own_pool, static_cast<std::int64_t>(pool.size())));
+        }
+        EXPECT_EQ(outs[0], outs[1]) << name(type, h) << (norms ? ", norms" : "");
+        EXPECT_TRUE(pools[0] == pools[1]) << "pages, " << name(type, h) << (norms ? ", norms" : "");
+        memories.clear();
+        workspace = nullptr;
+      }
+}
+
 TEST_F(CudaAttentionTest, DecodeOfLongSequences) {
   for (const Elem type : kTypes) {
     begin(type, {8, 2, 128}, {{8191, 1}, {5, 1}, {8200, 1}});

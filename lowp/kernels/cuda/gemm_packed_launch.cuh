@@ -10,11 +10,6 @@
 
 namespace lowp::kernels::cuda {
 
-inline Gate gate_of(const PackedProduct& p) {
-  if (!p.gate) return Gate::none;
-  return *p.gate == GateActivation::silu ? Gate::silu : Gate::gelu_tanh;
-}
-
 inline GemvInput gemv_input(const PackedProduct& p) {
   const auto values = [](const void* at) { return static_cast<const __nv_bfloat16*>(at); };
   GemvInput in{.x = values(p.x)};
@@ -44,7 +39,7 @@ void launch_gemv(const PackedProduct& p, int stages, int team, StreamHandle stre
                 .x_scale_step = p.x_scale_step,
                 .row_scale = p.row_scale,
                 .bias = static_cast<const __nv_bfloat16*>(p.bias),
-                .gate = gate_of(p),
+                .gate = gate_of(p.gate),
                 .y = static_cast<__nv_bfloat16*>(p.y),
                 .m = static_cast<int>(p.m),
                 .n = static_cast<int>(p.n),
@@ -79,7 +74,7 @@ void launch_wide(const PackedProduct& p, int splits, StreamHandle stream) {
                 .x_scale = p.x_scale,
                 .x_scale_step = p.x_scale_step,
                 .bias = static_cast<const __nv_bfloat16*>(p.bias),
-                .gate = gate_of(p),
+                .gate = gate_of(p.gate),
                 .y = static_cast<__nv_bfloat16*>(p.y),
                 .m = static_cast<int>(p.m),
                 .n = static_cast<int>(p.n),
