@@ -87,7 +87,6 @@ CudaWorkspace::CudaWorkspace(const Config& c, const CudaWeights& weights, const 
   take(qkv, rows * (c.num_attention_heads + 2 * c.num_key_value_heads) * c.head_dim * 2);
   take(mixed, rows * c.num_attention_heads * c.head_dim * 2);
   take(out, rows * c.hidden_size * 2);
-  take(expert_out, c.num_experts ? rows * c.hidden_size * 2 : 0);
   take(gate_up, rows * 2 * c.intermediate_size * 2);
   take(gated, rows * c.intermediate_size * 2);
   take(product, static_cast<std::int64_t>(most));
@@ -251,10 +250,10 @@ cuda::AddNormTask CudaRunner::norm(const cuda::Memory& weight, std::int64_t rows
 }
 
 // Of a block's output, in architectures that have one.
-void CudaRunner::output_norm(const cuda::Memory& weight, std::int64_t rows, void* output) {
+void CudaRunner::output_norm(const cuda::Memory& weight, std::int64_t rows) {
   if (weight.size() == 0) return;
   cuda::AddNormTask task = norm(weight, rows);
-  task.stream = task.out = output;
+  task.stream = task.out = workspace_.out;
   cuda::add_norm(task, stream());
 }
 
@@ -271,24 +270,24 @@ void CudaRunner::attention(const CudaLayer& layer, std::int64_t index, const Cud
                    .pages = batch_.pages(),
                    .max_pages = batch_.max_pages(),
                    .layer_offset = index * layout_.bytes()};
-  const cuda::RotateStoreTask rotate{.q = q.values,
-                                     .k = k.values,
-                                     .v = v.values,
-                                     .q_stride = q.stride,
-                                     .k_stride = k.stride,
-                                     .v_stride = v.stride,
-                                     .rows = step.rows,
-                                     .heads = c.num_attention_heads,
-                                     .q_norm = layer.q_norm.as<float>(),
-                                     .k_norm = layer.k_norm.as<float>(),
-                                     .eps = static_cast<float>(c.rms_norm_eps),
-                                     .round_quotient = !c.norm_rounds_once,
-                                     .cos = (window_angles ? window_cos_ : cos_).as<float>(),
-                                     .sin = (window_angles ? window_sin_ : sin_).as<float>(),
-                                     .positions = step.positions,
-                                     .sequences = step.sequence,
-                                     .kv = kv};
-  if (step.prompts) cuda::rotate_store(rotate, stream());  // else attention does it
+  cuda::rotate_store({.q = q.values,
+                      .k = k.values,
+                      .v = v.values,
+                      .q_stride = q.stride,
+                      .k_stride = k.stride,
+                      .v_stride = v.stride,
+                      .rows = step.rows,
+                      .heads = c.num_attention_heads,
+                      .q_norm = layer.q_norm.as<float>(),
+                      .k_norm = layer.k_norm.as<float>(),
+                      .eps = static_cast<float>(c.rms_norm_eps),
+                      .round_quotient = !c.norm_rounds_once,
+                      .cos = (window_angles ? window_cos_ : cos_).as<float>(),
+                      .sin = (window_angles ? window_sin_ : sin_).as<float>(),
+                      .positions = step.positions,
+                      .sequences = step.sequence,
+                      .kv = kv},
+                     stream());
   cuda::AttentionTask task{
       .q = q.values,
       .q_stride = q.stride,
@@ -311,11 +310,10 @@ void CudaRunner::attention(const CudaLayer& layer, std::int64_t index, const Cud
     task.kv.pages += step.prompts * task.kv.max_pages;
     task.sequences = step.sequences - step.prompts;
     task.rows = step.rows - step.prompt_rows;
-    if (!step.prompts) task.fresh = &rotate;
     cuda::attend_decode(task, stream());
   }
   layer.o->run(w.mixed, step.rows, w.out, w.product, stream());
-  output_norm(layer.attention_output_norm, step.rows, w.out);
+  output_norm(layer.attention_output_norm, step.rows);
   residual.output = w.out;
 }
 
@@ -334,13 +332,12 @@ void CudaRunner::mlp(const CudaLayer& layer, const CudaStep& step, Residual& res
                         .positions = step.positions,
                         .x = w.normed,
                         .norm = &before,
-                        .out = w.expert_out,
+                        .out = w.out,
                         .workspace = w.experts},
                        stream());
   }
-  void* const out = layer.experts ? w.expert_out : w.out;
-  output_norm(layer.mlp_output_norm, rows, out);
-  residual.output = out;
+  output_norm(layer.mlp_output_norm, rows);
+  residual.output = w.out;
 }
 
 // Sees to the logits of up to kLogitRows rows of the last step; returns in which rows of logits_ they are, until the

@@ -39,7 +39,7 @@ class CudaRunner final : public Runner {
   void mlp(const CudaLayer& layer, const CudaStep& step, Residual& residual);
   kernels::cuda::AddNormTask norm(const kernels::cuda::Memory& weight, std::int64_t rows) const;
   kernels::cuda::AddNormTask norm(const kernels::cuda::Memory& weight, std::int64_t rows, Residual& residual) const;
-  void output_norm(const kernels::cuda::Memory& weight, std::int64_t rows, void* output);
+  void output_norm(const kernels::cuda::Memory& weight, std::int64_t rows);
   std::span<const std::int32_t> find_logits(std::span<const std::int64_t> rows);
   kernels::cuda::StreamHandle stream() const { return stream_->handle(); }
 

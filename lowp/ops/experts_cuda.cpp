@@ -31,8 +31,6 @@ CudaExperts::CudaExperts(CudaLinear router, CudaExpertStack gate_up, CudaExpertS
   if (gate_up_.experts() > cuda::kMostExperts || choosing.top > cuda::kMostChosen)
     fail(ErrorCode::unsupported, "{} of {} experts on a GPU: there are kernels for {} of {}", choosing.top,
          gate_up_.experts(), cuda::kMostChosen, cuda::kMostExperts);
-  if (!gate_up_.activation() && !down_.activation())
-    mail_ = cuda::experts_mail(gate_up_.experts(), choosing.top, down_.k(), mail_memory_);
 }
 
 CudaExperts CudaExperts::copy() const {
@@ -61,13 +59,6 @@ CudaExperts::Way CudaExperts::way(std::int64_t rows) const {
   cuda::ExpertsProduct first = gate_up_.packed(), second = down_.packed();
   first.rows = second.rows = {.rows = rows, .experts = gate_up_.experts(), .top = choosing_.top};
   return !rows_depend() && cuda::experts_are_few(first, second) ? Way::few : Way::many;
-}
-
-bool CudaExperts::runs_together(std::int64_t rows) const {
-  if (way(rows) != Way::few || !mail_.memory || !router_values_.size()) return false;
-  cuda::ExpertsProduct first = gate_up_.packed(), second = down_.packed();
-  first.rows = second.rows = routed(rows);
-  return cuda::experts_are_together(first, second);
 }
 
 // Without its arrays.
@@ -135,7 +126,7 @@ std::string CudaExperts::plan(std::int64_t rows) const {
       fmt::format("{} rows, {} of {} experts in {}:", rows, choosing_.top, gate_up_.experts(), gate_up_.name());
   switch (way(rows)) {
     case Way::few:
-      return what + (runs_together(rows) ? " router and gemv over experts" : " gemv over experts") + gate_up_.note();
+      return what + " gemv over experts" + gate_up_.note();
     case Way::many:
       return fmt::format("{} wgmma 128 outputs x {} rows of an expert{}", what, routed(rows).block_rows,
                          gate_up_.note());
@@ -148,13 +139,11 @@ std::string CudaExperts::plan(std::int64_t rows) const {
 void CudaExperts::run(const Task& task, cuda::StreamHandle stream) const {
   if (task.rows == 0) return;
   const Places p = place(task.rows, task.workspace);
-  const bool together = runs_together(task.rows);
-  if (!together) score(task, p, stream);
+  score(task, p, stream);
   const cuda::ExpertChoice choice{.scores = p.scores,
                                   .positions = task.positions,
                                   .normalize = choosing_.normalize,
                                   .round_weights = choosing_.round_weights};
-  if (together) return run_together(task, choice, p, stream);
   if (way(task.rows) == Way::few) return run_few(task, choice, p, stream);
   cuda::route({.choice = choice, .to = p.rows, .workspace = p.routing}, stream);
   run_many(task, p, stream);
@@ -171,23 +160,6 @@ void CudaExperts::score(const Task& task, const Places& p, cuda::StreamHandle st
                                 stream);
   if (task.norm) cuda::add_norm(*task.norm, stream);
   router_.run(task.x, task.rows, p.scores, p.router, stream);
-}
-
-// Norm, router and products of few rows as one kernel.
-void CudaExperts::run_together(const Task& task, const cuda::ExpertChoice& choice, const Places& p,
-                               cuda::StreamHandle stream) const {
-  cuda::FewExperts few{.choice = choice,
-                       .norm = task.norm,
-                       .router = router_values_.as<>(),
-                       .router_bias = router_bias_.as<>(),
-                       .gate_up = gate_up_.packed(),
-                       .down = down_.packed(),
-                       .mail = mail_};
-  few.gate_up.rows = few.down.rows = p.rows;
-  few.gate_up.gate = choosing_.gate;
-  few.gate_up.x = task.x;
-  few.down.y = task.out;
-  cuda::experts_of_few(few, stream);
 }
 
 void CudaExperts::run_few(const Task& task, const cuda::ExpertChoice& choice, const Places& p,
@@ -208,7 +180,7 @@ void CudaExperts::run_few(const Task& task, const cuda::ExpertChoice& choice, co
     }
     return made;
   };
-  cuda::gate_experts_of_few(product(gate_up_, task.x, task.rows, p.of_rows, p.gated), choice, stream);
+  cuda::experts_of_few(product(gate_up_, task.x, task.rows, p.of_rows, p.gated), choice, stream);
   cuda::combine_experts_of_few(product(down_, p.gated, p.rows.places(), p.of_gated, task.out), choice, stream);
 }
 

@@ -27,17 +27,16 @@ class CudaExperts {
     std::int64_t rows = 0;
     const std::int32_t* positions = nullptr;  // [rows], or null; rows with a negative one are nobody's: their sum is 0
     const void* x = nullptr;                  // bf16 [rows, hidden]
-    /// If not null, of so many rows of hidden and with out = x: x is what this norm makes of its stream, and may be
+    /// If not null, of so many rows of hidden and with out = x: x is what this norm makes of its stream, and is
     /// written.
     const kernels::cuda::AddNormTask* norm = nullptr;
-    void* out = nullptr;        // bf16 [rows, hidden]; not where the norm reads
+    void* out = nullptr;        // bf16 [rows, hidden]
     void* workspace = nullptr;  // workspace(rows) bytes
   };
   /// Enqueues the norm and out = the weighted sums of what the experts make of x, each row's in the order of the
   /// experts' numbers, rounded to bf16 as models/moe.cpp rounds. Allocates nothing and waits for nothing.
   ///
-  /// Up to kFewest rows, where there is room for their activations: one kernel if only weights are quantized, and in
-  /// one layout; else one for norm and scores, and two for products.
+  /// Up to kFewest rows, where there is room for their activations: a kernel for norm and scores, and two for products.
   /// More: visits are gathered and multiplied by tiles, of packed weights, or from kFew rows on of codes by codes where
   /// there are two. Activations are put on their grid once for each row, before they are gathered; where the rows of a
   /// call share a scale, those of an expert do.
@@ -66,9 +65,6 @@ class CudaExperts {
   kernels::cuda::RoutedRows routed(std::int64_t rows) const;
   Places place(std::int64_t rows, void* workspace) const;
   void score(const Task& task, const Places& p, kernels::cuda::StreamHandle stream) const;
-  bool runs_together(std::int64_t rows) const;
-  void run_together(const Task& task, const kernels::cuda::ExpertChoice& choice, const Places& p,
-                    kernels::cuda::StreamHandle stream) const;
   void run_few(const Task& task, const kernels::cuda::ExpertChoice& choice, const Places& p,
                kernels::cuda::StreamHandle stream) const;
   void run_many(const Task& task, const Places& p, kernels::cuda::StreamHandle stream) const;
@@ -82,8 +78,6 @@ class CudaExperts {
   kernels::cuda::Memory router_values_, router_bias_;  // as they are, for few rows; empty if it is quantized
   CudaExpertStack gate_up_, down_;
   Choosing choosing_;
-  kernels::cuda::Memory mail_memory_;
-  kernels::cuda::ExpertsMail mail_;  // where only weights are quantized
   bool same_order_ = false;
 };
 

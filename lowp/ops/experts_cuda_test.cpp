@@ -295,6 +295,7 @@ TEST_F(CudaExpertsTest, NormsAndRoutesInOneKernel) {
           {.rows = rows, .positions = upload(at), .x = norm.out, .norm = &norm, .out = out, .workspace = workspace},
           handle());
     EXPECT_EQ(download(static_cast<std::uint16_t*>(norm.sum), rows * shape.hidden), sum) << rows;
+    EXPECT_EQ(download(static_cast<std::uint16_t*>(norm.out), rows * shape.hidden), x) << rows;
     EXPECT_EQ(download(out, rows * shape.hidden), expected) << rows;
   }
 }

@@ -112,10 +112,7 @@ std::int64_t route_workspace(const RoutedRows&) { absent(); }
 void route(const RouteTask&, StreamHandle) { absent(); }
 void norm_and_score(const RouterTask&, StreamHandle) { absent(); }
 bool experts_are_few(const ExpertsProduct&, const ExpertsProduct&) { absent(); }
-bool experts_are_together(const ExpertsProduct&, const ExpertsProduct&) { absent(); }
-ExpertsMail experts_mail(std::int64_t, std::int64_t, std::int64_t, Memory&) { absent(); }
-void experts_of_few(const FewExperts&, StreamHandle) { absent(); }
-void gate_experts_of_few(const ExpertsProduct&, const ExpertChoice&, StreamHandle) { absent(); }
+void experts_of_few(const ExpertsProduct&, const ExpertChoice&, StreamHandle) { absent(); }
 void combine_experts_of_few(const ExpertsProduct&, const ExpertChoice&, StreamHandle) { absent(); }
 int experts_block_rows(std::int64_t, std::int64_t) { absent(); }
 void experts_of_many(const ExpertsProduct&, StreamHandle) { absent(); }

@@ -27,7 +27,6 @@ const AttentionKernels& checked(const AttentionTask& task) {
              task.out_stride);
   LOWP_CHECK(task.heads * task.rows * task.kv.max_pages < std::int64_t{1} << 31, "{} rows over {} pages", task.rows,
              task.kv.max_pages);
-  LOWP_CHECK(!task.fresh || (task.fresh->k_stride % 8 == 0 && task.fresh->v_stride % 8 == 0), "keys or values apart");
   LOWP_CHECK(task.scale > 0, "scores times {}", task.scale);
   LOWP_CHECK(task.kv.layer_offset % 128 == 0, "a layer at byte {} of a page", task.kv.layer_offset);
   return kernels;
@@ -45,7 +44,6 @@ std::int64_t attend_decode_workspace(const AttentionTask& task) { return kernels
 
 void attend_prefill(const AttentionTask& task, StreamHandle stream) {
   const AttentionKernels& kernels = checked(task);
-  LOWP_CHECK(!task.fresh, "prompts whose keys are not stored");
   const Timed timed(stream, [] { return Work{.name = "attend_prefill", .multiplies = Multiplies::bf16}; });
   if (task.rows > 0 && task.sequences > 0) kernels.prefill(task, stream);
 }

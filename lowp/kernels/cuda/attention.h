@@ -3,8 +3,8 @@
 // out = softmax(scale q k^T) v, rounded to bf16; with sinks the softmax has one logit more a head, whose weight is
 // dropped. Query head h reads KV head h / (heads / kv_heads). Row r of a sequence stands at position past + r and sees
 // positions 0 .. past + r, or the last `window` of them, its own included; their keys and values are in the pages
-// already, but for those of AttentionTask::fresh. Lengths and pages are in device memory, so that a recorded call can
-// be replayed for other lengths; `sequences` and `rows` are upper bounds, and sequences without rows are skipped.
+// already. Lengths and pages are in device memory, so that a recorded call can be replayed for other lengths;
+// `sequences` and `rows` are upper bounds, and sequences without rows are skipped.
 //
 // What a row gets does not depend on the run, nor on what else is in the batch:
 //   attend_decode   cuts the pages that a tile of rows sees into at most kMostSegments segments, by their number, and
@@ -19,7 +19,6 @@
 #include <cstdint>
 
 #include "lowp/kernels/cuda/kv_pages.h"
-#include "lowp/kernels/cuda/layers.h"
 #include "lowp/kernels/cuda/runtime.h"
 
 namespace lowp::kernels::cuda {
@@ -39,10 +38,6 @@ struct AttentionTask {
   const std::int32_t* past = nullptr;       // device [sequences]: tokens before its first row
   std::int64_t sequences = 0;               // at most; up to kMostSequences
   std::int64_t rows = 0;                    // of all sequences, at most
-  /// attend_decode, of sequences with one row each: what their q, k and v still have to go through, in the place of
-  /// rotate_store(), with its bits. Keys and values get into their pages too; q is not written. Its rows, heads, q,
-  /// positions, sequences and kv are not looked at. Null: they are ready.
-  const RotateStoreTask* fresh = nullptr;
   void* workspace = nullptr;  // attend_decode: attend_decode_workspace() bytes, zero before the first call
 };
 

@@ -8,16 +8,11 @@
 // unit's first on are merged in registers; of units that several blocks share, each leaves what it has in memory, and
 // the one that ends last merges. Keys and values of earlier steps are fetched before the kernel's predecessor, which
 // stores those of this one, has ended.
-//
-// Or there is no such predecessor: a sequence's one row comes as it left its product. Every block that has a part of
-// the row normalises and turns its queries; the one with its last page does so with the new key and value, which it
-// puts into the page in shared memory and into the one in the cache. All pages are then fetched early.
 #pragma once
 
 #include "lowp/kernels/cuda/attention_decode_operands.cuh"
 #include "lowp/kernels/cuda/attention_decode_walk.cuh"
 #include "lowp/kernels/cuda/gemm_tiles.cuh"
-#include "lowp/kernels/cuda/rotate.cuh"
 
 namespace lowp::kernels::cuda {
 
@@ -29,7 +24,6 @@ struct DecodeArgs {
   Group group;
   float* states;           // [blocks][kStates][kDecodeRows][dim + 2]: sums, largest score, sum of weights
   std::uint32_t* arrived;  // [tile numbers][kv_heads]: segments of a unit that are done; zero between launches
-  RotateStoreTask fresh;   // its k null: there is nothing left to do
 };
 
 template <class Op>
@@ -43,8 +37,7 @@ struct DecodeShape {
   // The sums of all warps meet in shared memory; the padding keeps rows 2t of four lanes on different banks.
   static constexpr int kSumStride = kDim + 4;
   static constexpr int kMergeBytes = kWarps * kDecodeRows * (kSumStride + 2) * 4;
-  static constexpr int kFreshBytes = (kDecodeRows + 2) * kDim * 2;  // queries, the new key and value
-  static constexpr int kShared = kStages * (kStageBytes + 16) + kMergeBytes + kFreshBytes + 128;
+  static constexpr int kShared = kStages * (kStageBytes + 16) + kMergeBytes + 128;
   static constexpr int kEach = (kDecodeRows * kDim / 2 + kConsumers - 1) / kConsumers;  // pairs of a thread
   static constexpr int kStateFloats = kDecodeRows * (kDim + 2);
 };
@@ -56,7 +49,7 @@ struct DecodeKernel {
   static constexpr int kDim = Op::kDim;
 
   const DecodeArgs& args;
-  std::uint32_t ring, barriers, merging, turned;
+  std::uint32_t ring, barriers, merging;
   int quota, end;  // pages of a block; this one's last segment begins before number `end`
 
   __device__ std::uint32_t full(int stage) const { return barriers + 16 * stage; }
@@ -96,7 +89,7 @@ struct DecodeKernel {
         const auto page = __shfl_sync(~0u, reinterpret_cast<std::uint64_t>(now), i & 31);
         if (lane == 0) {
           ptx::barrier_wait(empty(place.stage), place.parity ^ 1);
-          if (!waited && i >= old && !args.fresh.k) {
+          if (!waited && i >= old) {
             ptx::wait_for_predecessor();
             waited = true;
           }
@@ -249,62 +242,6 @@ struct DecodeKernel {
     });
   }
 
-  // Row i of what turn() leaves: queries, then the key, then the value.
-  __device__ __forceinline__ std::uint16_t* turned_row(int i) const {
-    return static_cast<std::uint16_t*>(__cvta_shared_to_generic(turned)) + i * kDim;
-  }
-  // A token's key or value among those of a head, at `head` in a page.
-  __device__ __forceinline__ static void put(const HeadValues& x, unsigned char* head, bool is_key, int token, int t,
-                                             bool present) {
-    constexpr KvPageLayout kHead = Op::kLayout;
-    store_kv<Op::kType>(x, kHead, head + (is_key ? kHead.keys_at(0) : kHead.values_at(0)),
-                        reinterpret_cast<float*>(head + (is_key ? kHead.key_scales_at(0) : kHead.value_scales_at(0))),
-                        token, t, kDim / 16, present);
-  }
-  // The unit's queries, and the new key and value of its KV head, which go into their page if this block is to do that.
-  __device__ void turn(const Cursor& cursor) const {
-    constexpr int kHalf = kDim / 2, kThreads = kHalf / 8;
-    const RotateStoreTask& fresh = args.fresh;
-    const KvPages& kv = args.task.kv;
-    const std::int64_t row = cursor.own.work.begin;
-    const int position = cursor.own.work.past, t = static_cast<int>(threadIdx.x) % kThreads,
-              flat = cursor.tile * kDecodeRows, queries = min(kDecodeRows, args.group - flat);
-    const bool stores = cursor.tile == 0 && cursor.start(cursor.own.segments - 1) < end;
-    auto* const page = static_cast<unsigned char*>(kv.pages[cursor.sequence * kv.max_pages + position / kPageTokens]) +
-                       kv.layer_offset;
-    Angles angles;
-    angles.load(fresh, position, t, kHalf);
-    for (int first = 0; first < kDecodeRows + 2; first += Shape::kConsumers / kThreads) {
-      const int i = first + static_cast<int>(threadIdx.x) / kThreads;
-      const bool is_query = i < kDecodeRows, is_key = i == kDecodeRows,
-                 present = is_query ? i < queries : i < kDecodeRows + 2;
-      const std::int64_t head = is_query ? cursor.kv_head * args.group + flat + min(i, queries - 1) : cursor.kv_head;
-      HeadValues x;
-      if (is_query)
-        x.load(args.task.q, row * args.task.q_stride + head * kDim, t, kHalf);
-      else
-        x.load(is_key ? fresh.k : fresh.v, row * (is_key ? fresh.k_stride : fresh.v_stride) + head * kDim, t, kHalf);
-      turn_head(fresh, is_query ? HeadKind::query : is_key ? HeadKind::key : HeadKind::value, angles, x, t, kThreads);
-      if (present) {
-        store_eight(turned_row(i), 8 * t, to_chunk<Elem::bf16>(x.low));
-        store_eight(turned_row(i), kHalf + 8 * t, to_chunk<Elem::bf16>(x.high));
-      }
-      put(x, page + kv.layout.keys_at(cursor.kv_head), is_key, position % kPageTokens, t,
-          stores && present && !is_query);
-    }
-    ptx::sync_threads(1, Shape::kConsumers);
-  }
-  // By the warp that has the new token: its key and value into the page in shared memory.
-  __device__ __forceinline__ void put_new_token(std::uint32_t page, int token, int lane) const {
-    constexpr int kHalf = kDim / 2, kThreads = kHalf / 8;
-    const int i = lane / kThreads, t = lane % kThreads;
-    HeadValues x;
-    x.load(turned_row(kDecodeRows + min(i, 1)), 0, t, kHalf);
-    put(x, static_cast<unsigned char*>(__cvta_shared_to_generic(page)), i == 0, token, t, i < 2);
-    ptx::fence_async();  // the stage will be filled again
-    __syncwarp();
-  }
-
   __device__ void consume(Cursor cursor) const {
     const int lane = static_cast<int>(threadIdx.x) & 31, warp = static_cast<int>(threadIdx.x) / 32, team = warp / 4,
               slot = warp % 4 * 16, block = static_cast<int>(blockIdx.x);
@@ -316,14 +253,7 @@ struct DecodeKernel {
     for (bool fresh = true; cursor.inside() && cursor.start() < end;) {
       if (fresh) {
         const int flat = cursor.tile * kDecodeRows;
-        if (args.fresh.k) turn(cursor);
-        const std::uint16_t* query = nullptr;
-        if (flat + lane / 4 < cursor.own.work.rows * args.group)
-          query = args.fresh.k ? turned_row(lane / 4)
-                               : static_cast<const std::uint16_t*>(args.task.q) +
-                                     flat_offset(cursor.own.work, flat + lane / 4, args.group, cursor.kv_head,
-                                                 args.task.q_stride, kDim);
-        tile.load(args.task, args.group, cursor.own.work, query, flat, lane);
+        tile.load(args.task, args.group, cursor.own.work, cursor.kv_head, flat, lane);
         rows = min(kDecodeRows, cursor.own.work.rows * args.group - flat);
         from_first = cursor.segment == 0;
         delivered = 0;
@@ -337,10 +267,7 @@ struct DecodeKernel {
         if (i % Shape::kTeams == team) {
           ptx::barrier_wait(full(place.stage), place.parity);
           const int at = first + i * kPageTokens;
-          const std::uint32_t page = ring + place.stage * Shape::kStageBytes;
-          const int past = cursor.own.work.past;
-          if (args.fresh.k && at <= past && past < at + 16) put_new_token(page, past % kPageTokens, lane);
-          if (i < pages && at <= tile.last) sums.attend(tile, page, slot, at, lane);
+          if (i < pages && at <= tile.last) sums.attend(tile, ring + place.stage * Shape::kStageBytes, slot, at, lane);
           __syncwarp();
           if (lane == 0) ptx::barrier_arrive(empty(place.stage));
         }
@@ -383,8 +310,7 @@ __global__ void __launch_bounds__(DecodeShape<Op>::kThreads, 1)
   extern __shared__ std::uint8_t shared[];
   ptx::launch_dependents();
   const std::uint32_t ring = (ptx::shared_address(shared) + 127) & ~127u,
-                      merging = ring + Shape::kStages * Shape::kStageBytes, turned = merging + Shape::kMergeBytes,
-                      barriers = turned + Shape::kFreshBytes;
+                      merging = ring + Shape::kStages * Shape::kStageBytes, barriers = merging + Shape::kMergeBytes;
   if (threadIdx.x == 0) {
     for (int s = 0; s < Shape::kStages; ++s) {
       ptx::barrier_init(barriers + 16 * s, 1);
@@ -400,7 +326,7 @@ __global__ void __launch_bounds__(DecodeShape<Op>::kThreads, 1)
     return;
   }
   const Cursor cursor(args.task, args.group, part);
-  const DecodeKernel<Op> kernel{args, ring, barriers, merging, turned, part.quota, part.from + part.quota};
+  const DecodeKernel<Op> kernel{args, ring, barriers, merging, part.quota, part.from + part.quota};
   if (static_cast<int>(threadIdx.x) / 32 == Shape::kWarps) {
     kernel.produce(cursor);
   } else {

@@ -18,10 +18,13 @@ struct DecodeRows {
   int first_token[2], last_token[2];  // that those rows see; a last of -1: there is no such row
   int last, least_last, greatest_first;
 
-  /// Of the tile that begins at flat row `flat`; row: the queries of row g, null if there is none.
   __device__ __forceinline__ void load(const AttentionTask& task, const Group& group, const SequenceWork& work,
-                                       const std::uint16_t* row, int flat, int lane) {
-    const int t = lane & 3, count = work.rows * group;
+                                       int kv_head, int flat, int lane) {
+    const int g = lane / 4, t = lane & 3, count = work.rows * group;
+    const std::uint16_t* row = flat + g < count
+                                   ? static_cast<const std::uint16_t*>(task.q) +
+                                         flat_offset(work, flat + g, group, kv_head, task.q_stride, Op::kDim)
+                                   : nullptr;
 #pragma unroll
     for (int s = 0; s < Op::kSteps; ++s) queries[s] = Op::query_pairs(row, s, t);
     const float power = Op::query_power(row, t), down = Op::query_inverse(power);

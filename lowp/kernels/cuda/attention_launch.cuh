@@ -28,8 +28,7 @@ void launch_decode(const AttentionTask& task, StreamHandle stream) {
   using Shape = DecodeShape<Op>;
   auto* workspace = static_cast<std::uint8_t*>(task.workspace);
   DecodeArgs args{task, Group(task.heads / task.kv.layout.kv_heads), reinterpret_cast<float*>(workspace),
-                  reinterpret_cast<std::uint32_t*>(workspace + decode_state_bytes<Op>()),
-                  task.fresh ? *task.fresh : RotateStoreTask()};
+                  reinterpret_cast<std::uint32_t*>(workspace + decode_state_bytes<Op>())};
   const auto* kernel = reinterpret_cast<const void*>(&attention_decode<Op>);
   allow_shared(kernel, Shape::kShared);
   void* arguments[] = {&args};

@@ -1,8 +1,6 @@
 // Launches the kernels of experts_gemv.cuh and experts_wide.cuh.
 #pragma once
 
-#include <bit>
-
 #include "lowp/kernels/cuda/experts_gemv.cuh"
 #include "lowp/kernels/cuda/experts_table.h"
 #include "lowp/kernels/cuda/experts_wide.cuh"
@@ -10,57 +8,23 @@
 
 namespace lowp::kernels::cuda {
 
-// What the kernel declares beside what the plan counts.
-static_assert(sizeof(FewChosen) + sizeof(FewScores) + sizeof(GemvRows<8>::Shared) + 8 * kGemvWarps * kGemvMostStages <
-              kExpertsDeclared);
-
-inline GemvInput few_input(const FewExperts& task) {
-  const auto values = [](const void* at) { return static_cast<const __nv_bfloat16*>(at); };
-  GemvInput in{.x = values(task.gate_up.x)};
-  if (const AddNormTask* norm = task.norm) {
-    in.x = values(norm->stream);
-    in.add = values(norm->add);
-    in.sum = static_cast<__nv_bfloat16*>(norm->sum);
-    in.norm = norm->weight;
-    in.eps = norm->eps;
-    in.round_quotient = norm->round_quotient;
-    in.lanes = row_threads(task.gate_up.k);
-  }
-  return in;
-}
-
-/// A product without a team is another launch's.
-template <Codes C, Scales S>
-void launch_experts_few(const FewExperts& task, const ExpertsPlan& plan, StreamHandle stream) {
-  const auto part = [](const ExpertsProduct& p, int team) {
-    ExpertsGemvPart made{};
-    if (!team) return made;
-    made.p = p;
-    made.units_along_k = static_cast<int>(round_up<std::int64_t>(p.k, padded_depth(C)) / unit_depth(C));
-    made.tiles = static_cast<int>(ceil_div<std::int64_t>(p.n, kUnitRows));
-    made.log_team = std::countr_zero(static_cast<unsigned>(team));
-    return made;
-  };
-  const RoutedRows& rows = plan.gate_up_team ? task.gate_up.rows : task.down.rows;
-  ExpertsGemvArgs args{.gate_up = part(task.gate_up, plan.gate_up_team),
-                       .down = part(task.down, plan.down_team),
-                       .choice = task.choice,
-                       .rows = static_cast<int>(rows.rows),
-                       .experts = static_cast<int>(rows.experts),
-                       .top = static_cast<int>(rows.top),
-                       .input = few_input(task),
-                       .gate = gate_of(task.gate_up.gate),
-                       .router = static_cast<const __nv_bfloat16*>(task.router),
-                       .router_bias = static_cast<const __nv_bfloat16*>(task.router_bias),
-                       .mail = task.mail,
+template <Codes C, Scales S, bool Gated>
+void launch_experts_gemv(const ExpertsProduct& p, const ExpertChoice& choice, const ExpertsPlan& plan,
+                         StreamHandle stream) {
+  ExpertsGemvArgs args{.p = p,
+                       .choice = choice,
+                       .gate = p.gated ? gate_of(p.gate) : Gate::none,
+                       .units_along_k = static_cast<int>(round_up<std::int64_t>(p.k, padded_depth(C)) / unit_depth(C)),
+                       .tiles = static_cast<int>(ceil_div<std::int64_t>(p.n, kUnitRows)),
                        .stages = plan.stages,
-                       .tables_at = plan.tables_at};
-  const auto* kernel = reinterpret_cast<const void*>(&gemv_experts<C, S>);
+                       .team = plan.team,
+                       .x_rows = static_cast<int>(Gated ? p.rows.rows : p.rows.places())};
+  const auto* kernel = reinterpret_cast<const void*>(&gemv_experts<C, S, Gated>);
   allow_shared(kernel, plan.shared_bytes);
   void* arguments[] = {&args};
   launch(kernel,
          {.blocks = multiprocessors(),
-          .threads = kGemvThreads,
+          .threads = kGemvWarps * 32,
           .shared_bytes = plan.shared_bytes,
           .overlaps_predecessor = true},
          arguments, stream);
@@ -98,9 +62,17 @@ void launch_experts_wide(const ExpertsProduct& p, StreamHandle stream) {
 
 template <Codes C, Scales S>
 constexpr ExpertsKernels experts_kernels() {
-  ExpertsKernels row{
-      C, S, nullptr, &launch_experts_wide<C, S, 16>, &launch_experts_wide<C, S, 64>, &launch_experts_wide<C, S, 128>};
-  if constexpr (operand_bytes(C) == 2) row.few = &launch_experts_few<C, S>;
+  ExpertsKernels row{C,
+                     S,
+                     nullptr,
+                     nullptr,
+                     &launch_experts_wide<C, S, 16>,
+                     &launch_experts_wide<C, S, 64>,
+                     &launch_experts_wide<C, S, 128>};
+  if constexpr (operand_bytes(C) == 2) {
+    row.gated = &launch_experts_gemv<C, S, true>;
+    row.combined = &launch_experts_gemv<C, S, false>;
+  }
   return row;
 }
 

@@ -29,41 +29,18 @@ struct ExpertsProduct {
   void* y = nullptr;  // bf16 [places, n], gated: [places, n / 2]
 };
 
-/// Most rows, places and experts of the products of few rows.
-inline constexpr std::int64_t kMostFewRows = 8, kMostFewPlaces = 128, kMostFewExperts = 256;
+/// Most places, and experts, of the products of few rows.
+inline constexpr std::int64_t kMostFewPlaces = 128, kMostFewExperts = 256;
 
-/// Whether there are kernels of few rows for so many, whose activations must leave room in shared memory; and whether
-/// both products are one.
+/// Whether experts_of_few() and combine_experts_of_few() take so many rows: up to 8, whose activations leave room in
+/// shared memory.
 bool experts_are_few(const ExpertsProduct& gate_up, const ExpertsProduct& down);
-bool experts_are_together(const ExpertsProduct& gate_up, const ExpertsProduct& down);
 
-/// Device memory through which the blocks of experts_of_few() hand each other scores and gated values. It belongs to
-/// one stream at a time.
-struct ExpertsMail {
-  static constexpr std::int64_t kTurns = 128;  // bytes in front of two halves
-  void* memory = nullptr;
-  std::int64_t score_bytes = 0, half_bytes = 0;  // scores first
-};
-/// For up to kMostFewRows rows of experts with so many gated values; with its memory, which is made ready.
-ExpertsMail experts_mail(std::int64_t experts, std::int64_t top, std::int64_t width, Memory& memory);
-
-/// Few rows through norm, router and experts, one kernel: y [rows, n] as combine() adds. Every block chooses by itself:
-/// of `choice` positions and rules are read, of `rows` only the numbers; places are those of route() with align 1.
-struct FewExperts {
-  ExpertChoice choice;
-  const AddNormTask* norm = nullptr;  // or null; its sum is written, its out is not. What it reads is not where y is.
-  const void* router = nullptr;       // bf16 [experts, hidden]
-  const void* router_bias = nullptr;  // bf16 [experts], or null
-  ExpertsProduct gate_up = {};        // of x [rows, hidden], or of what the norm makes; y is not written
-  ExpertsProduct down = {};           // of gate_up's; x is not looked at
-  ExpertsMail mail = {};
-};
-void experts_of_few(const FewExperts& task, StreamHandle stream);
-
-/// Few rows, of x [rows, k]: the gated product by itself, after the scores.
-void gate_experts_of_few(const ExpertsProduct& product, const ExpertChoice& choice, StreamHandle stream);
+/// Few rows, of x [rows, k]: the gated product. Every block chooses by itself: of `rows` only the numbers are read, and
+/// places are those of route() with align 1.
+void experts_of_few(const ExpertsProduct& product, const ExpertChoice& choice, StreamHandle stream);
 /// Few rows, from x [places, k]: their visits' products, weighed and added as combine() does: y [rows, n]. It follows
-/// gate_experts_of_few(), before whose kernel the scores were there.
+/// experts_of_few(), before whose kernel the scores were there.
 void combine_experts_of_few(const ExpertsProduct& product, const ExpertChoice& choice, StreamHandle stream);
 
 /// RoutedRows::block_rows that suits so many visits: 16, 64 or 128.

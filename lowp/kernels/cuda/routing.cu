@@ -18,24 +18,9 @@ __global__ void __launch_bounds__(kThreads) choose_rows(const __grid_constant__ 
   __syncthreads();
   ptx::wait_for_predecessor();
   const int row = static_cast<int>(blockIdx.x) * kRouteGroup + thread / 32;
-  if (row < to.rows) {
-    const ExpertChoice& choice = args.task.choice;
-    const int lane = thread % 32;
-    std::int32_t* const visits = to.visits + static_cast<long>(row) * top;
-    float* const weights = to.weights + static_cast<long>(row) * top;
-    if (is_nobodys(choice, row)) {
-      if (lane < top) visits[lane] = -1, weights[lane] = 0;
-    } else {
-      float score[kEach];
-      load_scores(choice, experts, row, score);
-      const auto chosen = choose_experts(choice, experts, top, score);
-      if (lane < top) {
-        visits[chosen.rank] = chosen.expert;
-        weights[chosen.rank] = chosen.weight;
-        atomicOr(masks + chosen.expert, 1u << (row % kRouteGroup));
-      }
-    }
-  }
+  if (row < to.rows)
+    choose_experts<kEach>(args.task.choice, experts, top, row, to.visits + static_cast<long>(row) * top,
+                          to.weights + static_cast<long>(row) * top, masks);
   __syncthreads();
   if (args.groups == 1) return place_visits(args, masks);
   for (int e = thread; e < experts; e += kThreads) args.masks[e * args.groups + blockIdx.x] = masks[e];

@@ -18,89 +18,64 @@ struct RouteArgs {
   std::uint32_t* before;
 };
 
-/// What a warp chose for its row: a lane below `top` has an expert, its rank by number among the chosen, and its
-/// weight.
-template <int kEach>
-struct ChosenExperts {
-  int expert, rank;
-  float weight;
-  std::uint32_t bits[kEach];  // bit j of word i: expert 32 i + j is chosen; the same in all lanes
-};
-
-/// Of the scores of experts 32 i + lane; those beyond `experts` are not looked at.
-template <int kEach>
-__device__ __forceinline__ ChosenExperts<kEach> choose_experts(const ExpertChoice& choice, int experts, int top,
-                                                               const float (&score)[kEach]) {
+/// A warp chooses for a row: its experts, ascending, their weights, and its bit in their masks. Nobody's row: -1.
+template <int kEach>  // experts of a lane
+__device__ __forceinline__ void choose_experts(const ExpertChoice& choice, int experts, int top, int row,
+                                               std::int32_t* chosen, float* weights, std::uint32_t* masks) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  float largest = -INFINITY;
-#pragma unroll
-  for (int i = 0; i < kEach; ++i) largest = i * 32 + lane < experts ? fmaxf(largest, score[i]) : largest;
-  // As integers in the order of the numbers: the warp's largest in one instruction.
-  const std::uint32_t bits = float_bits(largest),
-                      most_bits = __reduce_max_sync(~0u, bits ^ (bits >> 31 ? ~0u : 0x80000000u));
-  largest = bits_float(most_bits ^ (most_bits >> 31 ? 0x80000000u : ~0u));
-  float p[kEach], sum = 0;
+  const auto* scores = static_cast<const unsigned short*>(choice.scores) + static_cast<long>(row) * experts;
+  const bool nobody = choice.positions && __ldcg(choice.positions + row) < 0;
+  float p[kEach], largest = -INFINITY;
 #pragma unroll
   for (int i = 0; i < kEach; ++i) {
-    p[i] = i * 32 + lane < experts ? router_exp(score[i], largest) : 0;
+    const int e = i * 32 + lane;
+    p[i] = e < experts ? bits_float(static_cast<std::uint32_t>(__ldcg(scores + e)) << 16) : -INFINITY;
+    largest = fmaxf(largest, p[i]);
+  }
+  if (nobody) {
+    if (lane < top) chosen[lane] = -1, weights[lane] = 0;
+    return;
+  }
+#pragma unroll
+  for (int mask = 16; mask > 0; mask /= 2) largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, mask));
+  float sum = 0;
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    p[i] = i * 32 + lane < experts ? router_exp(p[i], largest) : 0;
     sum += p[i];
   }
 #pragma unroll
   for (int mask = kRouterLanes / 2; mask > 0; mask /= 2) sum += __shfl_xor_sync(~0u, sum, mask);
   // 0: not there, or taken.
-  std::uint32_t key[kEach], mine[kEach];
+  std::uint32_t key[kEach];
 #pragma unroll
-  for (int i = 0; i < kEach; ++i) {
+  for (int i = 0; i < kEach; ++i)
     key[i] = i * 32 + lane < experts ? (float_bits(__fdiv_rn(p[i], sum)) & 0x7FFFFFFFu) + 1 : 0;
-    mine[i] = 0;
-  }
-  ChosenExperts<kEach> made{};
-  float kept = 0;
+  float kept = 0, weight = 0;
+  int expert = 0;
 #pragma unroll 1
   for (int c = 0; c < top; ++c) {
-    std::uint32_t best = key[0];
-#pragma unroll
-    for (int i = 1; i < kEach; ++i) best = max(best, key[i]);
-    const std::uint32_t most = __reduce_max_sync(~0u, best);
-    int taken = 0;  // the first that has so much
-#pragma unroll
-    for (int i = kEach - 1; i >= 0; --i)
-      if (const std::uint32_t where = __ballot_sync(~0u, key[i] == most))
-        taken = 32 * i + __ffs(static_cast<int>(where)) - 1;
-    const float value = bits_float(most - 1);
-    kept += value;
-    if (lane == c) made.expert = taken, made.weight = value;
+    std::uint32_t best = 0, at = 0;
 #pragma unroll
     for (int i = 0; i < kEach; ++i)
-      if (i * 32 + lane == taken) key[i] = 0, mine[i] = 1;
-  }
-  const std::uint32_t below = (1u << made.expert % 32) - 1;
+      if (key[i] > best) best = key[i], at = static_cast<std::uint32_t>(i * 32 + lane);
+    const std::uint32_t most = __reduce_max_sync(~0u, best);
+    const auto taken = static_cast<int>(__reduce_min_sync(~0u, best == most ? at : ~0u));
+    const float value = bits_float(most - 1);
+    kept += value;
+    if (lane == c) expert = taken, weight = value;
 #pragma unroll
-  for (int i = 0; i < kEach; ++i) {
-    made.bits[i] = __ballot_sync(~0u, mine[i]);
-    const int word = made.expert / 32;
-    made.rank += __popc(i < word ? made.bits[i] : i == word ? made.bits[i] & below : 0);
+    for (int i = 0; i < kEach; ++i)
+      if (i * 32 + lane == taken) key[i] = 0;
   }
-  if (choice.normalize) made.weight = __fdiv_rn(made.weight, kept);
-  if (choice.round_weights) made.weight = round_bf16(made.weight);
-  return made;
-}
-
-/// Whether a row is nobody's.
-__device__ __forceinline__ bool is_nobodys(const ExpertChoice& choice, int row) {
-  return choice.positions && __ldcg(choice.positions + row) < 0;
-}
-
-/// A row's scores, as choose_experts() takes them.
-template <int kEach>
-__device__ __forceinline__ void load_scores(const ExpertChoice& choice, int experts, int row, float (&score)[kEach]) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const auto* from = static_cast<const unsigned short*>(choice.scores) + static_cast<long>(row) * experts;
-#pragma unroll
-  for (int i = 0; i < kEach; ++i) {
-    const int e = i * 32 + lane;
-    score[i] = e < experts ? bits_float(static_cast<std::uint32_t>(__ldcg(from + e)) << 16) : 0;
-  }
+  int rank = 0;
+#pragma unroll 1
+  for (int c = 0; c < top; ++c) rank += __shfl_sync(~0u, expert, c) < expert;
+  if (lane >= top) return;
+  if (choice.normalize) weight = __fdiv_rn(weight, kept);
+  chosen[rank] = expert;
+  weights[rank] = choice.round_weights ? round_bf16(weight) : weight;
+  atomicOr(masks + expert, 1u << (row % kRouteGroup));
 }
 
 // From the masks of all groups: lists, and places in place of experts. One block of any number of whole warps; the
