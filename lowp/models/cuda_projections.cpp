@@ -10,8 +10,15 @@ namespace lowp::models {
 namespace cuda = kernels::cuda;
 
 cuda::GateActivation gate_kernel(GateActivation activation) {
-  LOWP_CHECK(activation != GateActivation::clamped, "a clamped gate on a GPU");
-  return activation == GateActivation::silu ? cuda::GateActivation::silu : cuda::GateActivation::gelu_tanh;
+  switch (activation) {
+    case GateActivation::silu:
+      return cuda::GateActivation::silu;
+    case GateActivation::gelu_tanh:
+      return cuda::GateActivation::gelu_tanh;
+    case GateActivation::clamped:
+      return cuda::GateActivation::clamped;
+  }
+  LOWP_CHECK(false, "gate activation {}", static_cast<int>(activation));
 }
 
 CudaProjections::CudaProjections(std::span<const ops::LinearWeight> weights, const ops::Device& device, bool gated)

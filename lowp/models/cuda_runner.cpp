@@ -34,8 +34,6 @@ const Config& checked(const Config& config, const LoadOptions& options) {
          formats::name(options.compute));
   if (options.kv_cache == formats::Elem::f32)
     fail(ErrorCode::unsupported, "{}: keys and values are stored as bf16, fp8 or int8: f32 needs --device cpu", device);
-  if (config.expert_bias || config.gate_activation == GateActivation::clamped)
-    fail(ErrorCode::unsupported, "{}: experts with biases and a clamped gate (gpt-oss) need --device cpu", device);
   if (config.head_dim != 64 && config.head_dim != 128 && config.head_dim != 256)
     fail(ErrorCode::unsupported, "{}: heads of {} values: there are 64, 128 and 256; use --device cpu", device,
          config.head_dim);

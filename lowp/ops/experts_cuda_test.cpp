@@ -17,6 +17,7 @@ namespace cuda = kernels::cuda;
 
 struct Shape {
   std::int64_t experts, top, hidden, width;
+  cuda::GateActivation gate = cuda::GateActivation::silu;
 };
 
 class CudaExpertsTest : public CudaTest {
@@ -56,7 +57,7 @@ class CudaExpertsTest : public CudaTest {
       return {router,
               CudaExpertStack(gate_up, Device{0}),
               CudaExpertStack(downs, Device{0}),
-              {.top = shape.top},
+              {.top = shape.top, .gate = shape.gate},
               Device{0}};
     }
   };
@@ -138,6 +139,7 @@ class CudaExpertsTest : public CudaTest {
                       .up = upload(up),
                       .gate_stride = shape.width,
                       .up_stride = shape.width,
+                      .activation = shape.gate,
                       .out = gated,
                       .rows = rows,
                       .width = shape.width},
@@ -235,8 +237,8 @@ TEST_F(CudaExpertsTest, EveryWayInEveryKindOfRecipe) {
   }
 }
 
-TEST_F(CudaExpertsTest, AllRowsToTheSameExpertsAndBiases) {
-  const Shape shape{16, 4, 320, 160};
+TEST_F(CudaExpertsTest, AllRowsToTheSameExpertsAndBiasesAndAClampedGate) {
+  const Shape shape{16, 4, 320, 160, cuda::GateActivation::clamped};
   const Experts made = experts(shape, formats::recipe("mxfp4-bf16"), true);
   const CudaExperts on_device = made.on_device(shape);
   for (const std::int64_t rows : kRows) {

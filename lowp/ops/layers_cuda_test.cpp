@@ -99,7 +99,14 @@ TEST_F(CudaLayersTest, AddNorm) {
 
 TEST_F(CudaLayersTest, GateMul) {
   const std::int64_t rows = 5, width = 136;
-  for (const auto activation : {cuda::GateActivation::silu, cuda::GateActivation::gelu_tanh}) {
+  struct Kind {
+    cuda::GateActivation activation;
+    decltype(elementwise_kernels().silu_mul) multiply;
+  };
+  const auto& cpu = elementwise_kernels();
+  for (const auto& [activation, multiply] :
+       {Kind{cuda::GateActivation::silu, cpu.silu_mul}, Kind{cuda::GateActivation::gelu_tanh, cpu.gelu_mul},
+        Kind{cuda::GateActivation::clamped, cpu.clamped_mul}}) {
     Bf16Values both = random(rows * 2 * width, 4);
     both[0] = to_bf16(-100), both[1] = to_bf16(100), both[2] = 0;
     std::uint16_t *in = upload(both), *out = room<std::uint16_t>(rows * width);
@@ -108,8 +115,6 @@ TEST_F(CudaLayersTest, GateMul) {
     for (std::int64_t r = 0; r < rows; ++r) {
       std::vector<float> gate = floats(std::span(both).subspan(static_cast<std::size_t>(r * 2 * width), width)),
                          up = floats(std::span(both).subspan(static_cast<std::size_t>((r * 2 + 1) * width), width));
-      const auto multiply =
-          activation == cuda::GateActivation::silu ? elementwise_kernels().silu_mul : elementwise_kernels().gelu_mul;
       multiply(gate.data(), up.data(), width, true);
       const Bf16Values rounded = bf16(gate);
       expected.insert(expected.end(), rounded.begin(), rounded.end());

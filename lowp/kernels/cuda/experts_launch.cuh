@@ -8,16 +8,12 @@
 
 namespace lowp::kernels::cuda {
 
-inline Gate gate_of(const ExpertsProduct& p) {
-  return !p.gated ? Gate::none : p.gate == GateActivation::silu ? Gate::silu : Gate::gelu_tanh;
-}
-
 template <Codes C, Scales S, bool Gated>
 void launch_experts_gemv(const ExpertsProduct& p, const ExpertChoice& choice, const ExpertsPlan& plan,
                          StreamHandle stream) {
   ExpertsGemvArgs args{.p = p,
                        .choice = choice,
-                       .gate = gate_of(p),
+                       .gate = p.gated ? gate_of(p.gate) : Gate::none,
                        .units_along_k = static_cast<int>(round_up<std::int64_t>(p.k, padded_depth(C)) / unit_depth(C)),
                        .tiles = static_cast<int>(ceil_div<std::int64_t>(p.n, kUnitRows)),
                        .stages = plan.stages,
@@ -41,7 +37,7 @@ void launch_experts_wide(const ExpertsProduct& p, StreamHandle stream) {
   const std::int64_t padded = round_up<std::int64_t>(p.k, padded_depth(C)), places = p.rows.places();
   ExpertsWideArgs args{
       .p = p,
-      .gate = gate_of(p),
+      .gate = p.gated ? gate_of(p.gate) : Gate::none,
       .wide = {},
       .column_tiles = static_cast<int>(ceil_div<std::int64_t>(p.n, Shape::kOutputs * Shape::kSharing))};
   args.wide.units = p.units;

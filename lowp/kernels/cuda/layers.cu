@@ -34,8 +34,13 @@ __global__ void __launch_bounds__(512) add_and_norm(const __grid_constant__ AddN
       store_eight(task.out, blockIdx.x * task.width + at * 8, row[i]);
 }
 
-template <Gate kGate>
-__global__ void __launch_bounds__(kThreads) gate_and_multiply(const __grid_constant__ GateTask task) {
+struct GateArgs {
+  GateTask task;
+  Gate kind;
+};
+
+__global__ void __launch_bounds__(kThreads) gate_and_multiply(const __grid_constant__ GateArgs args) {
+  const GateTask& task = args.task;
   ptx::launch_dependents();
   ptx::wait_for_predecessor();
   const std::int64_t index = std::int64_t{blockIdx.x} * kThreads + threadIdx.x, chunks = task.width / 8;
@@ -44,7 +49,7 @@ __global__ void __launch_bounds__(kThreads) gate_and_multiply(const __grid_const
   const std::int64_t from = task.by_eights ? 2 * at : at;
   const Bf16x8 gate = load_written(task.gate, row * task.gate_stride + from),
                up = load_written(task.up, row * task.up_stride + from);
-  store_eight(task.out, row * task.width + at, gated(kGate, gate, up));
+  store_eight(task.out, row * task.width + at, gated(args.kind, gate, up));
 }
 
 }  // namespace
@@ -58,9 +63,8 @@ void launch_add_norm(const AddNormTask& task, StreamHandle stream) {
 }
 
 void launch_gate(const GateTask& task, StreamHandle stream) {
-  launch_early(
-      task.activation == GateActivation::silu ? gate_and_multiply<Gate::silu> : gate_and_multiply<Gate::gelu_tanh>,
-      ceil_div<std::int64_t>(task.rows * task.width / 8, kThreads), kThreads, task, stream);
+  launch_early(gate_and_multiply, ceil_div<std::int64_t>(task.rows * task.width / 8, kThreads), kThreads,
+               GateArgs{task, gate_of(task.activation)}, stream);
 }
 
 }  // namespace lowp::kernels::cuda

@@ -13,6 +13,7 @@ struct Args {
   const void* x;
   AddNormTask norm;
   GateTask gate;
+  Gate kind;
   CodecArgs codec;
   void* codes;
   void* values;
@@ -44,9 +45,8 @@ __device__ __forceinline__ void load_row(const Args& args, Bf16x8 (&row)[kRowChu
       }
     }
     if constexpr (kBefore == Before::gate) {
-      const Gate kind = args.gate.activation == GateActivation::silu ? Gate::silu : Gate::gelu_tanh;
 #pragma unroll
-      for (int i = 0; i < kRowChunks; ++i) row[i] = gated(kind, row[i], up[i]);
+      for (int i = 0; i < kRowChunks; ++i) row[i] = gated(args.kind, row[i], up[i]);
     }
   }
 }
@@ -113,7 +113,10 @@ void launch_cast_rows(const CastRowsTask& task, StreamHandle stream) {
             .chunks = static_cast<int>(task.width / 8)};
   args.codec.given_scale = task.fixed_scale > 0;
   if (task.norm) args.norm = *task.norm;
-  if (task.gate) args.gate = *task.gate;
+  if (task.gate) {
+    args.gate = *task.gate;
+    args.kind = gate_of(task.gate->activation);
+  }
   if (row_cast_of(task.format) == RowCast::e4m3)
     launch<RowCast::e4m3>(task, args, stream);
   else
