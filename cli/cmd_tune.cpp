@@ -18,7 +18,8 @@ namespace lowp::cli {
 namespace {
 
 constexpr const char* kFormats =
-    "int2_g64-bf16,int3_g128-bf16,int3_g64-bf16,int3_g32-bf16,int4_g128-bf16,int4_g64-bf16,int4_g32-bf16,int5_g128-bf16,"
+    "int2_g64-bf16,int3_g128-bf16,int3_g64-bf16,int3_g32-bf16,int4_g128-bf16,int4_g64-bf16,int4_g32-bf16,int5_g128-"
+    "bf16,"
     "int5_g64-bf16,int5_g32-bf16,int6_g128-bf16,int6_g64-bf16,int6_g32-bf16,int7_g128-bf16,int7_g64-bf16,int8_g32-bf16,"
     "mxfp4-bf16,nvfp4-bf16,fp8-bf16,mxfp8-bf16";
 

@@ -56,10 +56,10 @@ struct TuneReport {
 /// quantized is measured under few recipes, the rest follows from the error of the part's outputs, which KL is
 /// proportional to: KL of one part in many bits is less than what the rounding of intermediates makes of any change.
 /// The choice is measured; unless it is better on the text, beyond two standard errors, than the best single recipe
-/// within the budget, that is taken instead. With max_kl the least budget is sought whose measured KL is at most that. Throws Error(usage) for a budget below what the
-/// cheapest recipes take and a KL that none reaches, Error(unsupported) for recipes with calibrated activations or that
-/// do not fit a layer, and for models that are quantized or store experts in one tensor. Keeps 4 bytes of every token
-/// of the vocabulary for each token of the text.
+/// within the budget, that is taken instead. With max_kl the least budget is sought whose measured KL is at most that.
+/// Throws Error(usage) for a budget below what the cheapest recipes take and a KL that none reaches, Error(unsupported)
+/// for recipes with calibrated activations or that do not fit a layer, and for models that are quantized or store
+/// experts in one tensor. Keeps 4 bytes of every token of the vocabulary for each token of the text.
 TuneReport tune(const TuneRequest& request, const text::Tokenizer& tokenizer);
 
 /// The recipe file: rules for `lowp quantize --recipe`.
