@@ -22,6 +22,11 @@ class TimedServer:
             def do_POST(self):
                 due = time.monotonic() + first
                 request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if self.path != "/v1/completions":  # clients ask for what else a server may have
+                    self.send_response(404)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 self.send_response(200)
                 self.send_header("Content-Type", "text/event-stream")
                 self.send_header("Transfer-Encoding", "chunked")
