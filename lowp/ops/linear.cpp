@@ -209,9 +209,11 @@ void Linear::make_tiles(const Input& input, std::int64_t index, std::int64_t cou
   }
   for (std::int64_t i = 0; i < count; ++i) {
     const auto [tile_row, tile_rows, first, columns, to] = made[i];
-    const float* w = weight_f32_.data() + first * k_;
+    const float* w = nullptr;
     std::vector<float>& wide = scratch().rows;
-    if (weight_f32_.empty()) {
+    if (!weight_f32_.empty()) {
+      w = weight_f32_.data() + first * k_;
+    } else {
       wide.resize(static_cast<std::size_t>(kStride * k_));
       for (std::int64_t e = 0; e < columns * k_; ++e)
         wide[e] = bits_float(static_cast<std::uint32_t>(weight_bf16_[first * k_ + e]) << 16);
