@@ -14,7 +14,7 @@ void configure_gpt_oss(const Json& json, const std::string& where, Config& confi
   };
   only("swiglu_limit", kernels::kGateLimit);
   only("swiglu_alpha", kernels::kGateSlope);
-  config.gate_activation = GateActivation::clamped;
+  config.gate_activation = kernels::GateActivation::clamped;
   config.norm_rounds_once = config.attention_sinks = config.router_bias = config.expert_bias = true;
   config.qkv_bias = config.output_bias = flag_or(json, where, "attention_bias", true);
   read_experts_per_token(json, where, 4, config);

@@ -119,11 +119,11 @@ std::vector<std::int64_t> parse_windows(const Json& json, const std::string& whe
   return windows;
 }
 
-GateActivation parse_activation(const Json& json, const std::string& where) {
+kernels::GateActivation parse_activation(const Json& json, const std::string& where) {
   const char* key = json.contains("hidden_activation") ? "hidden_activation" : "hidden_act";
   const std::string name = text_or(json, where, key, "silu");
-  if (name == "silu") return GateActivation::silu;
-  if (name == "gelu_pytorch_tanh") return GateActivation::gelu_tanh;
+  if (name == "silu") return kernels::GateActivation::silu;
+  if (name == "gelu_pytorch_tanh") return kernels::GateActivation::gelu_tanh;
   fail(ErrorCode::unsupported, "{}: {} '{}' is not supported (silu, gelu_pytorch_tanh are)", where, key, name);
 }
 

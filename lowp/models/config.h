@@ -7,6 +7,7 @@
 
 #include "lowp/base/json.h"
 #include "lowp/checkpoint/model_config.h"
+#include "lowp/kernels/gate.h"
 
 namespace lowp::models {
 
@@ -23,10 +24,6 @@ struct Rope {
   double original_max_position = 8192;               // llama3, yarn
 };
 
-/// What an MLP makes of its gate g and up projection u: silu(g) u, gelu(g) u in GELU's tanh form, or gpt-oss's clamped
-/// gate (kernels/gate.h).
-enum class GateActivation { silu, gelu_tanh, clamped };
-
 /// Dimensions (inherited) and everything else that the forward pass depends on.
 struct Config : checkpoint::ModelConfig {
   double rms_norm_eps = 1e-6;
@@ -35,7 +32,7 @@ struct Config : checkpoint::ModelConfig {
   std::optional<Rope> window_rope;  // of layers with a window, where it is another
   /// By layer: the last positions that a token attends to, itself included; 0 is all of them.
   std::vector<std::int64_t> window;
-  GateActivation gate_activation = GateActivation::silu;
+  kernels::GateActivation gate_activation = kernels::GateActivation::silu;
   double embedding_scale = 1;     // the embedding's rows are multiplied by it, rounded to the compute dtype
   double query_scale = 0;         // of attention scores; 0 is 1 / sqrt(head_dim)
   bool norm_adds_one = false;     // y = x / rms(x) * (1 + w)

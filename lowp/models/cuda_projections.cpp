@@ -9,18 +9,6 @@ namespace lowp::models {
 
 namespace cuda = kernels::cuda;
 
-cuda::GateActivation gate_kernel(GateActivation activation) {
-  switch (activation) {
-    case GateActivation::silu:
-      return cuda::GateActivation::silu;
-    case GateActivation::gelu_tanh:
-      return cuda::GateActivation::gelu_tanh;
-    case GateActivation::clamped:
-      return cuda::GateActivation::clamped;
-  }
-  LOWP_CHECK(false, "gate activation {}", static_cast<int>(activation));
-}
-
 CudaProjections::CudaProjections(std::span<const ops::LinearWeight> weights, const ops::Device& device, bool gated)
     : n_{0} {
   for (const ops::LinearWeight& weight : weights) n_.push_back(n_.back() + weight.n());
@@ -58,9 +46,10 @@ void CudaProjections::run(const ops::CudaLinearTask& task, ops::CudaProducts& pr
                  {.m = task.m, .x = task.x, .y = part(i, task.m, task.y).values, .workspace = task.workspace});
 }
 
-std::optional<cuda::GateTask> CudaProjections::run_gated(const ops::CudaLinearTask& task, GateActivation activation,
-                                                         void* ungated, ops::CudaProducts& products) const {
-  if (gated_) return products.run_gated(linears_[0], task, gate_kernel(activation), ungated);
+std::optional<cuda::GateTask> CudaProjections::run_gated(const ops::CudaLinearTask& task,
+                                                         kernels::GateActivation activation, void* ungated,
+                                                         ops::CudaProducts& products) const {
+  if (gated_) return products.run_gated(linears_[0], task, activation, ungated);
   ops::CudaLinearTask both = task;
   both.y = ungated;
   run(both, products);
@@ -69,7 +58,7 @@ std::optional<cuda::GateTask> CudaProjections::run_gated(const ops::CudaLinearTa
                         .up = up.values,
                         .gate_stride = gate.stride,
                         .up_stride = up.stride,
-                        .activation = gate_kernel(activation),
+                        .activation = activation,
                         .out = task.y,
                         .rows = task.m,
                         .width = n_[1]};

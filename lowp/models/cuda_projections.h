@@ -11,9 +11,6 @@
 
 namespace lowp::models {
 
-/// A configuration's word for the kernels.
-kernels::cuda::GateActivation gate_kernel(GateActivation activation);
-
 /// One product where the weights can lie together (ops::CudaLinear::stacked or gated), else one for each.
 class CudaProjections {
  public:
@@ -41,7 +38,7 @@ class CudaProjections {
 
   /// Of a gate and an up projection: ops::CudaLinear::run_gated().
   [[nodiscard]] std::optional<kernels::cuda::GateTask> run_gated(const ops::CudaLinearTask& task,
-                                                                 GateActivation activation, void* ungated,
+                                                                 kernels::GateActivation activation, void* ungated,
                                                                  ops::CudaProducts& products) const;
 
   /// The same weights in memory of their own.

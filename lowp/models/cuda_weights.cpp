@@ -39,7 +39,7 @@ class Loader {
                           {.top = config.experts_per_token,
                            .normalize = config.norm_topk_prob,
                            .round_weights = config.round_expert_weights,
-                           .gate = gate_kernel(config.gate_activation)},
+                           .gate = config.gate_activation},
                           device_);
     keep_order(made, experts[0].gate);
     if (!experts[0].gate.equal_to.empty()) experts_seen_.emplace(key, made.copy());

@@ -197,11 +197,11 @@ void CpuRunner::add_block(const std::vector<float>& norm_weight) {
 
 CpuRunner::GateKernel CpuRunner::gate_kernel() const {
   switch (config_.gate_activation) {
-    case GateActivation::silu:
+    case kernels::GateActivation::silu:
       return elementwise_kernels().silu_mul;
-    case GateActivation::gelu_tanh:
+    case kernels::GateActivation::gelu_tanh:
       return elementwise_kernels().gelu_mul;
-    case GateActivation::clamped:
+    case kernels::GateActivation::clamped:
       return elementwise_kernels().clamped_mul;
   }
   LOWP_CHECK(false, "an activation without a kernel");

@@ -4,7 +4,7 @@
 #include <numeric>
 
 #include "lowp/kernels/cuda/attention.h"
-#include "lowp/kernels/ref/attention.h"
+#include "lowp/kernels/ref/attention_testing.h"
 #include "lowp/ops/cuda_testing.h"
 
 namespace lowp::ops {
@@ -275,7 +275,7 @@ class CudaAttentionTest : public CudaTest {
                           ? nullptr
                           : &query_amax[index * static_cast<std::size_t>(heads.kv) + static_cast<std::size_t>(kv)]};
           const std::vector<float> expected = kernels::ref::attend_e4m3(query, head(0), head(1), first, last, how);
-          const std::vector<double> exact = attend_exactly(query, head(0), head(1), first, last, how);
+          const std::vector<double> exact = kernels::ref::attend_exactly(query, head(0), head(1), first, last, how);
           for (std::size_t d = 0; d < dim; ++d) {
             const double value = from_bf16(found[static_cast<std::size_t>(at) + d]);
             error += std::pow(value - expected[d], 2);
@@ -296,31 +296,6 @@ class CudaAttentionTest : public CudaTest {
     EXPECT_GE(decibels(error), 36) << what;
     EXPECT_GE(decibels(exact_error), exact_decibels) << what;
   }
-  static std::vector<double> attend_exactly(const std::vector<float>& query, const kernels::ref::CodedTokens& keys,
-                                            const kernels::ref::CodedTokens& values, int first, int last,
-                                            const kernels::ref::E4m3Attention& how) {
-    const std::size_t dim = query.size();
-    std::vector<double> weights, out(dim);
-    double most = -INFINITY;
-    for (int t = first; t <= last; ++t) {
-      double product = 0;
-      for (std::size_t d = 0; d < dim; ++d)
-        product += static_cast<double>(query[d]) * keys.codes[static_cast<std::size_t>(t) * dim + d];
-      weights.push_back(product * keys.scales[static_cast<std::size_t>(t)] * how.scale);
-      most = std::max(most, weights.back());
-    }
-    double sum = how.sink ? std::exp(*how.sink - most) : 0;
-    for (int t = first; t <= last; ++t) {
-      const double weight = std::exp(weights[static_cast<std::size_t>(t - first)] - most);
-      sum += weight;
-      for (std::size_t d = 0; d < dim; ++d)
-        out[d] +=
-            weight * values.codes[static_cast<std::size_t>(t) * dim + d] * values.scales[static_cast<std::size_t>(t)];
-    }
-    for (double& v : out) v /= sum;
-    return out;
-  }
-
   // Called with a key or a value before it is stored.
   std::function<void(const Sequence&, int token, bool is_key, std::vector<float>& x)> change;
 

@@ -16,7 +16,7 @@ class CudaExperts {
     std::int64_t top = 1;       // experts of a row
     bool normalize = true;      // their weights are divided by their sum
     bool round_weights = true;  // to bf16
-    kernels::cuda::GateActivation gate = kernels::cuda::GateActivation::silu;
+    kernels::GateActivation gate = kernels::GateActivation::silu;
   };
   /// Throws Error(unsupported) for more than kMostExperts experts or kMostChosen of them for a row.
   CudaExperts(const LinearWeight& router, CudaExpertStack gate_up, CudaExpertStack down, const Choosing& choosing,

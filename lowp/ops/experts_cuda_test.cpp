@@ -17,7 +17,7 @@ namespace cuda = kernels::cuda;
 
 struct Shape {
   std::int64_t experts, top, hidden, width;
-  cuda::GateActivation gate = cuda::GateActivation::silu;
+  kernels::GateActivation gate = kernels::GateActivation::silu;
 };
 
 class CudaExpertsTest : public CudaTest {
@@ -238,7 +238,7 @@ TEST_F(CudaExpertsTest, EveryWayInEveryKindOfRecipe) {
 }
 
 TEST_F(CudaExpertsTest, AllRowsToTheSameExpertsAndBiasesAndAClampedGate) {
-  const Shape shape{16, 4, 320, 160, cuda::GateActivation::clamped};
+  const Shape shape{16, 4, 320, 160, kernels::GateActivation::clamped};
   const Experts made = experts(shape, formats::recipe("mxfp4-bf16"), true);
   const CudaExperts on_device = made.on_device(shape);
   for (const std::int64_t rows : kRows) {

@@ -100,13 +100,13 @@ TEST_F(CudaLayersTest, AddNorm) {
 TEST_F(CudaLayersTest, GateMul) {
   const std::int64_t rows = 5, width = 136;
   struct Kind {
-    cuda::GateActivation activation;
+    kernels::GateActivation activation;
     decltype(elementwise_kernels().silu_mul) multiply;
   };
   const auto& cpu = elementwise_kernels();
   for (const auto& [activation, multiply] :
-       {Kind{cuda::GateActivation::silu, cpu.silu_mul}, Kind{cuda::GateActivation::gelu_tanh, cpu.gelu_mul},
-        Kind{cuda::GateActivation::clamped, cpu.clamped_mul}}) {
+       {Kind{kernels::GateActivation::silu, cpu.silu_mul}, Kind{kernels::GateActivation::gelu_tanh, cpu.gelu_mul},
+        Kind{kernels::GateActivation::clamped, cpu.clamped_mul}}) {
     Bf16Values both = random(rows * 2 * width, 4);
     both[0] = to_bf16(-100), both[1] = to_bf16(100), both[2] = 0;
     std::uint16_t *in = upload(both), *out = room<std::uint16_t>(rows * width);

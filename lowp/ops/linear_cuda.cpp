@@ -322,7 +322,7 @@ void CudaLinear::multiply(const void* x, std::int64_t m, void* y, void* workspac
 }
 
 // The product of a task whose x has been prepared, and with it a norm before it and a gate behind.
-void CudaLinear::multiply(const CudaLinearTask& task, std::optional<cuda::GateActivation> gate,
+void CudaLinear::multiply(const CudaLinearTask& task, std::optional<kernels::GateActivation> gate,
                           cuda::StreamHandle stream) const {
   const std::int64_t m = task.m;
   if (m == 0) return;
@@ -349,7 +349,7 @@ void CudaLinear::multiply(const CudaLinearTask& task, std::optional<cuda::GateAc
 }
 
 // With what prepare() left.
-cuda::PackedProduct CudaLinear::packed(const CudaLinearTask& task, std::optional<cuda::GateActivation> gate) const {
+cuda::PackedProduct CudaLinear::packed(const CudaLinearTask& task, std::optional<kernels::GateActivation> gate) const {
   const std::int64_t m = task.m;
   cuda::PackedProduct p = packed(m);
   p.units = packed_.units.as<std::uint8_t>();
@@ -377,7 +377,7 @@ cuda::PackedProduct CudaLinear::packed(const CudaLinearTask& task, std::optional
 
 void CudaLinear::run(const CudaLinearTask& task, cuda::StreamHandle stream) const { run(task, std::nullopt, stream); }
 
-void CudaLinear::run(const CudaLinearTask& task, std::optional<cuda::GateActivation> gate,
+void CudaLinear::run(const CudaLinearTask& task, std::optional<kernels::GateActivation> gate,
                      cuda::StreamHandle stream) const {
   const std::int64_t m = task.m;
   if (m == 0) return;
@@ -396,7 +396,7 @@ void CudaLinear::run(const CudaLinearTask& task, std::optional<cuda::GateActivat
   multiply(product, gate, stream);
 }
 
-std::optional<cuda::GateTask> CudaLinear::run_gated(const CudaLinearTask& task, cuda::GateActivation activation,
+std::optional<cuda::GateTask> CudaLinear::run_gated(const CudaLinearTask& task, kernels::GateActivation activation,
                                                     void* ungated, cuda::StreamHandle stream) const {
   LOWP_CHECK(gated_, "{} has no gate", name_);
   const std::int64_t m = task.m;
@@ -420,7 +420,7 @@ std::optional<cuda::GateTask> CudaLinear::run_gated(const CudaLinearTask& task, 
 }
 
 std::optional<cuda::PackedProduct> CudaLinear::one_kernel(const CudaLinearTask& task,
-                                                          std::optional<cuda::GateActivation> gate) const {
+                                                          std::optional<kernels::GateActivation> gate) const {
   LOWP_CHECK(!gate || gated_, "{} has no gate", name_);
   if (task.m == 0 || dense(task.m) || task.gate || !fuses_input(task.m)) return std::nullopt;
   if (gate && !cuda::fuses_gate(packed(task.m))) return std::nullopt;

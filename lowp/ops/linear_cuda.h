@@ -82,15 +82,14 @@ class CudaLinear {
   /// Of gated(): y [m, n / 2] = activation(gate) * up, with the numbers of stacked() and gate_mul(). Where the product
   /// does not apply the gate, returns what is left to do to `ungated`, room for bf16 [m, n].
   [[nodiscard]] std::optional<kernels::cuda::GateTask> run_gated(const CudaLinearTask& task,
-                                                                 kernels::cuda::GateActivation activation,
-                                                                 void* ungated,
+                                                                 kernels::GateActivation activation, void* ungated,
                                                                  kernels::cuda::StreamHandle stream) const;
 
   /// What run() launches, or with an activation run_gated(), where it is one kernel that reads x, or the norm's
   /// operands, and leaves nothing to do: so it can be one of several (kernels::cuda::packed_products). The task's norm
   /// must live until then.
   std::optional<kernels::cuda::PackedProduct> one_kernel(
-      const CudaLinearTask& task, std::optional<kernels::cuda::GateActivation> gate = std::nullopt) const;
+      const CudaLinearTask& task, std::optional<kernels::GateActivation> gate = std::nullopt) const;
 
   /// The parts of run() of x. Puts x on the activation's grid, into the workspace; nothing for
   /// weight-only recipes, and where the product does it.
@@ -118,16 +117,15 @@ class CudaLinear {
     return dense(m) || (activation_ && packed_.of_bytes() && !casts_in_product(m));
   }
   kernels::cuda::PackedProduct packed(std::int64_t m) const;
-  kernels::cuda::PackedProduct packed(const CudaLinearTask& task,
-                                      std::optional<kernels::cuda::GateActivation> gate) const;
+  kernels::cuda::PackedProduct packed(const CudaLinearTask& task, std::optional<kernels::GateActivation> gate) const;
   bool casts_in_product(std::int64_t m) const;
   bool fuses_input(std::int64_t m) const;
   bool casts_rows(std::int64_t m) const;
   void cast_rows(kernels::cuda::CastRowsTask task, std::int64_t m, void* workspace,
                  kernels::cuda::StreamHandle stream) const;
-  void run(const CudaLinearTask& task, std::optional<kernels::cuda::GateActivation> gate,
+  void run(const CudaLinearTask& task, std::optional<kernels::GateActivation> gate,
            kernels::cuda::StreamHandle stream) const;
-  void multiply(const CudaLinearTask& task, std::optional<kernels::cuda::GateActivation> gate,
+  void multiply(const CudaLinearTask& task, std::optional<kernels::GateActivation> gate,
                 kernels::cuda::StreamHandle stream) const;
   CudaActivation::Parts place(std::int64_t m, void* workspace) const;
   void cast(const void* x, std::int64_t m, const CudaActivation::Parts& to, kernels::cuda::StreamHandle stream) const;

@@ -245,7 +245,7 @@ TEST_F(CudaLinearTest, WhatSurroundsProducts) {
       const cuda::Memory factor = cuda::uploaded(std::as_bytes(std::span(factors)));
       for (const std::int64_t m : kRows)
         for (const auto activation :
-             {cuda::GateActivation::silu, cuda::GateActivation::gelu_tanh, cuda::GateActivation::clamped}) {
+             {kernels::GateActivation::silu, kernels::GateActivation::gelu_tanh, kernels::GateActivation::clamped}) {
           const std::string what = fmt::format("{} rows, {}", m, gated->plan(m));
           const auto room = [&](std::int64_t columns) {
             return cuda::Memory(static_cast<std::size_t>(m * columns) * 2);

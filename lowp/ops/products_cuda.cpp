@@ -28,7 +28,7 @@ cuda::StreamHandle CudaProducts::stream() {
 
 // False where the Linear takes a kernel of its own.
 bool CudaProducts::hold(const CudaLinear& linear, const CudaLinearTask& task,
-                        std::optional<cuda::GateActivation> gate) {
+                        std::optional<kernels::GateActivation> gate) {
   std::optional<cuda::PackedProduct> product = linear.one_kernel(task, gate);
   if (!product || !cuda::chains(*product, *product)) return false;
   int mailed = cuda::mailed_values(*product);
@@ -47,7 +47,7 @@ void CudaProducts::run(const CudaLinear& linear, const CudaLinearTask& task) {
 }
 
 std::optional<cuda::GateTask> CudaProducts::run_gated(const CudaLinear& linear, const CudaLinearTask& task,
-                                                      cuda::GateActivation activation, void* ungated) {
+                                                      kernels::GateActivation activation, void* ungated) {
   if (hold(linear, task, activation)) return std::nullopt;
   return linear.run_gated(task, activation, ungated, stream());
 }

@@ -22,12 +22,11 @@ class CudaProducts {
 
   void run(const CudaLinear& linear, const CudaLinearTask& task);
   [[nodiscard]] std::optional<kernels::cuda::GateTask> run_gated(const CudaLinear& linear, const CudaLinearTask& task,
-                                                                 kernels::cuda::GateActivation activation,
-                                                                 void* ungated);
+                                                                 kernels::GateActivation activation, void* ungated);
 
  private:
   bool hold(const CudaLinear& linear, const CudaLinearTask& task,
-            std::optional<kernels::cuda::GateActivation> gate = std::nullopt);
+            std::optional<kernels::GateActivation> gate = std::nullopt);
 
   kernels::cuda::StreamHandle stream_;
   kernels::cuda::ProductMail mail_;

@@ -78,7 +78,7 @@ TEST_P(CudaProductsTest, TheBytesOfOneByOne) {
       enqueue(
           expected, [&](const CudaLinear& linear, const CudaLinearTask& task) { linear.run(task, handle()); },
           [&](const CudaLinearTask& task) {
-            ASSERT_FALSE(both.run_gated(task, cuda::GateActivation::silu, ungated, handle()));
+            ASSERT_FALSE(both.run_gated(task, kernels::GateActivation::silu, ungated, handle()));
           });
       CudaProducts products(handle(), width);
       std::vector<Results> found(20);
@@ -87,7 +87,7 @@ TEST_P(CudaProductsTest, TheBytesOfOneByOne) {
         enqueue(
             to, [&](const CudaLinear& linear, const CudaLinearTask& task) { products.run(linear, task); },
             [&](const CudaLinearTask& task) {
-              ASSERT_FALSE(products.run_gated(both, task, cuda::GateActivation::silu, ungated));
+              ASSERT_FALSE(products.run_gated(both, task, kernels::GateActivation::silu, ungated));
             });
       ASSERT_EQ(products.stream(), handle());
       for (const Results& one : found) {

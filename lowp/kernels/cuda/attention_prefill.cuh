@@ -61,14 +61,10 @@ struct PrefillKernel {
     Place place;
     std::uint32_t raw_parity = 0;
     each_walk<Shape::kRows, Shape::kKeys>(args, [&](const Walk& walk) {
-      const int first = walk.first_key / kPageTokens, pages = walk.tiles * kPages;
+      const int pages = walk.tiles * kPages;
       const unsigned char* own = nullptr;
       for (int p = 0; p < pages; p += kPages) {
-        if (p % 32 == 0) {  // pages that no row sees are stood for by ones that are seen
-          const int page = min(max(first + p + lane, walk.first_page), walk.last_page);
-          own = static_cast<const unsigned char*>(kv.pages[walk.sequence * kv.max_pages + page]) + kv.layer_offset +
-                walk.kv_head * Op::kHeadBytes;
-        }
+        if (p % 32 == 0) own = page_of_lane<Op>(kv, walk, p, lane);
         const auto load = [&](std::uint32_t to, std::uint32_t empty, std::uint32_t full, int offset) {
           std::uint64_t from[kPages];
 #pragma unroll
@@ -119,28 +115,10 @@ struct PrefillKernel {
 
   // The warpgroup's 64 rows into shared memory, as the operand of wgmma.
   __device__ void stage_queries(const Walk& walk, int consumer, std::uint32_t to) const {
-    const int thread = static_cast<int>(threadIdx.x) & 127;
-    constexpr int kChunks = kDim / 8, kEach = 64 * kChunks / 128, kBatch = kEach < 8 ? kEach : 8;
-    const int chunk = thread % kChunks;
     ptx::sync_threads(4 + consumer, 128);  // nobody multiplies the rows before any more
-#pragma unroll 1
-    for (int batch = 0; batch < kEach; batch += kBatch) {
-      uint4 v[kBatch];
-#pragma unroll
-      for (int i = 0; i < kBatch; ++i) {
-        const int flat = walk.first_flat + consumer * 64 + ((batch + i) * 128 + thread) / kChunks;
-        v[i] = uint4{0, 0, 0, 0};
-        if (flat <= walk.last_flat)
-          v[i] = *reinterpret_cast<const uint4*>(
-              static_cast<const std::uint16_t*>(args.task.q) +
-              flat_offset(walk.work, flat, args.group, walk.kv_head, args.task.q_stride, kDim) + chunk * 8);
-      }
-#pragma unroll
-      for (int i = 0; i < kBatch; ++i) {
-        const int row = ((batch + i) * 128 + thread) / kChunks;
-        ptx::store_shared(to + chunk / 8 * Shape::kPlaneBytes + row * 128 + ((chunk % 8 ^ (row & 7)) << 4), v[i]);
-      }
-    }
+    each_query<kDim, (kDim < 128 ? 4 : 8)>(args, walk, consumer, [&](int row, int chunk, const uint4& v) {
+      ptx::store_shared(to + chunk / 8 * Shape::kPlaneBytes + row * 128 + ((chunk % 8 ^ (row & 7)) << 4), v);
+    });
     ptx::fence_async();
     ptx::sync_threads(4 + consumer, 128);
   }
@@ -169,9 +147,6 @@ struct PrefillKernel {
           state.mixed, state.weights[k],
           ptx::transposed_descriptor(stage + k / 4 * Shape::kPageBytes + k % 4 * 2048, Shape::kPlaneBytes), 1);
     ptx::wgmma_commit();
-  }
-  __device__ __forceinline__ void release(std::uint32_t empty) const {
-    if ((threadIdx.x & 31) == 0) ptx::barrier_arrive(empty);
   }
 
   // Scores to weights, in place.
@@ -203,7 +178,7 @@ struct PrefillKernel {
     ptx::wgmma_wait<1>();
 #pragma unroll
     for (auto& page : state.scores) ptx::pin(page);
-    release(keys_empty(state.keys.stage));
+    arrive_by_warp(keys_empty(state.keys.stage));
     state.keys.advance();
     float decays[2];
     weigh<kHide>(state, rows, first, decays);
@@ -216,7 +191,7 @@ struct PrefillKernel {
     ptx::barrier_wait(values_full(next.stage), next.parity);
     ptx::wgmma_wait<0>();
     ptx::pin(state.mixed);
-    release(values_empty(state.values.stage));
+    arrive_by_warp(values_empty(state.values.stage));
     state.values = next;
     if (__any_sync(~0u, decays[0] != 1 || decays[1] != 1)) {
 #pragma unroll
@@ -244,7 +219,7 @@ struct PrefillKernel {
       ptx::wgmma_wait<0>();
 #pragma unroll
       for (auto& page : state.scores) ptx::pin(page);
-      release(keys_empty(state.keys.stage));
+      arrive_by_warp(keys_empty(state.keys.stage));
       state.keys.advance();
       float decays[2];
       weigh<true>(state, rows, walk.first_key, decays);
@@ -259,7 +234,7 @@ struct PrefillKernel {
       queue_mix(state);
       ptx::wgmma_wait<0>();
       ptx::pin(state.mixed);
-      release(values_empty(state.values.stage));
+      arrive_by_warp(values_empty(state.values.stage));
       state.values.advance();
       write(state, walk, flat, lane);
     });

@@ -84,9 +84,6 @@ struct PrefillE4m3Kernel {
   __device__ __forceinline__ void each_own_walk(const Body& body) const {
     each_walk<Shape::kRows, Shape::kKeys>(args, body);
   }
-  static __device__ __forceinline__ void arrive_by_warp(std::uint32_t barrier) {
-    if ((threadIdx.x & 31) == 0) ptx::barrier_arrive(barrier);
-  }
 
   // One warp: pages into the rings of keys and of values as they lie.
   __device__ void load_pages() const {
@@ -95,14 +92,10 @@ struct PrefillE4m3Kernel {
     Place place;
     RawPlace from;
     each_own_walk([&](const Walk& walk) {
-      const int first = walk.first_key / kPageTokens, pages = walk.tiles * kPages;
+      const int pages = walk.tiles * kPages;
       const unsigned char* own = nullptr;
       for (int p = 0; p < pages; p += kPages) {
-        if (p % 32 == 0) {  // pages that no row sees are stood for by ones that are seen
-          const int page = min(max(first + p + lane, walk.first_page), walk.last_page);
-          own = static_cast<const unsigned char*>(kv.pages[walk.sequence * kv.max_pages + page]) + kv.layer_offset +
-                walk.kv_head * Op::kHeadBytes;
-        }
+        if (p % 32 == 0) own = page_of_lane<Op>(kv, walk, p, lane);
         const unsigned char* page[kPages];
 #pragma unroll
         for (int i = 0; i < kPages; ++i)
@@ -195,48 +188,30 @@ struct PrefillE4m3Kernel {
 
   // The warpgroup's 64 rows as codes into shared memory, laid out as 64 keys are, and their scales.
   __device__ void stage_queries(const Walk& walk, int consumer, std::uint32_t to, std::uint32_t scales) const {
-    const int thread = static_cast<int>(threadIdx.x) & 127;
     constexpr KvPageLayout kLayout = Op::kLayout;
-    constexpr int kChunks = kDim / 8, kEach = 64 * kChunks / 128, kBatch = 4;
-    const int chunk = thread % kChunks;
     const float* shared_amax = args.task.query_amax;
     if (shared_amax) shared_amax += walk.sequence * args.task.kv.layout.kv_heads + walk.kv_head;
     ptx::sync_threads(4 + consumer, 128);  // nobody multiplies the rows before any more
-#pragma unroll 1
-    for (int batch = 0; batch < kEach; batch += kBatch) {
-      uint4 v[kBatch];
+    each_query<kDim, 4>(args, walk, consumer, [&](int row, int chunk, const uint4& v) {
+      const std::uint32_t pairs[4] = {v.x, v.y, v.z, v.w};
+      std::uint32_t most = 0;  // as bits: whatever is not finite wins
 #pragma unroll
-      for (int i = 0; i < kBatch; ++i) {
-        const int flat = walk.first_flat + consumer * 64 + ((batch + i) * 128 + thread) / kChunks;
-        v[i] = uint4{0, 0, 0, 0};
-        if (flat <= walk.last_flat)
-          v[i] = *reinterpret_cast<const uint4*>(
-              static_cast<const std::uint16_t*>(args.task.q) +
-              flat_offset(walk.work, flat, args.group, walk.kv_head, args.task.q_stride, kDim) + chunk * 8);
+      for (const std::uint32_t pair : pairs) most = max(most, max(pair << 16 & 0x7FFFFFFFu, pair & 0x7FFF0000u));
+#pragma unroll
+      for (int mask = kDim / 16; mask > 0; mask /= 2) most = max(most, __shfl_xor_sync(~0u, most, mask));
+      if (shared_amax) most = float_bits(*shared_amax);
+      const E4m3Scales scale = e4m3_scales(most < 0x7F800000u ? bits_float(most) : NAN);
+      std::uint32_t codes[2];
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+        const auto two = [&](std::uint32_t pair) {
+          return ptx::cvt_e4m3x2(bits_float(pair << 16) * scale.up, bits_float(pair & 0xFFFF0000u) * scale.up);
+        };
+        codes[c] = two(pairs[2 * c]) | two(pairs[2 * c + 1]) << 16;
       }
-#pragma unroll
-      for (int i = 0; i < kBatch; ++i) {
-        const std::uint32_t pairs[4] = {v[i].x, v[i].y, v[i].z, v[i].w};
-        std::uint32_t most = 0;  // as bits: whatever is not finite wins
-#pragma unroll
-        for (const std::uint32_t pair : pairs) most = max(most, max(pair << 16 & 0x7FFFFFFFu, pair & 0x7FFF0000u));
-#pragma unroll
-        for (int mask = kChunks / 2; mask > 0; mask /= 2) most = max(most, __shfl_xor_sync(~0u, most, mask));
-        if (shared_amax) most = float_bits(*shared_amax);
-        const E4m3Scales scale = e4m3_scales(most < 0x7F800000u ? bits_float(most) : NAN);
-        std::uint32_t codes[2];
-#pragma unroll
-        for (int c = 0; c < 2; ++c) {
-          const auto two = [&](std::uint32_t pair) {
-            return ptx::cvt_e4m3x2(bits_float(pair << 16) * scale.up, bits_float(pair & 0xFFFF0000u) * scale.up);
-          };
-          codes[c] = two(pairs[2 * c]) | two(pairs[2 * c + 1]) << 16;
-        }
-        const int row = ((batch + i) * 128 + thread) / kChunks;
-        ptx::store_shared(to + kLayout.offset(row, 8 * chunk), uint2{codes[0], codes[1]});
-        if (chunk == 0) ptx::store_shared(scales + row * 4, scale.down);
-      }
-    }
+      ptx::store_shared(to + kLayout.offset(row, 8 * chunk), uint2{codes[0], codes[1]});
+      if (chunk == 0) ptx::store_shared(scales + row * 4, scale.down);
+    });
     ptx::fence_async();
     ptx::sync_threads(4 + consumer, 128);
   }
@@ -283,12 +258,7 @@ struct PrefillE4m3Kernel {
     float decays[2];
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      float top = s[0][2 * h];
-#pragma unroll
-      for (int j = 0; j < kTiles; ++j) top = fmaxf(top, fmaxf(s[j][2 * h], s[j][2 * h + 1]));
-      top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
-      top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-      top = fmaxf(state.softmax.most[h], top);
+      const float top = fmaxf(state.softmax.most[h], largest_score(s, h));
       decays[h] = decay(state.softmax.most[h], top);
       state.softmax.most[h] = top;
     }

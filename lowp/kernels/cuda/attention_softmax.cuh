@@ -18,6 +18,16 @@ __device__ __forceinline__ float sink_weight(const AttentionTask& task, int head
   return task.sinks ? ptx::ex2_or_zero(__fmaf_rn(task.sinks[head], kLog2e, -most)) : 0.0f;
 }
 
+/// The largest of kTiles times 8 scores of row g (h = 0) or g + 8 (h = 1), in the four lanes of the row.
+template <int kTiles>
+__device__ __forceinline__ float largest_score(const float (&s)[kTiles][4], int h) {
+  float top = s[0][2 * h];
+#pragma unroll
+  for (int j = 0; j < kTiles; ++j) top = fmaxf(top, fmaxf(s[j][2 * h], s[j][2 * h + 1]));
+  top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
+  return fmaxf(top, __shfl_xor_sync(~0u, top, 2));
+}
+
 /// Of rows g and g + 8.
 struct SoftmaxRows {
   float most[2] = {-INFINITY, -INFINITY};  // largest score so far, the same in the four lanes of a row
@@ -29,12 +39,7 @@ struct SoftmaxRows {
   __device__ __forceinline__ void weigh(float (&s)[kTiles][4], const float (&factor)[2], float (&decays)[2]) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      float top = s[0][2 * h];
-#pragma unroll
-      for (int j = 0; j < kTiles; ++j) top = fmaxf(top, fmaxf(s[j][2 * h], s[j][2 * h + 1]));
-      top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
-      top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-      top = fmaxf(most[h], top * factor[h]);
+      const float top = fmaxf(most[h], largest_score(s, h) * factor[h]);
       decays[h] = decay(most[h], top);
       most[h] = top;
       sum[h] *= decays[h];

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "lowp/kernels/cuda/attention_work.cuh"
+#include "lowp/kernels/cuda/gemm_ptx.cuh"
 
 namespace lowp::kernels::cuda {
 
@@ -51,6 +52,44 @@ __device__ __forceinline__ void each_walk(const PrefillArgs& args, const Body& b
               .whole_begin = ceil_div(work.first_token(task, last_row) - first_key, kKeys),
               .whole_end = (work.last_token(task, first_row) + 1 - first_key) / kKeys});
   }
+}
+
+/// The page of a walk, counted from its first key, that a lane knows when a warp goes through 32 from `first` on. Pages
+/// that no row sees are stood for by ones that are seen.
+template <class Op>
+__device__ __forceinline__ const unsigned char* page_of_lane(const KvPages& kv, const Walk& walk, int first, int lane) {
+  const int page = min(max(walk.first_key / kPageTokens + first + lane, walk.first_page), walk.last_page);
+  return static_cast<const unsigned char*>(kv.pages[walk.sequence * kv.max_pages + page]) + kv.layer_offset +
+         walk.kv_head * Op::kHeadBytes;
+}
+
+/// body(row, chunk, 8 values) of the 64 rows of queries of a warpgroup, by its 128 threads: values of a chunk, zeros
+/// beyond the last row. A thread has the same chunk of all its rows, kBatch of which are on their way at a time.
+template <int kDim, int kBatch, typename Body>
+__device__ __forceinline__ void each_query(const PrefillArgs& args, const Walk& walk, int consumer, const Body& body) {
+  const int thread = static_cast<int>(threadIdx.x) & 127;
+  constexpr int kChunks = kDim / 8, kEach = 64 * kChunks / 128;
+  const int chunk = thread % kChunks;
+#pragma unroll 1
+  for (int batch = 0; batch < kEach; batch += kBatch) {
+    uint4 v[kBatch];
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      const int flat = walk.first_flat + consumer * 64 + ((batch + i) * 128 + thread) / kChunks;
+      v[i] = uint4{0, 0, 0, 0};
+      if (flat <= walk.last_flat)
+        v[i] = *reinterpret_cast<const uint4*>(
+            static_cast<const std::uint16_t*>(args.task.q) +
+            flat_offset(walk.work, flat, args.group, walk.kv_head, args.task.q_stride, kDim) + chunk * 8);
+    }
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) body(((batch + i) * 128 + thread) / kChunks, chunk, v[i]);
+  }
+}
+
+/// A warp's arrival, by one lane.
+__device__ __forceinline__ void arrive_by_warp(std::uint32_t barrier) {
+  if ((threadIdx.x & 31) == 0) ptx::barrier_arrive(barrier);
 }
 
 }  // namespace lowp::kernels::cuda

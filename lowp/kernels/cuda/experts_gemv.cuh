@@ -2,7 +2,7 @@
 //
 // A block for each multiprocessor. Its share of the work is a list of jobs, a tile of 16 outputs of one expert each;
 // warps form teams, a team takes a job at a time, its warps taking turns along K, and every warp has a ring of units in
-// shared memory that its first lane keeps full by bulk copies (as in gemv.cuh). Partial sums of a bout of jobs wait in
+// shared memory that its first lane keeps full by bulk copies. Partial sums of a bout of jobs wait in
 // one of two tables, so that a block synchronizes once a bout.
 //
 // Two kinds. Gated: gate and up lie by turns in a tile, eight and eight; a block has a stretch of all (expert, tile),
@@ -123,7 +123,7 @@ __global__ void __launch_bounds__(kGemvThreads, (kGemvBlocks<C, S>))
     gemv_experts(const __grid_constant__ ExpertsGemvArgs a) {
   constexpr int kBytes = unit_bytes(C, S), kDepth = unit_depth(C);
   extern __shared__ __align__(128) std::uint8_t shared[];
-  __shared__ __align__(8) std::uint64_t ring_barriers[kGemvWarps][kGemvMostStages];
+  __shared__ __align__(8) std::uint64_t ring_barriers[kGemvWarps][kExpertsStages];
   __shared__ FewChosen few;
   const ExpertsProduct& p = a.p;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32, g = lane / 4, t = lane % 4;

@@ -6,19 +6,18 @@
 #include "lowp/base/error.h"
 #include "lowp/kernels/cuda/experts_table.h"
 #include "lowp/kernels/cuda/gemm_launch.h"
+#include "lowp/kernels/cuda/gemv_shape.h"
+#include "lowp/kernels/cuda/kernel_row.h"
 #include "lowp/kernels/cuda/profile.h"
 
 namespace lowp::kernels::cuda {
 namespace {
 
 const ExpertsKernels& kernels(const ExpertsProduct& p) {
-  for (const auto all : {experts_kernels_4bit(), experts_kernels_8bit(), experts_kernels_16bit()})
-    for (const ExpertsKernels& row : all)
-      if (row.codes == p.codes && row.scales == p.scales) return row;
-  LOWP_CHECK(false, "no kernel for codes {} with scales {}", static_cast<int>(p.codes), static_cast<int>(p.scales));
+  return row_of<ExpertsKernels>({experts_kernels_4bit(), experts_kernels_8bit(), experts_kernels_16bit()}, p.codes,
+                                p.scales);
 }
 
-constexpr int kWarps = 16, kMostStages = 4;
 // Shared memory of a block. The two products of few rows stand side by side on a multiprocessor, and two of one kind do
 // not: blocks that begin while other kernels hold some multiprocessors would else go two by two to the others.
 constexpr int kGated = 120 << 10, kCombined = 104 << 10, kWhole = 224 << 10;
@@ -29,18 +28,18 @@ int team_of(const ExpertsProduct& p, std::int64_t units) {
   const std::int64_t tiles = ceil_div<std::int64_t>(p.n, 16), processors = multiprocessors();
   if (!p.gated) {  // a bout has a job for each expert
     int teams = 1;
-    while (teams < kWarps && teams < p.rows.top && kWarps / teams > 1) teams *= 2;
-    while (teams < kWarps && kWarps / teams > units) teams *= 2;
-    return kWarps / teams;
+    while (teams < kGemvWarps && teams < p.rows.top && kGemvWarps / teams > 1) teams *= 2;
+    while (teams < kGemvWarps && kGemvWarps / teams > units) teams *= 2;
+    return kGemvWarps / teams;
   }
   const std::int64_t jobs = ceil_div(p.rows.top * tiles, processors);  // of a block, for one row
   const auto cost = [&](int teams) {  // turns of the slowest warp, and a synchronization a bout
-    return ceil_div<std::int64_t>(jobs, teams) * (ceil_div<std::int64_t>(units * teams, kWarps) + 1);
+    return ceil_div<std::int64_t>(jobs, teams) * (ceil_div<std::int64_t>(units * teams, kGemvWarps) + 1);
   };
   int best = 1;
   for (const int teams : {2, 4, 8, 16})
     if (cost(teams) < cost(best)) best = teams;
-  return kWarps / best;
+  return kGemvWarps / best;
 }
 
 ExpertsPlan plan(const ExpertsProduct& p) {
@@ -48,11 +47,11 @@ ExpertsPlan plan(const ExpertsProduct& p) {
                      x_rows = p.gated ? p.rows.rows : p.rows.places(), columns = std::min<std::int64_t>(p.rows.rows, 8);
   ExpertsPlan made;
   made.team = team_of(p, units);
-  const std::int64_t x = x_rows * (padded + (x_rows == 1 ? 0 : 32)) * 2,
-                     sums = 2 * 4 * 16 * (p.gated ? kWarps * columns : made.team * x_rows),
-                     ring = kWarps * unit_bytes(p.codes, p.scales);
+  const std::int64_t x = x_rows * gemv_row_stride(padded, x_rows) * 2,
+                     sums = 2 * 4 * 16 * (p.gated ? kGemvWarps * columns : made.team * x_rows),
+                     ring = kGemvWarps * unit_bytes(p.codes, p.scales);
   const auto stages = [&](std::int64_t room) {
-    return static_cast<int>(std::clamp<std::int64_t>((room - kDeclared - x - sums) / ring, 0, kMostStages));
+    return static_cast<int>(std::clamp<std::int64_t>((room - kDeclared - x - sums) / ring, 0, kExpertsStages));
   };
   const int room = p.gated ? kGated : kCombined;
   made.stages = stages(room) >= 2 ? stages(room) : stages(kWhole) >= 2 ? stages(kWhole) : 0;

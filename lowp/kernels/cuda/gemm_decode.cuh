@@ -44,7 +44,8 @@ struct Decoder {
     }
   }
 
-  /// Fragments of a chunk's steps; `q` is the lane's 16 bytes.
+  /// Fragments of a chunk's steps; `q` is the lane's 16 bytes. Not multiplied by scales they are as split() has them.
+  template <bool kMultiplied = true>
   static __device__ __forceinline__ void fragments(const uint4& q, const uint2& scales, std::uint32_t (&a)[kSteps][4]) {
     if constexpr (C == Codes::bf16) {
       a[0][0] = q.x, a[0][1] = q.y, a[0][2] = q.z, a[0][3] = q.w;
@@ -62,7 +63,7 @@ struct Decoder {
             const int step = word * kStepsOfWord + i;
             a[step][row] = pairs[2 * i];
             a[step][2 + row] = pairs[2 * i + 1];
-            if constexpr (C != Codes::s8 || S != Scales::none) {
+            if constexpr (kMultiplied && (C != Codes::s8 || S != Scales::none)) {
               const std::uint32_t by = multiplier(scales, row, step);
               a[step][row] = ptx::mul_bf16x2(a[step][row], by);
               a[step][2 + row] = ptx::mul_bf16x2(a[step][2 + row], by);

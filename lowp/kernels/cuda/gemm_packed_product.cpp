@@ -3,33 +3,28 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <initializer_list>
 
 #include "lowp/base/error.h"
 #include "lowp/kernels/cuda/gemm_launch.h"
 #include "lowp/kernels/cuda/gemm_packed_table.h"
+#include "lowp/kernels/cuda/gemv_shape.h"
 #include "lowp/kernels/cuda/gemv_table.h"
+#include "lowp/kernels/cuda/kernel_row.h"
 #include "lowp/kernels/cuda/profile.h"
 
 namespace lowp::kernels::cuda {
 namespace {
 
-template <typename Row>
-const Row& row_of(std::initializer_list<std::span<const Row>> tables, const PackedProduct& p) {
-  for (const auto table : tables)
-    for (const Row& row : table)
-      if (row.codes == p.codes && row.scales == p.scales) return row;
-  LOWP_CHECK(false, "no kernel for codes {} with scales {}", static_cast<int>(p.codes), static_cast<int>(p.scales));
-}
 const PackedKernels& wide(const PackedProduct& p) {
-  return row_of<PackedKernels>({packed_kernels_4bit(), packed_kernels_8bit(), packed_kernels_16bit()}, p);
+  return row_of<PackedKernels>({packed_kernels_4bit(), packed_kernels_8bit(), packed_kernels_16bit()}, p.codes,
+                               p.scales);
 }
 const GemvKernels& gemv(const PackedProduct& p) {
-  return row_of<GemvKernels>({gemv_kernels_4bit(), gemv_kernels_8bit(), gemv_kernels_16bit()}, p);
+  return row_of<GemvKernels>({gemv_kernels_4bit(), gemv_kernels_8bit(), gemv_kernels_16bit()}, p.codes, p.scales);
 }
 
 // Shared memory that a block of gemv can have.
-constexpr int kWhole = 226 << 10, kWarps = 16, kMostRounds = 8;
+constexpr int kWhole = 226 << 10;
 // Rounds on their way: what a block reads meanwhile queues behind them, and fewer leave memory idle.
 constexpr int kInFlight = 2;
 
@@ -42,20 +37,21 @@ int plan_team(const PackedProduct& p) {
   int teams = 1;
   for (const int more : {2, 4})
     if (busy(more) > busy(teams) - 0.05) teams = more;
-  return kWarps / teams;
+  return kGemvWarps / teams;
 }
 
 GemvPlan plan_gemv(std::span<const PackedProduct> products) {
   const bool one = products[0].m == 1;
-  const std::int64_t declared = gemv_declared(one), round = kWarps * unit_bytes(products[0].codes, products[0].scales);
+  const std::int64_t declared = gemv_declared(one),
+                     round = kGemvWarps * unit_bytes(products[0].codes, products[0].scales);
   GemvPlan plan;
   std::int64_t x = 0;
   for (std::size_t i = 0; i < products.size(); ++i) {
     const PackedProduct& p = products[i];
-    x = std::max(x, p.m * (round_up<std::int64_t>(p.k, padded_depth(p.codes)) + (one ? 0 : 32)) * 2);
+    x = std::max(x, p.m * gemv_row_stride(round_up<std::int64_t>(p.k, padded_depth(p.codes)), p.m) * 2);
     plan.teams[i] = plan_team(p);
   }
-  plan.rounds = static_cast<int>(std::clamp<std::int64_t>((kWhole - declared - x) / round, 0, kMostRounds));
+  plan.rounds = static_cast<int>(std::clamp<std::int64_t>((kWhole - declared - x) / round, 0, kGemvMostRounds));
   plan.in_flight = kInFlight;
   return plan;
 }

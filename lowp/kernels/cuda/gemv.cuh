@@ -19,7 +19,6 @@
 #include "lowp/kernels/cuda/gemm_packed_product.h"
 #include "lowp/kernels/cuda/gemv_operand.cuh"
 #include "lowp/kernels/cuda/gemv_ring.cuh"
-#include "lowp/kernels/cuda/gemv_unit.cuh"
 
 namespace lowp::kernels::cuda {
 

@@ -4,11 +4,12 @@
 #pragma once
 
 #include "lowp/kernels/cuda/gemv_mail.cuh"
+#include "lowp/kernels/cuda/gemv_shape.h"
 #include "lowp/kernels/cuda/row_cast.cuh"
 
 namespace lowp::kernels::cuda {
 
-inline constexpr int kGemvWarps = 16, kGemvThreads = kGemvWarps * 32;
+inline constexpr int kGemvThreads = kGemvWarps * 32;
 
 struct GemvInput {
   const __nv_bfloat16* x;    // [m, k]
@@ -33,9 +34,6 @@ struct GemvPlainRows {
   static constexpr bool kQuads = false;
   static __device__ __forceinline__ std::uint32_t staged(std::uint32_t pair) { return pair; }
 };
-
-/// Values of x between the beginnings of two rows in shared memory: the padding keeps the rows on different banks.
-LOWP_HD constexpr int gemv_row_stride(int padded_k, int columns) { return columns == 1 ? padded_k : padded_k + 32; }
 
 /// The rows of a block. Every thread that multiplies calls everything; a function that reads what others wrote begins
 /// with a barrier.

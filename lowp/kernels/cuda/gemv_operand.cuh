@@ -7,7 +7,7 @@
 #pragma once
 
 #include "lowp/kernels/cuda/attention_ptx.cuh"
-#include "lowp/kernels/cuda/gemm_decode.cuh"
+#include "lowp/kernels/cuda/gemv_unit.cuh"
 
 namespace lowp::kernels::cuda {
 
@@ -20,32 +20,12 @@ struct GemvOperand {
   static constexpr int kGroup = kBits && S != Scales::none ? scale_group(S) / 16 : 0;  // steps whose sum is scaled
   static constexpr float kBack = !kBits ? 1.0f : kGroup ? 0x1p-64f : 0x1p56f;          // to sums of values
 
-  static __device__ __forceinline__ uint2 load_scales(std::uint32_t unit, int chunk, int lane) {
-    return Decode::load_scales(unit, chunk, lane);
-  }
   /// x as it is staged.
   static __device__ __forceinline__ std::uint32_t staged(std::uint32_t pair) {
     return kBits ? ptx::mul_bf16x2(pair, 0x5F805F80u) : pair;
   }
   static __device__ __forceinline__ void fragments(const uint4& q, const uint2& scales, std::uint32_t (&a)[kSteps][4]) {
-    if constexpr (!kBits) {
-      Decode::fragments(q, scales, a);
-    } else {
-      const std::uint32_t words[2][2] = {{q.x, q.y}, {q.z, q.w}};
-      constexpr int kStepsOfWord = kSteps / 2;
-#pragma unroll
-      for (int row = 0; row < 2; ++row)
-#pragma unroll
-        for (int word = 0; word < 2; ++word) {
-          std::uint32_t pairs[2 * kStepsOfWord];
-          Decode::split(words[row][word], pairs);
-#pragma unroll
-          for (int i = 0; i < kStepsOfWord; ++i) {
-            a[word * kStepsOfWord + i][row] = pairs[2 * i];
-            a[word * kStepsOfWord + i][2 + row] = pairs[2 * i + 1];
-          }
-        }
-    }
+    Decode::template fragments<!kBits>(q, scales, a);
   }
   /// What multiplies the sums of row g (row = 0) or g + 8 (row = 1) for the group that begins with a step.
   static __device__ __forceinline__ float group_scale(const uint2& scales, int row, int step) {
@@ -68,9 +48,6 @@ struct GemvOperand<Codes::e2m1_folded, Scales::step32> {
   static constexpr int kSteps = 4, kGroup = 0;
   static constexpr float kBack = 1;
 
-  static __device__ __forceinline__ uint2 load_scales(std::uint32_t unit, int chunk, int lane) {
-    return Decoder<Codes::e2m1_folded, Scales::step32>::load_scales(unit, chunk, lane);
-  }
   static __device__ __forceinline__ std::uint32_t staged(std::uint32_t pair) { return pair; }
   static __device__ __forceinline__ void fragments(const uint4& q, const uint2& scales, std::uint32_t (&a)[kSteps][4]) {
     const std::uint32_t words[2][2] = {{q.x, q.y}, {q.z, q.w}};
@@ -97,18 +74,9 @@ struct GemvOperand<Codes::e2m1_folded, Scales::step32> {
 };
 
 template <Codes C, Scales S>
-struct GemvUnit {
+struct GemvUnit : UnitRegisters<C, S> {
   using Operand = GemvOperand<C, S>;
-  uint4 codes[kChunks];
-  uint2 scales[kChunks];
-
-  __device__ __forceinline__ void load(std::uint32_t from, int lane) {
-#pragma unroll
-    for (int c = 0; c < kChunks; ++c) {
-      codes[c] = ptx::load_shared_16(from + c * kChunkBytes + 16 * lane);
-      scales[c] = Operand::load_scales(from, c, lane);
-    }
-  }
+  using UnitRegisters<C, S>::codes, UnitRegisters<C, S>::scales;
 
   /// sums += unit times x, which points at this lane's first values for the unit. Of one row only sums[0] and sums[2],
   /// as all columns are that row.

@@ -8,8 +8,6 @@
 
 namespace lowp::kernels::cuda {
 
-inline constexpr int kGemvMostRounds = 8;
-
 /// A product as weights see it: tiles of 16 outputs, each so many units along K.
 struct GemvUnits {
   const std::uint8_t* units;

@@ -5,14 +5,12 @@
 
 namespace lowp::kernels::cuda {
 
-inline constexpr int kGemvMostStages = 4;  // of a ring of experts_gemv.cuh
-
 /// Blocks whose registers should fit a multiprocessor: nibbles with a bf16 scale for 32 need more than 64 a thread.
 template <Codes C, Scales S>
 inline constexpr int kGemvBlocks = C == Codes::u4&& S == Scales::bf16_32 ? 1 : 2;
 
 template <Codes C, Scales S>
-struct Unit {
+struct UnitRegisters {
   uint4 codes[kChunks];
   uint2 scales[kChunks];
 
@@ -23,6 +21,12 @@ struct Unit {
       scales[c] = Decoder<C, S>::load_scales(from, c, lane);
     }
   }
+};
+
+/// For experts_gemv.cuh; gemv_operand.cuh has the one of gemv.
+template <Codes C, Scales S>
+struct Unit : UnitRegisters<C, S> {
+  using UnitRegisters<C, S>::codes, UnitRegisters<C, S>::scales;
 
   /// sums += unit times x, which points at this lane's first values for the unit.
   __device__ __forceinline__ void multiply(const std::uint32_t* x, float (&sums)[4]) const {

@@ -17,6 +17,7 @@
 #include "lowp/formats/block.h"
 #include "lowp/kernels/cuda/kv_pages.h"
 #include "lowp/kernels/cuda/runtime.h"
+#include "lowp/kernels/gate.h"
 
 namespace lowp::kernels::cuda {
 
@@ -48,9 +49,7 @@ struct AddNormTask {
 };
 void add_norm(const AddNormTask& task, StreamHandle stream);
 
-/// out = bf16(bf16(activation(gate)) * up): silu(x) = x / (1 + e^-x), or GELU in its tanh form; or gpt-oss's clamped
-/// gate (kernels/gate.h). To the bit of kernels/cpu/elementwise.h.
-enum class GateActivation : std::uint8_t { silu, gelu_tanh, clamped };
+/// out = bf16(bf16(activation(gate)) * up), or the clamped gate: to the bit of kernels/cpu/elementwise.h.
 struct GateTask {
   const void* gate = nullptr;  // bf16 [rows, width], rows gate_stride apart
   const void* up = nullptr;    // likewise

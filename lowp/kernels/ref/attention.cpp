@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numbers>
 
 #include "lowp/formats/codec.h"
 #include "lowp/kernels/attention_e4m3.h"
@@ -22,7 +23,7 @@ std::vector<float> attend_e4m3(std::span<const float> query, const CodedTokens& 
   const E4m3Scales scales = e4m3_scales(how.amax ? *how.amax : amax);
   std::vector<float> codes, weights(kE4m3KeyTile), out(dim);
   for (const float v : query) codes.push_back(to_e4m3(v * scales.up));
-  const float factor = how.scale * 1.4426950408889634f * scales.down;
+  const float factor = how.scale * std::numbers::log2e_v<float> * scales.down;
   std::vector<double> mixed(dim);
   float most = -std::numeric_limits<float>::infinity();
   double sum = 0;
@@ -54,7 +55,7 @@ std::vector<float> attend_e4m3(std::span<const float> query, const CodedTokens& 
       for (std::size_t i = 0; i < dim; ++i) mixed[i] += static_cast<double>(rounded) * value[i];
     }
   }
-  if (how.sink) sum += std::exp2(static_cast<double>(*how.sink) * 1.4426950408889634 - most + kE4m3WeightBits);
+  if (how.sink) sum += std::exp2(static_cast<double>(*how.sink) * std::numbers::log2e - most + kE4m3WeightBits);
   for (std::size_t i = 0; i < dim; ++i) out[i] = static_cast<float>(mixed[i] / sum);
   return out;
 }

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "lowp/formats/codec.h"
+#include "lowp/kernels/ref/attention_testing.h"
 
 namespace lowp::kernels::ref {
 namespace {
@@ -41,22 +42,6 @@ std::vector<float> random_query(std::mt19937& rng) {
   return query;
 }
 
-// The same without rounding queries and weights.
-std::vector<double> exactly(const std::vector<float>& query, const Coded& keys, const Coded& values, std::size_t first,
-                            std::size_t last, const E4m3Attention& how) {
-  std::vector<double> out(kDim);
-  double sum = how.sink ? std::exp(static_cast<double>(*how.sink)) : 0;
-  for (std::size_t t = first; t <= last; ++t) {
-    double product = 0;
-    for (std::size_t i = 0; i < kDim; ++i) product += static_cast<double>(query[i]) * keys.codes[t * kDim + i];
-    const double weight = std::exp(product * keys.scales[t] * how.scale);
-    sum += weight;
-    for (std::size_t i = 0; i < kDim; ++i) out[i] += weight * values.codes[t * kDim + i] * values.scales[t];
-  }
-  for (double& v : out) v /= sum;
-  return out;
-}
-
 TEST(RefE4m3Attention, OneTokenIsItsValue) {
   std::mt19937 rng(1);
   const Coded keys = random_tokens(5, rng), values = random_tokens(5, rng);
@@ -70,14 +55,13 @@ TEST(RefE4m3Attention, NearTheExactResult) {
   const Coded keys = random_tokens(500, rng), values = random_tokens(500, rng);
   const float sink = 1.5f;
   for (const bool with_sink : {false, true})
-    for (const auto& [first, last] : {std::pair<std::size_t, std::size_t>{0, 499}, {100, 300}, {127, 128}}) {
+    for (const auto& [first, last] : {std::pair<std::int64_t, std::int64_t>{0, 499}, {100, 300}, {127, 128}}) {
       const E4m3Attention how{.scale = 0.0625f, .sink = with_sink ? &sink : nullptr};
       double error = 0, power = 0;
       for (int round = 0; round < 20; ++round) {
         const std::vector<float> query = random_query(rng);
-        const std::vector<double> exact = exactly(query, keys, values, first, last, how);
-        const std::vector<float> out =
-            attend_e4m3(query, keys, values, static_cast<std::int64_t>(first), static_cast<std::int64_t>(last), how);
+        const std::vector<double> exact = attend_exactly(query, keys, values, first, last, how);
+        const std::vector<float> out = attend_e4m3(query, keys, values, first, last, how);
         for (std::size_t i = 0; i < kDim; ++i) {
           error += std::pow(out[i] - exact[i], 2);
           power += exact[i] * exact[i];
@@ -95,7 +79,7 @@ TEST(RefE4m3Attention, ScalesOfValuesFarApart) {
   values.scales = {1e-30f, 1.0f, 1e-3f, 0.0f};
   const std::vector<float> query(kDim, 0.0f);
   const std::vector<float> out = attend_e4m3(query, keys, values, 0, 3, {});
-  const std::vector<double> exact = exactly(query, keys, values, 0, 3, {});
+  const std::vector<double> exact = attend_exactly(query, keys, values, 0, 3, {});
   for (std::size_t i = 0; i < kDim; ++i) EXPECT_NEAR(out[i], exact[i], 0.07 * std::fabs(exact[i]) + 0.01) << i;
 }
 
