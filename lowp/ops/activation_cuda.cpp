@@ -5,6 +5,7 @@
 #include "lowp/base/bits.h"
 #include "lowp/kernels/cuda/cast.h"
 #include "lowp/kernels/cuda/gemm_rebase.h"
+#include "lowp/kernels/cuda/row_rebase.h"
 
 namespace lowp::ops {
 
@@ -29,7 +30,7 @@ bool rows_of_e4m3(const formats::BlockSpec& f) {
 
 bool holds_as_e4m3(const formats::Activation& a, std::int64_t k, Operands operands) {
   if (rows_of_e4m3(a.format)) return true;
-  if (k > cuda::kMostRow || operands == Operands::exact || a.scope != formats::Scope::token) return false;
+  if (k > cuda::kMostRebasedRow || operands == Operands::exact || a.scope != formats::Scope::token) return false;
   return cuda::rebases(a.format) || (a.format.rule == Rule::nvfp4 && operands == Operands::rounded);
 }
 

@@ -300,7 +300,7 @@ bool CudaLinear::rebases_rows(std::int64_t m) const {
 }
 
 bool CudaLinear::casts_rows(std::int64_t m) const {
-  if (rebases_rows(m)) return true;
+  if (rebases_rows(m)) return k_ <= cuda::kMostRow;
   return activation_ && !casts_in_product(m) && cuda::casts_rows(activation_->format) &&
          (activation_->format.group_rows == 1 || calibrated()) && k_ <= cuda::kMostRow;
 }
@@ -389,7 +389,7 @@ void CudaLinear::cast_rows(cuda::CastRowsTask task, std::int64_t m, void* worksp
 
 void CudaLinear::prepare(const void* x, std::int64_t m, void* workspace, cuda::StreamHandle stream) const {
   if (m == 0 || !activation_ || casts_in_product(m)) return;
-  if (casts_rows(m)) return cast_rows({.x = x}, m, workspace, stream);
+  if (casts_rows(m) || rebases_rows(m)) return cast_rows({.x = x}, m, workspace, stream);
   const CudaActivation::Parts c = place(m, workspace);
   cast(x, m, c, stream);
   if (multiplies_codes(m)) return;

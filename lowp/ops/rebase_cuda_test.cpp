@@ -62,7 +62,7 @@ using RebaseCuda = CudaTest;
 TEST_F(RebaseCuda, RowsHaveTheirCodes) {
   const std::int64_t rows = 40;
   for (const char* name : {"mxfp8", "mxfp6", "mxfp6_e3m2", "mxfp4", "nvfp4", "nvfp4_single"})
-    for (const std::int64_t k : {96, 2080, 16384}) {
+    for (const std::int64_t k : {96, 2080, 16384, 28672}) {
       const formats::BlockFormat format = formats::block_format(name);
       Bf16Values x = random(rows * k);
       for (std::int64_t r = 0; r < rows; ++r)
@@ -81,7 +81,9 @@ TEST_F(RebaseCuda, RowsHaveTheirCodes) {
       const auto scales = download(scale, rows);
       for (std::int64_t r = 0; r < rows; ++r) {
         const Row row = expected_row(tensor_of({x.begin() + r * k, x.begin() + (r + 1) * k}, 1), format);
-        ASSERT_EQ(scales[static_cast<std::size_t>(r)], row.scale) << name << ", row " << r;
+        if (r != 1)  // of zeros it may be any
+          ASSERT_EQ(scales[static_cast<std::size_t>(r)], row.scale) << name << ", row " << r;
+        ASSERT_TRUE(std::isfinite(scales[static_cast<std::size_t>(r)])) << name << ", row " << r;
         for (std::int64_t c = 0; c < k; ++c)
           ASSERT_EQ(formats::decode(Elem::e4m3, found[static_cast<std::size_t>(r * k + c)]),
                     row.values[static_cast<std::size_t>(c)])
@@ -152,8 +154,8 @@ double error(const formats::Recipe& recipe, Operands operands, const Tensor& w, 
   return std::sqrt(squares / static_cast<double>(n));
 }
 
-// What re-basing adds stays within what sums of e4m3 products lose anyway, also where a few columns are a thousand
-// times as large as the others.
+// What re-basing adds stays within what sums of e4m3 products lose anyway, also where a few columns are up to 2^14
+// times as large as the others: errors are those of the kernel with operands that are e4m3 from the beginning.
 TEST_F(RebaseCuda, ProductsLoseNoMoreThanThoseOfFp8) {
   const std::int64_t n = 512, k = 4096;
   const Tensor w = tensor_of(random(n * k, 0.05f), n);
@@ -161,16 +163,22 @@ TEST_F(RebaseCuda, ProductsLoseNoMoreThanThoseOfFp8) {
     Bf16Values row = random(k);
     for (std::size_t c = 5; c < row.size(); c += 1024) row[c] = to_bf16(std::ldexp(from_bf16(row[c]), octaves));
     const Tensor x = tensor_of(row, 1);
-    const double fp8 = error(formats::recipe("fp8-fp8"), Operands::rebased, w, x);
-    std::printf("columns 2^%d larger: fp8-fp8 %.1e", octaves, fp8);
-    for (const char* name : {"mxfp8-mxfp8", "mxfp6-mxfp6", "mxfp4-mxfp4", "mxfp4-mxfp8"}) {
-      const formats::Recipe recipe = formats::recipe(name);
-      const double exact = error(recipe, Operands::exact, w, x), rebased = error(recipe, Operands::rebased, w, x);
-      std::printf(", %s %.1e (exact operands %.1e)", name, rebased, exact);
-      EXPECT_LE(exact, 0x1p-17) << name;
-      EXPECT_LE(rebased, 2 * fp8) << name << ", columns 2^" << octaves << " larger";
+    std::printf("columns 2^%d larger:", octaves);
+    for (const auto& [peer, names] : {std::pair<const char*, std::vector<const char*>>{
+                                          "fp8-fp8", {"mxfp8-mxfp8", "mxfp6-mxfp6", "mxfp6_e3m2-mxfp6_e3m2"}},
+                                      {"mxfp4-fp8", {"mxfp4-mxfp8", "mxfp4-mxfp4"}}}) {
+      const double fp8 = error(formats::recipe(peer), Operands::rebased, w, x);
+      std::printf(" %s %.1e", peer, fp8);
+      for (const char* name : names) {
+        const formats::Recipe recipe = formats::recipe(name);
+        const double exact = error(recipe, Operands::exact, w, x), rebased = error(recipe, Operands::rebased, w, x);
+        std::printf(", %s %.1e (exact operands %.1e)", name, rebased, exact);
+        EXPECT_LE(exact, 0x1p-17) << name;
+        EXPECT_LE(rebased, 2 * fp8) << name << ", columns 2^" << octaves << " larger";
+      }
+      std::printf(";");
     }
-    std::printf(", nvfp4-nvfp4 rounded %.1e\n", error(formats::recipe("nvfp4-nvfp4"), Operands::rounded, w, x));
+    std::printf(" nvfp4-nvfp4 rounded %.1e\n", error(formats::recipe("nvfp4-nvfp4"), Operands::rounded, w, x));
   }
 }
 

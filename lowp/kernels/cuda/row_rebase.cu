@@ -4,6 +4,7 @@
 #include "lowp/kernels/cuda/layers_launch.h"
 #include "lowp/kernels/cuda/row_before.cuh"
 #include "lowp/kernels/cuda/row_ptx.cuh"
+#include "lowp/kernels/cuda/row_rebase.h"
 
 namespace lowp::kernels::cuda {
 namespace {
@@ -83,8 +84,12 @@ __device__ __forceinline__ std::uint64_t rebased(const Bf16x8& chunk, float mult
   }
 }
 
-template <Elem E, Before kBefore>
-__global__ void __launch_bounds__(512) rebase_rows(const __grid_constant__ Args args) {
+// Threads of a block: twice as many hold rows twice as long as kMostRow.
+constexpr int kThreads = 512, kMostThreads = 1024;
+static_assert(kMostThreads * kRowChunks * 8 == kMostRebasedRow);
+
+template <Elem E, Before kBefore, int kMost = kThreads>
+__global__ void __launch_bounds__(kMost) rebase_rows(const __grid_constant__ Args args) {
   ptx::launch_dependents();
   Bf16x8 row[kRowChunks];
   load_row<kBefore>(args.before, row);
@@ -114,8 +119,8 @@ __device__ __forceinline__ Nvfp4Scale nvfp4_scale(std::uint32_t amax, float tens
 }
 
 /// nvfp4, whose values of up to five significant bits e4m3 rounds to four. A row's tensor scale is its own.
-template <Before kBefore>
-__global__ void __launch_bounds__(512) round_rows(const __grid_constant__ Args args) {
+template <Before kBefore, int kMost = kThreads>
+__global__ void __launch_bounds__(kMost) round_rows(const __grid_constant__ Args args) {
   ptx::launch_dependents();
   Bf16x8 row[kRowChunks];
   load_row<kBefore>(args.before, row);
@@ -149,9 +154,10 @@ __global__ void __launch_bounds__(512) round_rows(const __grid_constant__ Args a
 template <Elem E>
 void launch_mx(const CastRowsTask& task, Args args, StreamHandle stream) {
   args.bump = mx_bump(E, Scaling::rceil);
-  const auto kernel = task.norm   ? rebase_rows<E, Before::norm>
-                      : task.gate ? rebase_rows<E, Before::gate>
-                                  : rebase_rows<E, Before::nothing>;
+  const auto kernel = task.norm                ? rebase_rows<E, Before::norm>
+                      : task.gate              ? rebase_rows<E, Before::gate>
+                      : task.width <= kMostRow ? rebase_rows<E, Before::nothing>
+                                               : rebase_rows<E, Before::nothing, kMostThreads>;
   launch_early(kernel, task.rows, row_threads(task.width), args, stream);
 }
 
@@ -164,9 +170,10 @@ void launch_rebase_rows(const CastRowsTask& task, StreamHandle stream) {
                   .bump = 0,
                   .tensor_scale = task.format->tensor_scale};
   if (task.format->rule == formats::Rule::nvfp4) {
-    const auto kernel = task.norm   ? round_rows<Before::norm>
-                        : task.gate ? round_rows<Before::gate>
-                                    : round_rows<Before::nothing>;
+    const auto kernel = task.norm                ? round_rows<Before::norm>
+                        : task.gate              ? round_rows<Before::gate>
+                        : task.width <= kMostRow ? round_rows<Before::nothing>
+                                                 : round_rows<Before::nothing, kMostThreads>;
     return launch_early(kernel, task.rows, row_threads(task.width), args, stream);
   }
   switch (task.format->element) {

@@ -5,6 +5,9 @@
 
 namespace lowp::kernels::cuda {
 
+/// Longest row, in values; with a norm or a gate kMostRow.
+inline constexpr std::int64_t kMostRebasedRow = 2 * kMostRow;
+
 /// As cast_rows(), for formats that gemm_rebase.h's rebases(), and nvfp4, whose tensor scale, if it has one, is the
 /// row's own: what cast() gives with Scaling::rceil, times the group's scale, divided by the row's and rounded to e4m3.
 /// task.values is not for these.
