@@ -148,14 +148,12 @@ struct DenseKernel {
     release(last);
   }
 
-  // The scales of 128 of K: of rows g and g + 8 of a warp's 16, and that of the tile's columns.
-  struct BlockScale {
-    float row0 = 1, row1 = 1, columns = 1;
-  };
+  // The scales of 128 of K: of rows g and g + 8 of a warp's 16, times that of the tile's columns.
   struct BlockScales {
     const float *row0, *row1, *columns;
-    __device__ __forceinline__ BlockScale at(int block) const {
-      return {__ldg(row0 + block), __ldg(row1 + block), __ldg(columns + block)};
+    __device__ __forceinline__ float2 at(int block) const {
+      const float c = __ldg(columns + block);
+      return {__ldg(row0 + block) * c, __ldg(row1 + block) * c};
     }
   };
   __device__ BlockScales block_scales(int row, int column, int group) const {
@@ -172,23 +170,19 @@ struct DenseKernel {
     float even[1][kSums], odd[1][kSums];
 #pragma unroll
     for (float& v : sums[0]) v = 0;
-    // Scales come two blocks ahead, and are not touched before their turn: memory may take longer than one.
-    BlockScale even_scale, odd_scale;
-    const auto add = [&](const float(&part)[1][kSums], BlockScale& scale, int next) {
+    float2 scale{1, 1};
+    const auto add = [&](const float(&part)[1][kSums], int next) {
       if constexpr (Shape::kSums == Sums::scaled) {
-        const float upper = scale.row0 * scale.columns, lower = scale.row1 * scale.columns;
+        const float2 now = scale;
         scale = scales.at(min(next, depth_blocks - 1));
 #pragma unroll
-        for (int j = 0; j < kSums; ++j) sums[0][j] = __fmaf_rn(part[0][j], j & 2 ? lower : upper, sums[0][j]);
+        for (int j = 0; j < kSums; ++j) sums[0][j] = __fmaf_rn(part[0][j], j & 2 ? now.y : now.x, sums[0][j]);
       } else {
 #pragma unroll
         for (int j = 0; j < kSums; ++j) sums[0][j] += part[0][j];
       }
     };
-    if constexpr (Shape::kSums == Sums::scaled) {
-      even_scale = scales.at(0);
-      odd_scale = scales.at(min(1, depth_blocks - 1));
-    }
+    if constexpr (Shape::kSums == Sums::scaled) scale = scales.at(0);
     const auto begin = [&](float(&part)[1][kSums]) {
       ptx::barrier_wait(full(place.stage), place.parity);
       issue(part, place.stage, first_row, false);
@@ -196,28 +190,28 @@ struct DenseKernel {
     begin(even);
     int last = place.stage;
     place.advance();
-    const auto finish = [&](const float(&part)[1][kSums], BlockScale& scale, int next) {
+    const auto finish = [&](const float(&part)[1][kSums], int next) {
       ptx::wgmma_wait<1>();
       release(last);
-      add(part, scale, next);
+      add(part, next);
       last = place.stage;
       place.advance();
     };
     int block = 1;
     for (; block + 1 < depth_blocks; block += 2) {
       begin(odd);
-      finish(even, even_scale, block + 1);
+      finish(even, block);
       begin(even);
-      finish(odd, odd_scale, block + 2);
+      finish(odd, block + 1);
     }
     if (block < depth_blocks) {
       begin(odd);
-      finish(even, even_scale, block);
+      finish(even, block);
       ptx::wgmma_wait<0>();
-      add(odd, odd_scale, block);
+      add(odd, block);
     } else {
       ptx::wgmma_wait<0>();
-      add(even, even_scale, block);
+      add(even, block);
     }
     release(last);
   }

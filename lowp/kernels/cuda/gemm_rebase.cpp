@@ -35,7 +35,8 @@ struct Step {
 
 class Rows {
  public:
-  explicit Rows(const QuantizedMatrix& w) : w_(w), groups_(w.format.scale_cols(w.k)) {}
+  explicit Rows(const QuantizedMatrix& w)
+      : w_(w), groups_(w.format.scale_cols(w.k)), magnitude_(formats::info(w.format.element).code_mask() >> 1) {}
 
   // The exponent of a row's base; nullopt where a scale is not a number.
   std::optional<int> base(std::int64_t row) const {
@@ -43,10 +44,10 @@ class Rows {
     for (std::int64_t g = 0; g < groups_; ++g) {
       const std::optional<double> scale = scale_of(scale_code(row, g));
       if (!scale) return std::nullopt;
-      float largest = 0;
-      each(row, g, [&](std::int64_t, std::uint8_t code) {
-        largest = std::max(largest, std::abs(formats::decode(w_.format.element, code)));
-      });
+      std::uint32_t code_of_largest = 0;  // magnitudes are in the order of their codes
+      each(row, g,
+           [&](std::int64_t, std::uint8_t code) { code_of_largest = std::max(code_of_largest, code & magnitude_); });
+      const float largest = formats::decode(w_.format.element, code_of_largest);
       if (largest == 0 || *scale == 0) continue;
       int exponent = 0;
       const double part = std::frexp(largest * *scale, &exponent);  // [0.5, 1)
@@ -103,6 +104,7 @@ class Rows {
 
   const QuantizedMatrix& w_;
   const std::int64_t groups_;
+  const std::uint32_t magnitude_;
   std::map<std::pair<std::uint8_t, int>, Step> steps_;
 };
 
