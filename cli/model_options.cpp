@@ -50,12 +50,23 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
                   "cut; on GPUs that is slower, the CPU always does it")
       ->check(CLI::IsMember({"none", "batch"}))
       ->capture_default_str();
+  command
+      .add_option(
+          "--operands", options.operands,
+          "on a GPU, of products of more than 64 rows: exact, the recipe's own, in bf16 where 8 bits do not hold "
+          "them; rebased, MX formats as e4m3 with one power of two a row, which loses less than the sums; "
+          "rounded, also nvfp4, which loses up to 1/16 of a value")
+      ->check(CLI::IsMember({"exact", "rebased", "rounded"}))
+      ->capture_default_str();
   add_threads_option(command);
 }
 
 models::LoadOptions load_options(const ModelOptions& options) {
   models::LoadOptions load;
   load.device = ops::choose_device(options.device);
+  load.operands = options.operands == "exact"     ? ops::Operands::exact
+                  : options.operands == "rounded" ? ops::Operands::rounded
+                                                  : ops::Operands::rebased;
   load.invariant = options.invariance == "batch";
   if (options.compute == "f32") load.compute = formats::Elem::f32;
   if (options.kv_cache != "auto")

@@ -17,6 +17,7 @@
 #include "lowp/models/token_choice.h"
 #include "lowp/ops/device.h"
 #include "lowp/ops/linear.h"
+#include "lowp/ops/operands.h"
 
 namespace lowp::models {
 
@@ -36,6 +37,7 @@ struct LoadOptions {
   std::optional<formats::Recipe> head = {};
   bool head_as_others = false;
   ops::Device device = {};
+  ops::Operands operands = ops::Operands::rebased;  // on a GPU, of more than ops::CudaLinear::kFew rows
   bool invariant = false;  // on a GPU: what a sequence gets depends on nothing else in a step, and on no cut
   // Called as loading goes on, with the share of the embedding, the layers and the head that are loaded; 1 at the end.
   std::function<void(double share)> progress = nullptr;

@@ -79,6 +79,24 @@ TEST_P(CudaModel, EveryRecipeHasTheNllOfTheCpu) {
   }
 }
 
+// Those that are not the default, of experts too (whose products know no others than exact ones).
+TEST_P(CudaModel, OperandsAreExactOrRoundedIfAsked) {
+  const eval::PerplexityOptions options;
+  for (const auto& [recipe, operands, most] : {std::tuple{"mxfp8-mxfp8", ops::Operands::exact, 0.003},
+                                               {"mxfp4-mxfp8", ops::Operands::exact, 0.003},
+                                               {"nvfp4-nvfp4", ops::Operands::rounded, 0.05}}) {
+    const TemporaryFolder folder;
+    quantize(recipe, folder.path() + "/out");
+    models::LoadOptions load = on_gpu();
+    load.operands = operands;
+    models::Model cpu(folder.path() + "/out", {}), gpu(folder.path() + "/out", load);
+    const double expected = eval::perplexity(cpu, nullptr, false, tokenizer(), text(), options).nll,
+                 found = eval::perplexity(gpu, nullptr, false, tokenizer(), text(), options).nll;
+    EXPECT_NEAR(found, expected, most) << recipe;
+    std::printf("%-28s nll %.4f, on the CPU %.4f\n", recipe, found, expected);
+  }
+}
+
 TEST_P(CudaModel, CalibratedActivationsHaveTheNllOfTheCpu) {
   const eval::PerplexityOptions options;
   for (const std::string recipe : {"fp8_tensor-fp8_static", "int8-int8_static", "int4_g128-fp8_static",

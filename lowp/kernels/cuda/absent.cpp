@@ -11,6 +11,7 @@
 #include "lowp/kernels/cuda/profile.h"
 #include "lowp/kernels/cuda/read.h"
 #include "lowp/kernels/cuda/rope.h"
+#include "lowp/kernels/cuda/row_rebase.h"
 #include "lowp/kernels/cuda/sample.h"
 #include "lowp/kernels/cuda/transfer.h"
 
@@ -81,6 +82,7 @@ void add_norm(const AddNormTask&, StreamHandle) { absent(); }
 void gate_mul(const GateTask&, StreamHandle) { absent(); }
 bool casts_rows(const formats::BlockSpec&) { absent(); }
 void cast_rows(const CastRowsTask&, StreamHandle) { absent(); }
+void rebase_rows(const CastRowsTask&, StreamHandle) { absent(); }
 void rotate_store(const RotateStoreTask&, StreamHandle) { absent(); }
 std::int64_t argmax_workspace(std::int64_t, std::int64_t) { absent(); }
 void argmax(const ArgmaxTask&, StreamHandle) { absent(); }
