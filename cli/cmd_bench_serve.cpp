@@ -279,9 +279,12 @@ struct OfflineOptions {
 
 std::unique_ptr<models::Model> load_model(OfflineOptions& o) {
   if (o.model.empty() == o.shapes.empty()) fail(ErrorCode::usage, "takes either MODEL or --shapes NAME");
-  const models::LoadOptions load = load_options(o.load);
+  models::LoadOptions load = load_options(o.load);
   o.budget.tokens = o.step_tokens.value_or(step_tokens(load.device));
-  if (o.shapes.empty()) return std::make_unique<models::Model>(o.model, load);
+  if (o.shapes.empty()) {
+    load.recipe = formats::recipe(o.recipe);
+    return std::make_unique<models::Model>(o.model, load);
+  }
   return std::make_unique<models::Model>(models::shape(o.shapes), formats::recipe(o.recipe), load);
 }
 
@@ -341,7 +344,9 @@ CLI::App* add_offline(CLI::App& bench, const char* name, const char* what, const
   CLI::App* c = bench.add_subcommand(name, what);
   c->add_option("model", o->model, "a model folder, in any dialect");
   c->add_option("--shapes", o->shapes, "random weights in the shapes of a model, instead of MODEL");
-  c->add_option("--recipe", o->recipe, "of the random weights")->capture_default_str();
+  c->add_option("--recipe", o->recipe,
+                "of the random weights, or of a MODEL of floats, which is quantized while it loads")
+      ->capture_default_str();
   c->add_option("--input-len", o->random.input, "tokens of a prompt")->check(kAtLeastOne)->capture_default_str();
   c->add_option("--output-len", o->random.output, "tokens generated for each")
       ->check(kAtLeastOne)

@@ -128,7 +128,7 @@ std::map<std::string, report::Histogram> watch_inputs(models::Model& model, cons
 }
 
 void run(const EvalOptions& options) {
-  const models::LoadOptions load = load_options(options.load);
+  models::LoadOptions load = load_options(options.load);
   if (options.text.empty() == options.task.empty())
     fail(ErrorCode::usage, "one of --text FILE and --task FILE is required");
   if (!options.documents.empty() && options.method != "rolling")
@@ -147,7 +147,10 @@ void run(const EvalOptions& options) {
     return print_task(options, model, result, watch.seconds());
   }
   std::unique_ptr<models::Model> other;
-  if (!options.against.empty()) other = std::make_unique<models::Model>(options.against, load);
+  if (!options.against.empty()) {
+    load.recipe.reset();  // the reference is what it is
+    other = std::make_unique<models::Model>(options.against, load);
+  }
   eval::PerplexityOptions how;
   how.method = options.method == "half"      ? eval::Method::half
                : options.method == "rolling" ? eval::Method::rolling
@@ -198,6 +201,7 @@ void add_eval(CLI::App& app) {
                     "with --against: output SQNR of each Linear, fed by the reference's input");
   command->add_option("--html", options->page,
                       "with --text, a page to write: the numbers, histograms of inputs, with --against a map of SQNR");
+  add_recipe_option(*command, options->load);
   add_model_options(*command, options->load);
   command->add_flag("--json", options->json, "one JSON object on standard output");
   command->footer(

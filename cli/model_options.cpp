@@ -33,6 +33,14 @@ void add_weight_options(CLI::App& command, ModelOptions& options) {
       ->capture_default_str();
 }
 
+void add_recipe_option(CLI::App& command, ModelOptions& options) {
+  command
+      .add_option("--recipe", options.recipe,
+                  "a model of floats is quantized while it loads, each matrix by itself; `lowp quantize` also "
+                  "calibrates, searches and writes")
+      ->capture_default_str();
+}
+
 void add_model_options(CLI::App& command, ModelOptions& options) {
   add_weight_options(command, options);
   command
@@ -71,6 +79,7 @@ models::LoadOptions load_options(const ModelOptions& options) {
   if (options.compute == "f32") load.compute = formats::Elem::f32;
   if (options.kv_cache != "auto")
     load.kv_cache = formats::find_element(options.kv_cache == "fp8" ? "e4m3" : options.kv_cache);
+  if (options.recipe != "bf16") load.recipe = formats::recipe(options.recipe);
   if (options.head == "same")
     load.head_as_others = true;
   else if (options.head != "bf16")

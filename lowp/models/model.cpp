@@ -21,7 +21,7 @@ Model::Model(const std::string& path, LoadOptions options) : options_(options) {
 
 Model::Model(const Config& config, const formats::Recipe& recipe, LoadOptions options)
     : config_(config), options_(options) {
-  RandomWeights load(config, recipe, options.device.is_cuda());
+  RandomWeights load(recipe, options.device.is_cuda());
   take(load);
   weight_bytes_ = streamed_bytes_ + byte_count(DType::bf16, {config.vocab_size, config.hidden_size});
 }

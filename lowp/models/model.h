@@ -33,6 +33,9 @@ struct LoadOptions {
       formats::Elem::bf16;  // dtype of the residual stream and of what activation quantizers see: bf16, f32
   std::optional<formats::Elem> kv_cache =
       {};  // what keys and values are stored as: bf16, int8, on the CPU f32, on GPUs e4m3; unset: `compute`
+  // Of a checkpoint of floats: its layers' Linears, but routers, are quantized while they are read, each matrix by
+  // itself. Recipes that need no calibration and no search.
+  std::optional<formats::Recipe> recipe = {};
   // The head, where the checkpoint does not quantize it: kept, or by this recipe, or by that of the other layers.
   std::optional<formats::Recipe> head = {};
   bool head_as_others = false;
@@ -54,7 +57,8 @@ class WeightSource;
 
 class Model {
  public:
-  /// Loads a folder (see checkpoint::resolve_model) in any dialect, quantized or not. Throws Error.
+  /// Loads a folder (see checkpoint::resolve_model) in any dialect, quantized or not. Throws Error; usage for a recipe
+  /// of a model that is quantized already.
   Model(const std::string& path, LoadOptions options);
   /// A model of random weights in `recipe`, for measuring; the same every time.
   Model(const Config& config, const formats::Recipe& recipe, LoadOptions options);

@@ -44,6 +44,20 @@ class Eval(Case):
         self.assertAlmostEqual(rolling["bits_per_byte"], total / size / math.log(2))
         self.assertLess(abs(math.log(rolling["word_perplexity"]) / (total / words) - 1), 0.01)
 
+    def test_quantized_while_loading(self):
+        for recipe in ("int4_g128_asym-bf16", "nvfp4-nvfp4", "fp8-fp8", "mxfp4-mxfp4"):
+            written = self.eval(self.quantized(recipe, "--scales", "per-matrix"), "--against", BOOK)
+            loaded = self.eval(BOOK, "--recipe", recipe, "--against", BOOK)
+            self.assertEqual((loaded["recipe"], loaded["nll"], loaded["kl"]), (recipe, written["nll"], written["kl"]))
+        loaded = self.eval(MODELS / "bookworm-moe-9m", "--recipe", "int8-int8", "--head", "same")
+        out = self.folder / "moe"
+        self.lowp("quantize", MODELS / "bookworm-moe-9m", "--recipe", "int8-int8", "-o", out)
+        self.assertEqual(loaded["nll"], self.eval(out, "--head", "same")["nll"])
+        for model, recipe, words in ((out, "int4", ["moe", "quantized already", "int8-int8", "int4_g128-bf16"]),
+                                     (BOOK, "int8-int8_static", ["int8-int8_static", "calibration"]),
+                                     (BOOK, "codebook4_g64-bf16", ["codebook4_g64-bf16", "lowp quantize"]), (BOOK, "int9", ["int9"])):
+            self.refused("eval", model, "--recipe", recipe, "--text", self.text, code=2, words=words)
+
     def test_documents(self):
         page = " = {} = \n \n He said that it was 3 @,@ 000 @.@ 5 miles , and ( at last ) went home . \n = = Part = = \n More of it . \n"
         self.text.write_text("".join(page.format(title) for title in ("One", "Two", "Three")))
