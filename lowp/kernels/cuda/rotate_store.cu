@@ -1,9 +1,11 @@
-// RoPE and the new keys and values into their pages: a block for each row, head_dim / 16 threads for each of its heads.
+// RoPE, a Hadamard transform where it is asked for, and the new keys and values into their pages: a block for each row,
+// head_dim / 16 threads for each of its heads.
 #include <algorithm>
 #include <cmath>
 
 #include "lowp/formats/codec.h"
 #include "lowp/kernels/cuda/front.cuh"
+#include "lowp/kernels/cuda/hadamard.cuh"
 #include "lowp/kernels/cuda/layers.cuh"
 #include "lowp/kernels/cuda/layers_launch.h"
 
@@ -63,6 +65,19 @@ struct Angles {
     }
   }
 };
+
+// The Hadamard transform of a head, rounded to bf16.
+__device__ __forceinline__ void transform(Values& x, int t, int threads) {
+  hadamard_butterflies(x.low, t, threads);
+  hadamard_butterflies(x.high, t, threads);
+  const float factor = formats::divide(1.0f, __fsqrt_rn(static_cast<float>(16 * threads)));
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    const float a = x.low[i], b = x.high[i];
+    x.low[i] = round_bf16((a + b) * factor);
+    x.high[i] = round_bf16((a - b) * factor);
+  }
+}
 
 template <Elem kType>
 __device__ __forceinline__ std::uint64_t encode(const float (&v)[8], float scale) {
@@ -150,6 +165,11 @@ __global__ void __launch_bounds__(kThreads) rotate_and_store(const __grid_consta
       if ((is_query || is_key) && weight) x = normal;
     }
     if (is_query || is_key) angles.rotate(x);
+    if (task.hadamard_keys || task.hadamard_values) {
+      Values rotated = x;
+      transform(rotated, t, threads);
+      if (is_query || is_key ? task.hadamard_keys : task.hadamard_values) x = rotated;
+    }
     if (is_query) {
       const std::int64_t at = row * task.q_stride + std::int64_t{head} * layout.head_dim + 8 * t;
       store_eight(task.q, at, to_chunk<Elem::bf16>(x.low));
