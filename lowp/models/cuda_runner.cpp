@@ -321,8 +321,9 @@ void CudaRunner::attention(const CudaLayer& layer, std::int64_t index, const Cud
       .workspace = w.attention};
   if (step.prompts) {
     task.e4m3 = ops::is_fp8(attention_);
+    task.hadamard = ops::rotates_values(attention_);
     cuda::attend_prefill(task, stream());
-    task.e4m3 = false;
+    task.e4m3 = task.hadamard = false;
   }
   if (step.sequences > step.prompts) {
     task.row_begin += step.prompts;
@@ -331,10 +332,13 @@ void CudaRunner::attention(const CudaLayer& layer, std::int64_t index, const Cud
     task.sequences = step.sequences - step.prompts;
     task.rows = step.rows - step.prompt_rows;
     cuda::attend_decode(task, stream());
+    if (ops::rotates_values(attention_))
+      cuda::hadamard_heads({.x = static_cast<std::uint16_t*>(w.mixed) + step.prompt_rows * task.out_stride,
+                            .rows = task.rows,
+                            .heads = c.num_attention_heads,
+                            .head_dim = c.head_dim},
+                           stream());
   }
-  if (ops::rotates_values(attention_))
-    cuda::hadamard_heads({.x = w.mixed, .rows = step.rows, .heads = c.num_attention_heads, .head_dim = c.head_dim},
-                         stream());
   layer.o->run({.m = step.rows, .x = w.mixed, .y = w.out, .workspace = w.product}, products_);
   output_norm(layer.attention_output_norm, step.rows);
   residual.output = w.out;

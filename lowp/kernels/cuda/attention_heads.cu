@@ -3,7 +3,6 @@
 #include "lowp/base/bits.h"
 #include "lowp/kernels/cuda/attention.h"
 #include "lowp/kernels/cuda/attention_heads.h"
-#include "lowp/kernels/cuda/layers.h"
 #include "lowp/kernels/cuda/rope.h"
 
 namespace lowp::kernels::cuda {
@@ -97,13 +96,12 @@ void attend_heads(const HeadsAttentionTask& task, StreamHandle stream) {
                   .causal = task.causal,
                   .e4m3 = true,
                   .query_amax = reinterpret_cast<const float*>(parts.query_amax),
+                  .hadamard = task.hadamard_values,
                   .row_begin = parts.row_begin,
                   .past = parts.past,
                   .sequences = task.batch,
                   .rows = task.batch * task.seq},
                  stream);
-  if (task.hadamard_values)
-    hadamard_heads({.x = task.out, .rows = task.batch * task.seq, .heads = task.heads, .head_dim = task.dim}, stream);
 }
 
 }  // namespace lowp::kernels::cuda

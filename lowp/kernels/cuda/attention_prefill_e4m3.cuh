@@ -20,6 +20,7 @@
 #include "lowp/kernels/cuda/attention_walk.cuh"
 #include "lowp/kernels/cuda/gemm_tiles.cuh"
 #include "lowp/kernels/cuda/gemm_wgmma.cuh"
+#include "lowp/kernels/hadamard.h"
 
 namespace lowp::kernels::cuda {
 
@@ -373,6 +374,37 @@ struct PrefillE4m3Kernel {
     });
   }
 
+  // Values 16 j + 4 t + i of a row, in lane t of its four, times the orthonormal Hadamard matrix; by all lanes.
+  static __device__ __forceinline__ void transform(float (&v)[kDim / 16][4]) {
+#pragma unroll
+    for (auto& four : v) {
+      hadamard_step<4>(four, 1);
+      hadamard_step<4>(four, 2);
+    }
+#pragma unroll
+    for (int across = 1; across < 4; across *= 2) {
+      const bool second = threadIdx.x & across;
+#pragma unroll
+      for (auto& four : v)
+#pragma unroll
+        for (float& value : four) {
+          const float other = __shfl_xor_sync(~0u, value, across);
+          value = second ? other - value : value + other;
+        }
+    }
+    constexpr float kFactor = kDim == 64 ? 0.125f : 0.0883883461f;  // 1 / sqrt(kDim)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      float column[kDim / 16];
+#pragma unroll
+      for (int j = 0; j < kDim / 16; ++j) column[j] = v[j][i];
+#pragma unroll
+      for (int distance = 1; distance < kDim / 16; distance *= 2) hadamard_step<kDim / 16>(column, distance);
+#pragma unroll
+      for (int j = 0; j < kDim / 16; ++j) v[j][i] = column[j] * kFactor;
+    }
+  }
+
   __device__ __forceinline__ void write(const State& state, const Walk& walk, int flat, int lane) const {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
@@ -380,16 +412,20 @@ struct PrefillE4m3Kernel {
       const float sink = sink_weight(args.task, flat_head(own, args.group, walk.kv_head),
                                      state.softmax.most[h] - kE4m3WeightBits),
                   weight = __frcp_rn(state.softmax.whole_sum(h) + sink);
-      if (own > walk.last_flat) continue;
-      auto* to = static_cast<std::uint16_t*>(args.task.out) +
-                 flat_offset(walk.work, own, args.group, walk.kv_head, args.task.out_stride, kDim) + 4 * (lane & 3);
+      float v[kDim / 16][4];
 #pragma unroll
       for (int j = 0; j < kDim / 16; ++j) {  // as transpose_page() orders the values of the head
         const float* even = &state.mixed[j / 4][8 * (j % 4) + 2 * h];
         const float* odd = even + 4;
-        *reinterpret_cast<uint2*>(to + 16 * j) = {ptx::pack_bf16(even[0] * weight, odd[0] * weight),
-                                                  ptx::pack_bf16(even[1] * weight, odd[1] * weight)};
+        v[j][0] = even[0] * weight, v[j][1] = odd[0] * weight, v[j][2] = even[1] * weight, v[j][3] = odd[1] * weight;
       }
+      if (args.task.hadamard) transform(v);
+      if (own > walk.last_flat) continue;
+      auto* to = static_cast<std::uint16_t*>(args.task.out) +
+                 flat_offset(walk.work, own, args.group, walk.kv_head, args.task.out_stride, kDim) + 4 * (lane & 3);
+#pragma unroll
+      for (int j = 0; j < kDim / 16; ++j)
+        *reinterpret_cast<uint2*>(to + 16 * j) = {ptx::pack_bf16(v[j][0], v[j][1]), ptx::pack_bf16(v[j][2], v[j][3])};
     }
   }
 };

@@ -111,10 +111,7 @@ Tensor attend_heads(const TensorView& q, const TensorView& k, const TensorView& 
             std::span(queries.codes).subspan(static_cast<std::size_t>((b * how.heads + h) * seq + t) * dim, dim);
         std::vector<float> row = attend_e4m3(query, {of_head(keys.codes), key_scales},
                                              {of_head(values.codes), value_scales}, 0, how.causal ? t : seq - 1, own);
-        if (how.hadamard_values) {
-          for (float& x : row) x = formats::round_to(type, x);
-          hadamard_head(row.data(), how.dim);
-        }
+        if (how.hadamard_values) hadamard_head(row.data(), how.dim);
         for (float& x : row) x = formats::round_to(type, x);
         store_rounded(out, ((b * seq + t) * how.heads + h) * how.dim, row);
       }

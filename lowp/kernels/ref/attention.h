@@ -43,8 +43,7 @@ struct HeadsAttention {
 
 /// q [batch, seq, heads, dim], k and v [batch, seq, kv_heads, dim] to softmax(scale q k^T) v of q's shape and dtype.
 /// Queries and keys are rotated, and all three cast by rope_cast(): one scale for all keys (values) of a head of the
-/// batch, and for all queries that share a KV head. Then attend_e4m3(); the softmax's weights are rounded as there.
-/// Rotated back, results are rounded once before and once after.
+/// batch, and for all queries that share a KV head. Then attend_e4m3(), which rounds the softmax's weights, too.
 Tensor attend_heads(const TensorView& q, const TensorView& k, const TensorView& v, const HeadsAttention& how);
 
 }  // namespace lowp::kernels::ref
