@@ -45,9 +45,15 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
   add_weight_options(command, options);
   command
       .add_option("--kv-cache-dtype", options.kv_cache,
-                  "what keys and values are stored as; auto: the dtype of --compute, which loses nothing; f32 on the "
-                  "CPU, fp8 on GPUs")
+                  "what keys and values are stored as; auto: the dtype of --compute, which loses nothing, or fp8 where "
+                  "--attention is; f32 on the CPU only")
       ->check(CLI::IsMember({"auto", "f32", "bf16", "fp8", "int8"}))
+      ->capture_default_str();
+  command
+      .add_option("--attention", options.attention,
+                  "bf16: in the dtype of --compute; fp8: queries, keys, values and weights in 8 bits; with a Hadamard "
+                  "transform of values, or of all three; generated tokens on GPUs round keys and values only")
+      ->check(CLI::IsMember(std::vector<std::string>(ops::kAttentionModes.begin(), ops::kAttentionModes.end())))
       ->capture_default_str();
   command
       .add_option("--device", options.device, "where to compute: auto (a GPU, if there is one), cpu, cuda or cuda:N")
@@ -76,6 +82,7 @@ models::LoadOptions load_options(const ModelOptions& options) {
                   : options.operands == "rounded" ? ops::Operands::rounded
                                                   : ops::Operands::rebased;
   load.invariant = options.invariance == "batch";
+  load.attention = *ops::find_attention_mode(options.attention);
   if (options.compute == "f32") load.compute = formats::Elem::f32;
   if (options.kv_cache != "auto")
     load.kv_cache = formats::find_element(options.kv_cache == "fp8" ? "e4m3" : options.kv_cache);

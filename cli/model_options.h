@@ -19,7 +19,7 @@ void add_threads_option(CLI::App& command);
 /// How a model is loaded and run.
 struct ModelOptions {
   std::string recipe = "bf16", compute = "bf16", kv_cache = "auto", head = "bf16", device = "auto", invariance = "none",
-              operands = "rebased";
+              operands = "rebased", attention = "bf16";
 };
 /// --compute and --head: what the weights depend on.
 void add_weight_options(CLI::App& command, ModelOptions& options);

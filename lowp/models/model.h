@@ -15,6 +15,7 @@
 #include "lowp/models/config.h"
 #include "lowp/models/kv_cache.h"
 #include "lowp/models/token_choice.h"
+#include "lowp/ops/attention_mode.h"
 #include "lowp/ops/device.h"
 #include "lowp/ops/linear.h"
 #include "lowp/ops/operands.h"
@@ -31,8 +32,10 @@ struct Chunk {
 struct LoadOptions {
   formats::Elem compute =
       formats::Elem::bf16;  // dtype of the residual stream and of what activation quantizers see: bf16, f32
-  std::optional<formats::Elem> kv_cache =
-      {};  // what keys and values are stored as: bf16, int8, on the CPU f32, on GPUs e4m3; unset: `compute`
+  ops::AttentionMode attention = ops::AttentionMode::bf16;
+  // What keys and values are stored as: bf16, e4m3, int8, on the CPU f32; unset: e4m3 for attention in fp8, which takes
+  // nothing else, or `compute`.
+  std::optional<formats::Elem> kv_cache = {};
   // Of a checkpoint of floats: its layers' Linears, but routers, are quantized while they are read, each matrix by
   // itself. Recipes that need no calibration and no search.
   std::optional<formats::Recipe> recipe = {};
@@ -45,6 +48,8 @@ struct LoadOptions {
   // Called as loading goes on, with the share of the embedding, the layers and the head that are loaded; 1 at the end.
   std::function<void(double share)> progress = nullptr;
   bool use_packed = true;  // what `lowp pack` left beside the model, if it is of the same weights and options
+
+  formats::Elem stored() const { return kv_cache.value_or(ops::is_fp8(attention) ? formats::Elem::e4m3 : compute); }
 };
 
 /// Sees the input [rows, k] and output [rows, n] of every Linear by its module name, in execution order.

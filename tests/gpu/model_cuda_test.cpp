@@ -130,6 +130,25 @@ TEST_P(CudaModel, EightBitKeysAndValuesLoseLittle) {
   EXPECT_NEAR(nll(formats::Elem::e4m3), exact, 0.01);
 }
 
+// Prompts in 8 bits: queries and weights too, with and without Hadamard transforms.
+TEST_P(CudaModel, AttentionInFp8HasTheNllOfTheCpu) {
+  eval::PerplexityOptions options;
+  options.tokens = 2048;
+  const auto nll = [&](models::LoadOptions load, ops::AttentionMode mode) {
+    load.attention = mode;
+    models::Model model(path(), load);
+    return eval::perplexity(model, nullptr, false, tokenizer(), text(), options).nll;
+  };
+  const double exact = nll(on_gpu(), ops::AttentionMode::bf16);
+  for (const auto mode :
+       {ops::AttentionMode::fp8, ops::AttentionMode::fp8_hadamard_v, ops::AttentionMode::fp8_hadamard_qkv}) {
+    const double found = nll(on_gpu(), mode), expected = nll({}, mode);
+    std::printf("%-18s nll %.4f, on the CPU %.4f, in bf16 %.4f\n", ops::name(mode).data(), found, expected, exact);
+    EXPECT_NEAR(found, expected, 0.003) << ops::name(mode);
+    EXPECT_NEAR(found, exact, 0.01) << ops::name(mode);
+  }
+}
+
 // Tokens identical, or at the first difference the CPU's two likeliest logits are neighbours in bf16, or closer than
 // 0.05, and both chose one of them.
 TEST_P(CudaModel, GreedyAgreesWithTheCpu) {
@@ -327,6 +346,7 @@ TEST_P(CudaModel, InvarianceIsToTheBit) {
     models::LoadOptions options = on_gpu();
     options.invariant = true;
     if (recipe == std::string("fp8-fp8")) options.kv_cache = formats::Elem::e4m3;
+    if (recipe == std::string("mxfp4-fp8")) options.attention = ops::AttentionMode::fp8_hadamard_qkv;
     models::Model model(folder.path() + "/out", options);
     const Logits alone = some_logits(model, ids, std::nullopt);
     for (unsigned seed = 1; seed <= 4; ++seed)
@@ -361,6 +381,10 @@ TEST_P(CudaModel, RefusesWhatOnlyTheCpuDoes) {
   options = on_gpu();
   options.kv_cache = formats::Elem::f32;
   EXPECT_TRUE(refused(options));
+  options = on_gpu();
+  options.attention = ops::AttentionMode::fp8;
+  options.kv_cache = formats::Elem::int8;
+  EXPECT_THROW(models::Model(path(), options), Error);
   models::Model gpu(path(), on_gpu());
   EXPECT_THROW(gpu.set_tap(nullptr), Error);
   EXPECT_THROW(gpu.find_linear("model.layers.0.self_attn.q_proj"), Error);

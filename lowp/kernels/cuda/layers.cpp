@@ -78,6 +78,12 @@ void rotate_store(const RotateStoreTask& task, StreamHandle stream) {
   if (task.rows) launch_rotate_store(task, stream);
 }
 
+void hadamard_heads(const HadamardTask& task, StreamHandle stream) {
+  LOWP_CHECK(task.head_dim == 64 || task.head_dim == 128 || task.head_dim == 256, "heads of {}", task.head_dim);
+  const Timed timed(stream, [&] { return moves("hadamard_heads", task.rows, 2 * task.heads * task.head_dim); });
+  if (task.rows) launch_hadamard(task, stream);
+}
+
 void argmax(const ArgmaxTask& task, StreamHandle stream) {
   check_eights(task.vocab);
   const Timed timed(stream, [&] { return moves("argmax", task.rows, task.vocab); });
