@@ -33,6 +33,9 @@ class SeededSource final : public models::WeightSource {
     if (bias) add(module + ".bias", {n}, 0.3, 0);
     return {};
   }
+  ops::LinearWeight router(const std::string& module, std::int64_t n, std::int64_t k, bool bias) override {
+    return linear(module, n, k, bias);
+  }
   ops::LinearWeight head(const std::string& module, std::int64_t n, std::int64_t k,
                          const models::LoadOptions&) override {
     return linear(module, n, k, false);
