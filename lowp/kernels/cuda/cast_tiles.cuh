@@ -27,14 +27,15 @@ __global__ void __launch_bounds__(256, kGroupBlocks<Codec, Source>) cast_tiles(c
   for (int i = 0; i < 128 / kStep; i += kUnroll) {
     Source source[kUnroll];
     Chunk<In> chunk[kUnroll];
-    std::uint32_t index[kUnroll];
+    Places places = {base + (blockIdx.y * 128 + i * kStep + first_row) * args.row_chunks + column,
+                     kStep * args.row_chunks,
+                     {}};
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
       const std::uint32_t row = blockIdx.y * 128 + (i + u) * kStep + first_row;
-      const bool inside = row < args.rows && column < args.row_chunks;
-      index[u] = inside ? row * args.row_chunks + column : 0xFFFFFFFFu;
-      if (inside)
-        source[u].load(args, base + index[u]);
+      places.inside[u] = row < args.rows && column < args.row_chunks;
+      if (places.inside[u])
+        source[u].load(args, places.at(u));
       else
         source[u].clear();
     }
@@ -42,7 +43,7 @@ __global__ void __launch_bounds__(256, kGroupBlocks<Codec, Source>) cast_tiles(c
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) chunk[u] = source[u].values(args);
     for_tensor_scale<Codec>(codec, [&](auto used) {
-      cast_chunks<decltype(used)>(args, codec, expert, chunk, index, [&](std::uint32_t u, const Chosen& c) {
+      cast_chunks<decltype(used)>(args, codec, chunk, places, [&](std::uint32_t u, const Chosen& c) {
         const std::uint32_t r = (i + u) * kStep + first_row, group = lane_in_row / kLanes;
         if (blockIdx.y * 128 + r < args.rows && column < args.row_chunks)
           reinterpret_cast<std::uint8_t*>(

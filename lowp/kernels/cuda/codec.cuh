@@ -3,7 +3,6 @@
 // faster forms of fast_codec.h where those give the same bits.
 #pragma once
 
-#include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
 #include "lowp/kernels/cuda/cast_args.h"
@@ -28,10 +27,11 @@ struct Chosen {
   __device__ float multiplier() const { return shared[0]; }
 };
 
+/// By the conversion of two numbers: that of one is four times as slow.
 template <Elem Input>
 __device__ __forceinline__ float round_to_input(float x) {
-  if constexpr (Input == Elem::bf16) return __bfloat162float(__float2bfloat16_rn(x));
-  if constexpr (Input == Elem::f16) return __half2float(__float2half_rn(x));
+  if constexpr (Input == Elem::bf16) return bits_float(ptx::cvt_bf16x2(0.0f, x));
+  if constexpr (Input == Elem::f16) return __half2float(__ushort_as_half(ptx::cvt_f16x2(x, 0.0f) & 0xFFFFu));
   return x;
 }
 
@@ -62,11 +62,14 @@ __device__ __forceinline__ CodecArgs codec_of(CodecArgs args, const MatrixAmax* 
   return args;
 }
 
-/// Codes of eight values in the low bytes: 8 bytes, or 4 for a 4-bit float.
+/// Codes of eight values times a positive number in the low bytes: 8 bytes, or 4 for a 4-bit float.
 template <Elem E>
-__device__ __forceinline__ std::uint64_t encode8(const float (&y)[8], const std::uint32_t (&sign)[4]) {
+__device__ __forceinline__ std::uint64_t encode8_products(const Eight& v, float multiplier) {
+  float y[8];
+#pragma unroll
+  for (int i = 0; i < 8; ++i) y[i] = (E == Elem::e2m1 ? fabsf(v.x[i]) : v.x[i]) * multiplier;
   if constexpr (E == Elem::e2m1)
-    return encode8_e2m1(y, sign);
+    return encode8_e2m1(y, v.sign);
   else
     return encode8_bytes<E>(y);
 }
@@ -111,10 +114,7 @@ struct MxCodec : CodecTraits {
   }
   __device__ static float scaled(const Chosen& c, float x) { return poisoned(c) ? c.multiplier() : x * c.multiplier(); }
   __device__ static std::uint64_t encode(const CodecArgs&, const Chosen& c, const Eight& v) {
-    float y[8];
-#pragma unroll
-    for (int i = 0; i < 8; ++i) y[i] = v.x[i] * c.multiplier();
-    const std::uint64_t codes = encode8<E>(y, v.sign);
+    const std::uint64_t codes = encode8_products<E>(v, c.multiplier());
     return is_narrow_float(E) && poisoned(c) ? kNanCodes<E> : codes;
   }
   __device__ static std::uint64_t encode_pairs(const Chosen& c, const std::uint32_t (&word)[4]) {
@@ -166,10 +166,14 @@ struct Nvfp4Codec : CodecTraits {
     return L == Nvfp4::two_levels && x == 0 ? x : x * c.multiplier();
   }
   __device__ static std::uint64_t encode(const CodecArgs&, const Chosen& c, const Eight& v) {
-    float y[8];
+    if constexpr (L != Nvfp4::two_levels) {
+      return encode8_products<Elem::e2m1>(v, c.multiplier());
+    } else {
+      float y[8];
 #pragma unroll
-    for (int i = 0; i < 8; ++i) y[i] = scaled(c, v.x[i]);
-    return encode8<Elem::e2m1>(y, v.sign);
+      for (int i = 0; i < 8; ++i) y[i] = fabsf(scaled(c, v.x[i]));
+      return encode8_e2m1(y, v.sign);
+    }
   }
 };
 
@@ -192,10 +196,7 @@ struct TrainingCodec : CodecTraits {
   }
   __device__ static float scaled(const Chosen& c, float x) { return x * c.multiplier(); }
   __device__ static std::uint64_t encode(const CodecArgs&, const Chosen& c, const Eight& v) {
-    float y[8];
-#pragma unroll
-    for (int i = 0; i < 8; ++i) y[i] = scaled(c, v.x[i]);
-    return encode8<Elem::e2m1>(y, v.sign);
+    return encode8_products<Elem::e2m1>(v, c.multiplier());
   }
 };
 
@@ -214,18 +215,28 @@ struct Float8Codec : CodecTraits {
   static constexpr Elem kElement = Elem::e4m3, kInput = In;
   static constexpr bool kByteScale = false, kMinMax = false, kNibbles = false, kPairs = false;
   static constexpr int kGroup = 128, kShared = 3;
+  // An f16 scale of 0 can come from values far larger than the smallest.
+  static constexpr bool kLimits = In == Elem::f16;
 
   __device__ static Chosen choose(const CodecArgs&, std::uint32_t amax_bits) {
     const float scale = round_to_input<In>(formats::divide(bits_float(amax_bits), formats::max_value(kElement)));
     return Chosen(amax_bits == 0 ? 1.0f : scale);
   }
   __device__ static std::uint64_t encode(const CodecArgs& args, const Chosen& c, const Eight& v) {
+    const Divisor d = c.divisor();
     float y[8];
-    // An f16 scale of 0 can come from values far larger than the smallest.
-    const bool limit = In == Elem::f16 || args.given_scale;
+    if (kLimits || args.given_scale) {
 #pragma unroll
-    for (int i = 0; i < 8; ++i) y[i] = limit ? limited_quotient(v.x[i], c.divisor()) : quotient(v.x[i], c.divisor());
-    return encode8<kElement>(y, v.sign);
+      for (int i = 0; i < 8; ++i) y[i] = limited_quotient(v.x[i], d);
+    } else if (In == Elem::bf16 && d.lift == 1.0f) {
+      const SplitReciprocal r = split_reciprocal(d);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) y[i] = short_quotient(v.x[i], r);
+    } else {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) y[i] = quotient(v.x[i], d);
+    }
+    return encode8_bytes<kElement>(y);
   }
 };
 
@@ -270,21 +281,42 @@ struct IntegerCodec : CodecTraits {
     const auto& x = v.x;
     const float low = args.range.low, high = args.range.high;
     std::uint32_t code[8];
+    if constexpr (R == Rule::symmetric || R == Rule::asymmetric) {
+      if (!args.given_scale) {
+        // Quotients are within 256 of zero, so that 16 bits hold them.
+        float sum[8];
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+          sum[i] = product(x[i] * c.multiplier()) + kRoundToInteger;
+          if constexpr (R == Rule::asymmetric) sum[i] += c.shared[1];
+        }
+        return encode8_integers(sum, args.range.low, args.range.high);
+      }
+    }
     if constexpr (R == Rule::symmetric) {
 #pragma unroll
       for (int i = 0; i < 8; ++i) code[i] = encode_integer(product(x[i] * c.multiplier()), low, high);
     } else if constexpr (R == Rule::asymmetric) {
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
-        // Beyond +-1024 the zero point, at most 255, cannot bring it back into range. 1.5 * 2^23 rounds half to even.
+        // Beyond +-1024 the zero point, at most 255, cannot bring it back into range.
         const float q = clamp(product(x[i] * c.multiplier()), -1024.0f, 1024.0f);
-        code[i] = encode_integer((q + 12582912.0f) - 12582912.0f + c.shared[1], low, high);
+        code[i] = encode_integer((q + kRoundToInteger) - kRoundToInteger + c.shared[1], low, high);
       }
     } else if constexpr (R == Rule::tinygemm) {
+      const Divisor d = c.divisor();
+      float above[8];
 #pragma unroll
-      for (int i = 0; i < 8; ++i)
-        code[i] = encode_integer(
-            round_to_input<In>(limited_quotient(round_to_input<In>(x[i] - c.shared[3]), c.divisor())), low, high);
+      for (int i = 0; i < 8; ++i) above[i] = round_to_input<In>(x[i] - c.shared[3]);
+      if (In == Elem::bf16 && d.lift == 1.0f) {
+        const SplitReciprocal r = split_reciprocal(d);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) code[i] = encode_integer(round_to_input<In>(short_quotient(above[i], r)), low, high);
+      } else {
+#pragma unroll
+        for (int i = 0; i < 8; ++i)
+          code[i] = encode_integer(round_to_input<In>(limited_quotient(above[i], d)), low, high);
+      }
     } else {
       static_assert(R == Rule::sym8);
 #pragma unroll
