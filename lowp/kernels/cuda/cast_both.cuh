@@ -78,22 +78,17 @@ __device__ __forceinline__ void cast_row_tile(const RowsArgs& args, const CodecA
   constexpr Elem In = Codec::kInput;
   constexpr int kRowLanes = kColumns / 8;
   constexpr int kStep = kColumnWarps<Codec> * 32 / kRowLanes;  // rows at a time
-  const std::uint32_t column = column0 / 8 + threadIdx.x % kRowLanes;
+  const std::uint32_t column = column0 / 8 + threadIdx.x % kRowLanes, last_column = min(column, args.row_chunks - 1);
+  const std::size_t base = static_cast<std::size_t>(expert) * args.chunks;
 #pragma unroll 1  // as in cast_tiles
   for (int i = 0; i < kWarpRows * kColumnWarps<Codec> / kStep; i += kUnroll) {
     Chunk<In> chunk[kUnroll];
     const std::uint32_t first_row = row0 + i * kStep + threadIdx.x / kRowLanes;
-    Places places = {static_cast<std::size_t>(expert) * args.chunks + first_row * args.row_chunks + column,
-                     kStep * args.row_chunks,
-                     {}};
+    Places places = {base + first_row * args.row_chunks + column, kStep * args.row_chunks, {}};
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
-      const std::uint32_t row = first_row + u * kStep;
-      places.inside[u] = row < args.rows && column < args.row_chunks;
-      if (places.inside[u])
-        chunk[u].load(args.x, places.at(u));
-      else
-        chunk[u].clear();
+      places.inside[u] = first_row + u * kStep < args.rows && column < args.row_chunks;
+      chunk[u].load(args.x, base + min(first_row + u * kStep, args.rows - 1) * args.row_chunks + last_column);
     }
     for_tensor_scale<Codec>(codec, [&](auto used) {
       cast_chunks<decltype(used)>(args, codec, chunk, places, [&](std::uint32_t u, const Chosen& c) {
@@ -109,7 +104,7 @@ __device__ __forceinline__ void cast_row_tile(const RowsArgs& args, const CodecA
 /// architectures.
 template <class Codec>
 inline constexpr int kBothBlocks = Codec::kNibbles ? kColumnBlocks<Codec>
-                                                   : (Codec::kInput == Elem::f32 ? 12 : 16) / kColumnWarps<Codec>;
+                                                   : (Codec::kInput == Elem::f32 ? 12 : 20) / kColumnWarps<Codec>;
 
 /// grid: tiles along k, along m, experts.
 template <class Codec>

@@ -2,6 +2,8 @@
 // while its next row is on its way. As many blocks as are resident at once share the rows.
 #pragma once
 
+#include <type_traits>
+
 #include "lowp/kernels/cuda/cast_row.cuh"
 
 namespace lowp::kernels::cuda {
@@ -37,14 +39,14 @@ __device__ __forceinline__ float scale_of_row(float squares, float values, float
   return scale;
 }
 
-template <Elem In>
-__device__ __forceinline__ Chunk<In> normalise(const Chunk<In>& x, const Chunk<In>& weight, float scale,
-                                               bool round_quotient) {
+/// x * scale * weight, rounded once, or also between the two products.
+template <bool kRoundQuotient, Elem In>
+__device__ __forceinline__ Chunk<In> normalise(const Chunk<In>& x, const Chunk<In>& weight, float scale) {
   float v[8];
   x.values(v);
 #pragma unroll
   for (int i = 0; i < 8; ++i) v[i] *= scale;
-  if (round_quotient) return multiply(to_chunk<In>(v), weight);
+  if constexpr (kRoundQuotient) return multiply(to_chunk<In>(v), weight);
   float w[8];
   weight.values(w);
 #pragma unroll
@@ -56,26 +58,32 @@ __device__ __forceinline__ Chunk<In> normalise(const Chunk<In>& x, const Chunk<I
 template <int kChunks>
 inline constexpr int kNormThreads = kChunks == 4 ? 256 : 512;
 template <class Codec, int kChunks>
-inline constexpr int kNormBlocks = kChunks == 8 ? 1 : Codec::kInput == Elem::f32 ? 2 : 3;
+inline constexpr int kNormBlocks = kChunks == 8 ? 1 : Codec::kInput != Elem::f32 ? 3 : Codec::kTwoLevels ? 1 : 2;
 
 /// args.front.other: weight [k]. One scale for a row, or one for each Codec::kGroup values.
 template <class Codec, int kChunks, bool kWholeRow>
 __global__ void __launch_bounds__(kNormThreads<kChunks>, kNormBlocks<Codec, kChunks>)
     cast_norm(const __grid_constant__ RowsArgs args) {
   constexpr Elem In = Codec::kInput;
-  constexpr bool kKeepsWeight = kChunks == 4 && In == Elem::bf16 && !Codec::kTwoLevels;  // in registers, row to row
+  constexpr bool kKeepsWeight = kChunks == 4 && In == Elem::bf16;  // in registers, from row to row
   const auto load_weight = [&](Chunk<In>& weight, int i) {
     const std::uint32_t at = i * blockDim.x + threadIdx.x;
     weight.load(args.front.other, at < args.row_chunks ? at : 0);
   };
+  const bool full = args.row_chunks == kChunks * blockDim.x;
   const auto load_row = [&](Chunk<In> (&chunk)[kChunks], std::uint32_t row) {
     const std::size_t place = static_cast<std::size_t>(row) * args.row_chunks + threadIdx.x;
+    if (full) {
 #pragma unroll
-    for (int i = 0; i < kChunks; ++i) {
-      if (i * blockDim.x + threadIdx.x < args.row_chunks)
-        chunk[i].load(args.x, place + i * blockDim.x);
-      else
-        chunk[i].clear();
+      for (int i = 0; i < kChunks; ++i) chunk[i].load(args.x, place + i * blockDim.x);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kChunks; ++i) {
+        if (i * blockDim.x + threadIdx.x < args.row_chunks)
+          chunk[i].load(args.x, place + i * blockDim.x);
+        else
+          chunk[i].clear();
+      }
     }
   };
   Chunk<In> kept[kKeepsWeight ? kChunks : 1], next[kChunks];
@@ -101,16 +109,21 @@ __global__ void __launch_bounds__(kNormThreads<kChunks>, kNormBlocks<Codec, kChu
         squares = In == Elem::f32 ? squares + x[j] * x[j] : __fmaf_rn(x[j], x[j], squares);
     }
     const float scale = scale_of_row(squares, static_cast<float>(args.row_chunks * 8), args.front.eps);
+    const auto normalise_row = [&](auto rounds_quotient) {
 #pragma unroll
-    for (int i = 0; i < kChunks; ++i) {
-      if constexpr (kKeepsWeight) {
-        chunk[i] = normalise(chunk[i], kept[i], scale, args.front.round_quotient);
-      } else {
+      for (int i = 0; i < kChunks; ++i) {
         Chunk<In> weight;
-        load_weight(weight, i);
-        chunk[i] = normalise(chunk[i], weight, scale, args.front.round_quotient);
+        if constexpr (kKeepsWeight)
+          weight = kept[i];
+        else
+          load_weight(weight, i);
+        chunk[i] = normalise<rounds_quotient()>(chunk[i], weight, scale);
       }
-    }
+    };
+    if (args.front.round_quotient)
+      normalise_row(std::true_type());
+    else
+      normalise_row(std::false_type());
     if constexpr (kWholeRow) {
       encode_row<Codec>(args, row, chunk);
     } else {

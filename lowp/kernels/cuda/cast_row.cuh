@@ -95,8 +95,8 @@ __device__ __forceinline__ void encode_row(const RowsArgs& args, std::uint32_t r
 }
 
 /// Threads of the largest block for a row of kChunks chunks a thread.
-template <int kChunks>
-inline constexpr int kRowThreads = kChunks == 4 ? 256 : 512;
+template <class Codec, int kChunks>
+inline constexpr int kRowThreads = kChunks == 4 && Codec::kInput != Elem::f32 ? 256 : 512;
 
 /// Blocks of so many threads that should fit a multiprocessor: 64 registers a thread hold a row of 16-bit values, but
 /// for the longest of those whose scale or quotient takes more.
@@ -105,11 +105,11 @@ inline constexpr int kRowBlocks = (Codec::kMinMax || Source::kHeavy ||
                                            (kChunks == 8 && (Codec::kInput == Elem::f16 || Codec::kGroup == 0))
                                        ? 512
                                        : 1024) /
-                                  kRowThreads<kChunks>;
+                                  kRowThreads<Codec, kChunks>;
 
 /// One block a row of up to blockDim.x * kChunks chunks; blockDim.x is a multiple of 32.
 template <class Codec, int kChunks, class Source>
-__global__ void __launch_bounds__(kRowThreads<kChunks>, kRowBlocks<Codec, kChunks, Source>)
+__global__ void __launch_bounds__(kRowThreads<Codec, kChunks>, kRowBlocks<Codec, kChunks, Source>)
     cast_row(const __grid_constant__ RowsArgs args) {
   const std::size_t base = static_cast<std::size_t>(blockIdx.x) * args.row_chunks;
   Source source[kChunks];

@@ -21,23 +21,20 @@ __global__ void __launch_bounds__(256, kGroupBlocks<Codec, Source>) cast_tiles(c
   if (threadIdx.x < kUnits) tile[threadIdx.x] = make_uint4(0, 0, 0, 0);
   const std::uint32_t expert = blockIdx.z, lane_in_row = threadIdx.x % kRowLanes;
   const std::uint32_t column = blockIdx.x * kRowLanes + lane_in_row, first_row = threadIdx.x / kRowLanes;
+  const std::uint32_t last_column = min(column, args.row_chunks - 1);
   const std::size_t base = static_cast<std::size_t>(expert) * args.chunks;
   __syncthreads();
 #pragma unroll 1  // a loop, or the code of both kinds of tensor scale fills the instruction cache
   for (int i = 0; i < 128 / kStep; i += kUnroll) {
     Source source[kUnroll];
     Chunk<In> chunk[kUnroll];
-    Places places = {base + (blockIdx.y * 128 + i * kStep + first_row) * args.row_chunks + column,
-                     kStep * args.row_chunks,
-                     {}};
+    const std::uint32_t row = blockIdx.y * 128 + i * kStep + first_row;
+    Places places = {base + row * args.row_chunks + column, kStep * args.row_chunks, {}};
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
-      const std::uint32_t row = blockIdx.y * 128 + (i + u) * kStep + first_row;
-      places.inside[u] = row < args.rows && column < args.row_chunks;
-      if (places.inside[u])
-        source[u].load(args, places.at(u));
-      else
-        source[u].clear();
+      places.inside[u] = row + u * kStep < args.rows && column < args.row_chunks;
+      // Beyond the matrix its last row or chunk again: loads on conditions are not all sent before the first is waited for.
+      source[u].load(args, base + min(row + u * kStep, args.rows - 1) * args.row_chunks + last_column);
     }
     const CodecArgs codec = codec_of(args.codec, args.amax, expert);  // after the loads are on their way
 #pragma unroll

@@ -124,7 +124,11 @@ struct MxCodec : CodecTraits {
   }
   __device__ static void encode_column_pairs(const Chosen (&c)[2], const std::uint32_t (&word)[8],
                                              std::uint32_t (&out)[2]) {
-    encode8_column_pairs(word, detail::high_halves(float_bits(c[0].multiplier()), float_bits(c[1].multiplier())), out);
+    std::uint32_t multiplier = detail::high_halves(float_bits(c[0].multiplier()), float_bits(c[1].multiplier()));
+    std::uint32_t magnitude = 0x7FFF7FFFu;
+    if (poisoned(c[0])) magnitude &= 0xFFFF0000u, multiplier &= 0xFFFF0000u;
+    if (poisoned(c[1])) magnitude &= 0x0000FFFFu, multiplier &= 0x0000FFFFu;
+    encode8_column_pairs(word, multiplier, magnitude, out);
     for (int i = 0; i < 2; ++i)
       if (poisoned(c[i])) out[i] = static_cast<std::uint32_t>(kNanCodes<E>);
   }
@@ -146,11 +150,19 @@ struct Nvfp4Codec : CodecTraits {
   __device__ static Chosen choose(const CodecArgs& args, std::uint32_t amax_bits) {
     Chosen c;
     if constexpr (L == Nvfp4::two_levels) {
-      formats::GroupStats stats;
-      stats.add(bits_float(amax_bits));
-      const formats::GroupParams p = formats::choose_params(args.format, In, args.scaling, stats, args.tensor_scale);
-      c.stored = p.scale_code;
-      c.shared[0] = p.multiplier;
+      // Rarely taken, so that it is small rather than fast: amax / 6, that / tensor_scale, reciprocal / scale.
+      float x = bits_float(amax_bits), scale = 1;
+#pragma unroll 1
+      for (int step = 0; step < 3; ++step) {
+        x = formats::divide_by_bits(step == 2 ? args.reciprocal : x,
+                                    step == 0   ? 6.0f
+                                    : step == 1 ? args.tensor_scale
+                                                : scale);
+        if (step != 1) continue;
+        c.stored = encode_normal_e4m3(x < 0x1p-6f ? 0x1p-6f : x > 448.0f ? 448.0f : x);
+        scale = x == x ? decode_normal_e4m3(c.stored) : x;
+      }
+      c.shared[0] = x;
     } else {
       const float amax = bits_float(amax_bits);
       const Nvfp4Scale s =

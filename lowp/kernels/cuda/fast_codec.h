@@ -231,15 +231,16 @@ LOWP_HD inline std::uint32_t encode8_pairs(const std::uint32_t (&word)[4], std::
   return (codes - ((kTwo >> 16) * 0x00010001u * 16 + (kTwo & 0xFFFFu) * 0x00010001u)) | e2m1_signs(word);
 }
 
-/// The same for two columns: word r holds row r of both; multiplier: of the columns.
+/// The same for two columns: word r holds row r of both; multiplier: of the columns. `magnitude`: 0x7FFF in the halves of
+/// columns, or 0 for one that is to be read as zeros: a NaN would spoil the other column's codes.
 LOWP_HD inline void encode8_column_pairs(const std::uint32_t (&word)[8], std::uint32_t multiplier,
-                                         std::uint32_t (&out)[2]) {
+                                         std::uint32_t magnitude, std::uint32_t (&out)[2]) {
   std::uint32_t half[2];
   for (int i = 0; i < 2; ++i) {
     const std::uint32_t* four = word + 4 * i;
     std::uint32_t codes = 0;
     for (int j = 3; j >= 0; --j)
-      codes = codes * 16 + e2m1_pair_above_base(detail::mul_pairs(four[j] & 0x7FFF7FFFu, multiplier));
+      codes = codes * 16 + e2m1_pair_above_base(detail::mul_pairs(four[j] & magnitude, multiplier));
     const std::uint32_t low = (four[0] >> 12 & 0x000F000Fu) | (four[1] >> 8 & 0xFFF0FFF0u),
                         high = (four[2] >> 4 & 0x0FFF0FFFu) | (four[3] & 0xF000F000u);
     const std::uint32_t signs = (low & 0x00FF00FFu) | (high & 0xFF00FF00u);

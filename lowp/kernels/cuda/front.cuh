@@ -52,11 +52,11 @@ __device__ __forceinline__ void define_silu(const float (&x)[8], int at, Chunk<I
 
 /// silu of eight values, rounded to the input's dtype: the bits of kernels::silu.
 ///
-/// The hardware's exponential and reciprocal are right in all but the last two or three of f32's places. For bf16 that is
-/// enough: of its 65536 values none has a silu so near the middle of two bf16 that it came out wrong (CudaFronts.SiluOfAll
-/// compares them all). For f16 what lies within the error of such a middle takes the definition. The error, relative to
-/// the result, is that of the exponential's argument (half a unit in its last place: more for larger arguments), 2 units
-/// in the last place of ex2, 1 of rcp, and up to 3 of the definition itself. Below -80 the exponential overflows.
+/// The hardware's exponential and reciprocal are right in all but the last places of f32. For bf16 that is enough: no
+/// bf16 has a silu so near the middle of two that it comes out wrong (a test compares all of them on the device). For
+/// f16 what lies within the error of such a middle takes the definition. The error, relative to the result, is that of
+/// the exponential's argument (half a unit in its last place: more for larger arguments), 2 units in the last place of
+/// ex2, 1 of rcp, and up to 3 of the definition itself. Below -80 the exponential overflows.
 template <Elem In>
 __device__ __forceinline__ Chunk<In> silu8(const Chunk<In>& chunk) {
   float x[8];
