@@ -61,13 +61,13 @@ __device__ __forceinline__ void cast_rows_of_pair(const RowsArgs& args, std::uin
   const std::size_t width = std::size_t{args.row_chunks} * 8;
 #pragma unroll
   for (int r = 0; r < kWarpRows; ++r, out += width) {
-    const float multiplier = __shfl_sync(kWarp, c[r % 2].multiplier(), (lane & 16) + r / 2);
+    const float multiplier = __shfl_sync(kWarp, c[r % 2].multiplier(), r / 2, 16);
     float x[2];
     pair.values(r, x[0], x[1]);
     std::uint16_t codes = encode2<Codec::kElement>(x[0] * multiplier, x[1] * multiplier);
     if (is_narrow_float(Codec::kElement) && multiplier != multiplier)
       codes = static_cast<std::uint16_t>(kNanCodes<Codec::kElement>);
-    if (inside) *reinterpret_cast<std::uint16_t*>(out) = codes;
+    ptx::store_if(inside, out, codes);
   }
 }
 

@@ -27,12 +27,14 @@ struct ColumnPair {
   static constexpr int kWords = In == Elem::f32 ? 2 : 1;
   std::uint32_t word[kWarpRows][kWords];
 
+  /// `first`: the place of the first pair in x, `stride`: from row to row, both in values and even.
   __device__ __forceinline__ void load(const void* x, std::size_t first, std::size_t stride) {
+    constexpr std::size_t kBytes = kWords * 2;  // of a value
+    const auto* from = static_cast<const unsigned char*>(x) + first * kBytes;
 #pragma unroll
-    for (int r = 0; r < kWarpRows; ++r) {
-      const auto* from = static_cast<const std::uint32_t*>(x) + (first + r * stride) * kWords / 2;
+    for (int r = 0; r < kWarpRows; ++r, from += stride * kBytes) {
       if constexpr (kWords == 1) {
-        word[r][0] = __ldg(from);
+        word[r][0] = __ldg(reinterpret_cast<const std::uint32_t*>(from));
       } else {
         const uint2 v = __ldg(reinterpret_cast<const uint2*>(from));
         word[r][0] = v.x;

@@ -1,5 +1,5 @@
 // RMSNorm in front of a cast: a block of norm_lanes(k) threads holds a row in registers, normalises and encodes it,
-// while its next row is on its way. As many blocks as are resident at once share the rows.
+// while its next row is on its way where there is room for it. As many blocks as are resident at once share the rows.
 #pragma once
 
 #include <type_traits>
@@ -70,10 +70,11 @@ __global__ void __launch_bounds__(kNormThreads<kChunks>, kNormBlocks<Codec, kChu
     const std::uint32_t at = i * blockDim.x + threadIdx.x;
     weight.load(args.front.other, at < args.row_chunks ? at : 0);
   };
+  constexpr bool kLoadsAhead = kChunks == 4;  // the registers of a longer row hold one
   const bool full = args.row_chunks == kChunks * blockDim.x;
   const auto load_row = [&](Chunk<In> (&chunk)[kChunks], std::uint32_t row) {
     const std::size_t place = static_cast<std::size_t>(row) * args.row_chunks + threadIdx.x;
-    if (full) {
+    if (kLoadsAhead && full) {
 #pragma unroll
       for (int i = 0; i < kChunks; ++i) chunk[i].load(args.x, place + i * blockDim.x);
     } else {
@@ -91,14 +92,18 @@ __global__ void __launch_bounds__(kNormThreads<kChunks>, kNormBlocks<Codec, kChu
 #pragma unroll
     for (int i = 0; i < kChunks; ++i) load_weight(kept[i], i);
   }
-  load_row(next, blockIdx.x);
+  if constexpr (kLoadsAhead) load_row(next, blockIdx.x);
   const CodecArgs codec = codec_of(args.codec, args.amax, 0);
 #pragma unroll 1
   for (std::uint32_t row = blockIdx.x; row < args.rows; row += gridDim.x) {
     Chunk<In> chunk[kChunks];
+    if constexpr (kLoadsAhead) {
 #pragma unroll
-    for (int i = 0; i < kChunks; ++i) chunk[i] = next[i];
-    if (row + gridDim.x < args.rows) load_row(next, row + gridDim.x);
+      for (int i = 0; i < kChunks; ++i) chunk[i] = next[i];
+      if (row + gridDim.x < args.rows) load_row(next, row + gridDim.x);
+    } else {
+      load_row(chunk, row);
+    }
     float squares = 0;
 #pragma unroll
     for (int i = 0; i < kChunks; ++i) {

@@ -252,15 +252,18 @@ struct Float8Codec : CodecTraits {
   }
 };
 
-/// Integers with a scale in f32 or in the input's dtype, symmetric, asymmetric, with a float zero point, or sym8.
+/// Integers with a scale in f32 or in the input's dtype, symmetric, asymmetric, with a float zero point, sym8 or absmax.
 template <Rule R, bool InInput, Elem In>
 struct IntegerCodec : CodecTraits {
   static constexpr Elem kInput = In;
   static constexpr bool kByteScale = false, kMinMax = R == Rule::asymmetric || R == Rule::tinygemm, kNibbles = false,
                         kPairs = false;
   static constexpr int kGroup = 0;  // any group size
-  // Symmetric: the multiplier. Asymmetric: that and the zero point. Others: a divisor, and tinygemm's lowest value.
-  static constexpr int kShared = R == Rule::symmetric ? 1 : R == Rule::asymmetric ? 2 : R == Rule::tinygemm ? 4 : 3;
+  // A multiplier, a multiplier and a zero point, a divisor, or that and tinygemm's lowest value.
+  static constexpr int kShared = R == Rule::symmetric || R == Rule::absmax ? 1
+                                 : R == Rule::asymmetric                   ? 2
+                                 : R == Rule::sym8                         ? 3
+                                                                           : 4;
 
   template <class Stats>
   __device__ static Chosen choose(const CodecArgs& args, const Stats& found) {
@@ -272,16 +275,12 @@ struct IntegerCodec : CodecTraits {
       stats = found.stats();
     else
       stats.add(bits_float(found));
-    formats::GroupParams p;
-    if constexpr (R == Rule::sym8)
-      p = formats::choose_params(format, In, args.scaling, stats, 1.0f);
-    else
-      p = formats::choose_affine(format, In, args.range, stats);
+    const formats::GroupParams p = params(args, format, stats);
     Chosen c;
-    if constexpr (R == Rule::tinygemm || R == Rule::sym8)
-      c = Chosen(p.scale);
-    else
+    if constexpr (R == Rule::symmetric || R == Rule::asymmetric || R == Rule::absmax)
       c.shared[0] = p.multiplier;
+    else
+      c = Chosen(p.scale);
     if constexpr (R == Rule::asymmetric) c.shared[1] = p.zero_point;
     if constexpr (R == Rule::tinygemm)
       c.shared[3] = round_to_input<In>(p.zero_point - round_to_input<In>(p.scale * ((args.range.high + 1) / 2)));
@@ -322,6 +321,19 @@ struct IntegerCodec : CodecTraits {
       for (int i = 0; i < 8; ++i) above[i] = round_to_input<In>(x[i] - c.shared[3]);
       if (In == Elem::bf16 && d.lift == 1.0f) {
         const SplitReciprocal r = split_reciprocal(d);
+        if (high < 64) {
+          // The adder of bf16 rounds to integers above 192, two at once.
+          std::uint32_t pair[4];
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            pair[i] = ptx::cvt_bf16x2(short_quotient(above[2 * i], r), short_quotient(above[2 * i + 1], r));
+            pair[i] = ptx::min_bf16x2(ptx::max_bf16x2(pair[i], ptx::cvt_bf16x2(low, low)), ptx::cvt_bf16x2(high, high));
+            pair[i] = ptx::add_bf16x2(pair[i], kPairBase);
+          }
+          const std::uint64_t codes = detail::bytes(pair[0], pair[1], 0x6420) |
+                                      static_cast<std::uint64_t>(detail::bytes(pair[2], pair[3], 0x6420)) << 32;
+          return codes & 0x3F3F3F3F3F3F3F3Full;
+        }
 #pragma unroll
         for (int i = 0; i < 8; ++i) code[i] = encode_integer(round_to_input<In>(short_quotient(above[i], r)), low, high);
       } else {
@@ -329,6 +341,10 @@ struct IntegerCodec : CodecTraits {
         for (int i = 0; i < 8; ++i)
           code[i] = encode_integer(round_to_input<In>(limited_quotient(above[i], d)), low, high);
       }
+    } else if constexpr (R == Rule::absmax) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i)  // zero stays zero under a multiplier that is infinite
+        code[i] = encode_integer(x[i] == 0 ? 0.0f : round_half_away(x[i] * c.multiplier()), low, high);
     } else {
       static_assert(R == Rule::sym8);
 #pragma unroll
@@ -339,6 +355,23 @@ struct IntegerCodec : CodecTraits {
   }
 
  private:
+  // formats::choose_params with the range that the launch knows: its own is in a table in device memory.
+  __device__ static formats::GroupParams params(const CodecArgs& args, const BlockSpec& format,
+                                                const formats::GroupStats& stats) {
+    formats::GroupParams p;
+    if constexpr (R == Rule::sym8) return formats::choose_params(format, In, args.scaling, stats, 1.0f);
+    if constexpr (R == Rule::absmax) {
+      const float scale = formats::divide(stats.amax(), args.range.high);
+      p.scale = round_to_input<Elem::f16>(scale);
+      p.multiplier = scale == 0 ? 0.0f : formats::divide(1.0f, scale);
+      return p;
+    }
+    return formats::choose_affine(format, In, args.range, stats);
+  }
+  // To an integer of less than 2^23, half away from zero.
+  __device__ static float round_half_away(float x) {
+    return copysignf(__fadd_rz(__fadd_rz(fabsf(x), 0.5f), 0x1p23f) - 0x1p23f, x);
+  }
   __device__ static float product(float x) { return InInput ? round_to_input<In>(x) : x; }
 };
 
