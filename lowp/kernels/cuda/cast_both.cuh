@@ -16,8 +16,8 @@ __device__ __forceinline__ std::uint16_t encode2(float low, float high) {
 }
 
 /// Row-wise cast, with groups of 32 columns and one-byte codes, of what the 16 lanes of a half warp hold; `inside`:
-/// whether they are columns of the matrix. Whole warps call it, for shuffles of a part that is not known at compile time
-/// cost a synchronisation each.
+/// whether they are columns of the matrix. Whole warps call it, for shuffles of a part that is not known at compile
+/// time cost a synchronisation each.
 template <class Codec>
 __device__ __forceinline__ void cast_rows_of_pair(const RowsArgs& args, std::uint32_t expert, std::uint32_t row,
                                                   std::uint32_t column, const ColumnPair<Codec::kInput>& pair,
@@ -115,7 +115,8 @@ __global__ void __launch_bounds__(kColumnWarps<Codec> * 32, kBothBlocks<Codec>)
   using Pair = ColumnPair<Codec::kInput>;
   if constexpr (Codec::kNibbles) {
     cast_row_tile<Codec>(rows, codec_of(rows.codec, rows.amax, blockIdx.z), blockIdx.z, row0, column0);
-    cast_column_tile<Codec>(columns, tile, blockIdx.z, row0, column0, [](const Pair&, std::uint32_t, std::uint32_t, bool) {});
+    cast_column_tile<Codec>(columns, tile, blockIdx.z, row0, column0,
+                            [](const Pair&, std::uint32_t, std::uint32_t, bool) {});
   } else {
     cast_column_tile<Codec>(columns, tile, blockIdx.z, row0, column0,
                             [&](const Pair& pair, std::uint32_t row, std::uint32_t column, bool inside) {

@@ -129,7 +129,8 @@ __device__ __forceinline__ void cast_chunks(const RowsArgs& args, const CodecArg
   }
 }
 
-/// The same with args.lanes >= kUnroll lanes a group, a power of two, and any codec. `first`: the lane's first chunk in its expert.
+/// The same with args.lanes >= kUnroll lanes a group, a power of two, and any codec. `first`: the lane's first chunk in
+/// its expert.
 template <class Codec>
 __device__ __forceinline__ void cast_wide_groups(const RowsArgs& args, std::uint32_t expert, std::uint32_t first,
                                                  const Chunk<Codec::kInput> (&chunk)[kUnroll], const Places& places) {

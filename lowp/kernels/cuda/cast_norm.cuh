@@ -58,7 +58,10 @@ __device__ __forceinline__ Chunk<In> normalise(const Chunk<In>& x, const Chunk<I
 template <int kChunks>
 inline constexpr int kNormThreads = kChunks == 4 ? 256 : 512;
 template <class Codec, int kChunks>
-inline constexpr int kNormBlocks = kChunks == 8 ? 1 : Codec::kInput != Elem::f32 ? 3 : Codec::kTwoLevels ? 1 : 2;
+inline constexpr int kNormBlocks = kChunks == 8                 ? 1
+                                   : Codec::kInput != Elem::f32 ? 3
+                                   : Codec::kTwoLevels          ? 1
+                                                                : 2;
 
 /// args.front.other: weight [k]. One scale for a row, or one for each Codec::kGroup values.
 template <class Codec, int kChunks, bool kWholeRow>
@@ -72,7 +75,7 @@ __global__ void __launch_bounds__(kNormThreads<kChunks>, kNormBlocks<Codec, kChu
   };
   constexpr bool kLoadsAhead = kChunks == 4;  // the registers of a longer row hold one
   const bool full = args.row_chunks == kChunks * blockDim.x;
-  const auto load_row = [&](Chunk<In> (&chunk)[kChunks], std::uint32_t row) {
+  const auto load_row = [&](Chunk<In>(&chunk)[kChunks], std::uint32_t row) {
     const std::size_t place = static_cast<std::size_t>(row) * args.row_chunks + threadIdx.x;
     if (kLoadsAhead && full) {
 #pragma unroll
@@ -136,9 +139,8 @@ __global__ void __launch_bounds__(kNormThreads<kChunks>, kNormBlocks<Codec, kChu
 #pragma unroll
       for (int i = 0; i < kChunks; i += kUnroll) {
         Chunk<In> some[kUnroll];
-        Places places = {static_cast<std::size_t>(row) * args.row_chunks + i * blockDim.x + threadIdx.x,
-                         blockDim.x,
-                         {}};
+        Places places = {
+            static_cast<std::size_t>(row) * args.row_chunks + i * blockDim.x + threadIdx.x, blockDim.x, {}};
 #pragma unroll
         for (int u = 0; u < kUnroll; ++u) {
           some[u] = chunk[i + u];

@@ -89,8 +89,7 @@ __device__ __forceinline__ void encode_row(const RowsArgs& args, std::uint32_t r
 #pragma unroll
   for (int i = 0; i < kChunks; ++i) {
     const std::uint64_t eight = encode_chunk<Codec>(args.codec, c, chunk[i], place + i * blockDim.x);
-    if (i * blockDim.x + threadIdx.x < args.row_chunks)
-      store_codes<Codec>(args.codes, place + i * blockDim.x, eight);
+    if (i * blockDim.x + threadIdx.x < args.row_chunks) store_codes<Codec>(args.codes, place + i * blockDim.x, eight);
   }
 }
 

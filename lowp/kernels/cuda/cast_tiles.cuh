@@ -24,21 +24,30 @@ __global__ void __launch_bounds__(256, kGroupBlocks<Codec, Source>) cast_tiles(c
   const std::uint32_t last_column = min(column, args.row_chunks - 1);
   const std::size_t base = static_cast<std::size_t>(expert) * args.chunks;
   __syncthreads();
+  // Beyond the matrix its last row or chunk again: loads on conditions are not all sent before the first is waited for.
+  Source source[kUnroll];
+  const auto load = [&](int i) {
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      const std::uint32_t row = min(blockIdx.y * 128 + (i + u) * kStep + first_row, args.rows - 1);
+      source[u].load(args, base + row * args.row_chunks + last_column);
+    }
+  };
+  constexpr bool kLoadsAhead = In != Elem::f32 && !Source::kHeavy;  // while there are registers for it
+  if constexpr (kLoadsAhead) load(0);
+  const CodecArgs codec = codec_of(args.codec, args.amax, expert);
 #pragma unroll 1  // a loop, or the code of both kinds of tensor scale fills the instruction cache
   for (int i = 0; i < 128 / kStep; i += kUnroll) {
-    Source source[kUnroll];
+    if constexpr (!kLoadsAhead) load(i);
     Chunk<In> chunk[kUnroll];
     const std::uint32_t row = blockIdx.y * 128 + i * kStep + first_row;
     Places places = {base + row * args.row_chunks + column, kStep * args.row_chunks, {}};
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
       places.inside[u] = row + u * kStep < args.rows && column < args.row_chunks;
-      // Beyond the matrix its last row or chunk again: loads on conditions are not all sent before the first is waited for.
-      source[u].load(args, base + min(row + u * kStep, args.rows - 1) * args.row_chunks + last_column);
+      chunk[u] = source[u].values(args);
     }
-    const CodecArgs codec = codec_of(args.codec, args.amax, expert);  // after the loads are on their way
-#pragma unroll
-    for (int u = 0; u < kUnroll; ++u) chunk[u] = source[u].values(args);
+    if (kLoadsAhead && i + kUnroll < 128 / kStep) load(i + kUnroll);
     for_tensor_scale<Codec>(codec, [&](auto used) {
       cast_chunks<decltype(used)>(args, codec, chunk, places, [&](std::uint32_t u, const Chosen& c) {
         const std::uint32_t r = (i + u) * kStep + first_row, group = lane_in_row / kLanes;

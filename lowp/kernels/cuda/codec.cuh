@@ -154,10 +154,8 @@ struct Nvfp4Codec : CodecTraits {
       float x = bits_float(amax_bits), scale = 1;
 #pragma unroll 1
       for (int step = 0; step < 3; ++step) {
-        x = formats::divide_by_bits(step == 2 ? args.reciprocal : x,
-                                    step == 0   ? 6.0f
-                                    : step == 1 ? args.tensor_scale
-                                                : scale);
+        const float by = step == 0 ? 6.0f : step == 1 ? args.tensor_scale : scale;
+        x = formats::divide_by_bits(step == 2 ? args.reciprocal : x, by);
         if (step != 1) continue;
         c.stored = encode_normal_e4m3(x < 0x1p-6f ? 0x1p-6f : x > 448.0f ? 448.0f : x);
         scale = x == x ? decode_normal_e4m3(c.stored) : x;
@@ -252,7 +250,8 @@ struct Float8Codec : CodecTraits {
   }
 };
 
-/// Integers with a scale in f32 or in the input's dtype, symmetric, asymmetric, with a float zero point, sym8 or absmax.
+/// Integers with a scale in f32 or in the input's dtype, symmetric, asymmetric, with a float zero point, sym8 or
+/// absmax.
 template <Rule R, bool InInput, Elem In>
 struct IntegerCodec : CodecTraits {
   static constexpr Elem kInput = In;
@@ -335,7 +334,8 @@ struct IntegerCodec : CodecTraits {
           return codes & 0x3F3F3F3F3F3F3F3Full;
         }
 #pragma unroll
-        for (int i = 0; i < 8; ++i) code[i] = encode_integer(round_to_input<In>(short_quotient(above[i], r)), low, high);
+        for (int i = 0; i < 8; ++i)
+          code[i] = encode_integer(round_to_input<In>(short_quotient(above[i], r)), low, high);
       } else {
 #pragma unroll
         for (int i = 0; i < 8; ++i)

@@ -185,9 +185,10 @@ LOWP_HD inline std::uint64_t encode8_bytes(const float (&y)[8]) {
   return word[0] | static_cast<std::uint64_t>(word[1]) << 32;
 }
 
-// E2M1's magnitudes 0, 1/2, 1, 3/2, 2, 3, 4, 6 have the codes 0 to 7, so that on them the code is 2y up to 2, y + 2 from
-// there to 4 and y / 2 + 4 beyond: the smallest of the three, and the code of any y is the integer nearest to that, ties
-// to even. The adder rounds each of them where it is added to 1.5 * 2^23 (in bf16 to 1.5 * 2^7), whose last place is 1.
+// E2M1's magnitudes 0, 1/2, 1, 3/2, 2, 3, 4, 6 have the codes 0 to 7, so that on them the code is 2y up to 2, y + 2
+// from there to 4 and y / 2 + 4 beyond: the smallest of the three, and the code of any y is the integer nearest to
+// that, ties to even. The adder rounds each of them where it is added to 1.5 * 2^23 (in bf16 to 1.5 * 2^7), whose last
+// place is 1.
 
 /// The f32 bits of 1.5 * 2^23 + the magnitude code in E2M1 of y, which is not negative (nor NaN).
 inline constexpr std::uint32_t kCodeBase = 0x4B400000u;
@@ -212,8 +213,8 @@ LOWP_HD inline std::uint32_t e2m1_signs(const std::uint32_t (&word)[4]) {
   return (detail::low_halves(a, b) >> 4 & 0x08080808u) | (detail::high_halves(a, b) & 0x80808080u);
 }
 
-/// E2M1 codes of eight values, the first in the lowest bits: formats::encode(Elem::e2m1, x), from their magnitudes y and
-/// the top bits of the halves of `sign`.
+/// E2M1 codes of eight values, the first in the lowest bits: formats::encode(Elem::e2m1, x), from their magnitudes y
+/// and the top bits of the halves of `sign`.
 LOWP_HD inline std::uint32_t encode8_e2m1(const float (&y)[8], const std::uint32_t (&sign)[4]) {
   std::uint32_t codes = 0;
   for (int i = 7; i >= 0; --i) codes = codes * 16 + e2m1_above_base(y[i]);
@@ -223,16 +224,15 @@ LOWP_HD inline std::uint32_t encode8_e2m1(const float (&y)[8], const std::uint32
 /// E2M1 codes of eight bf16 times a power of two, as encode8_e2m1. `multiplier`: bf16, the same in both halves.
 LOWP_HD inline std::uint32_t encode8_pairs(const std::uint32_t (&word)[4], std::uint32_t multiplier) {
   std::uint32_t code[4];
-  for (int i = 0; i < 4; ++i)
-    code[i] = e2m1_pair_above_base(detail::mul_pairs(word[i] & 0x7FFF7FFFu, multiplier));
+  for (int i = 0; i < 4; ++i) code[i] = e2m1_pair_above_base(detail::mul_pairs(word[i] & 0x7FFF7FFFu, multiplier));
   const std::uint32_t a = code[1] * 256 + code[0], b = code[3] * 256 + code[2];
   constexpr std::uint32_t kTwo = kPairBase * 257u;  // of which a and b have, as much above
   const std::uint32_t codes = detail::high_halves(a, b) * 16 + detail::low_halves(a, b);
   return (codes - ((kTwo >> 16) * 0x00010001u * 16 + (kTwo & 0xFFFFu) * 0x00010001u)) | e2m1_signs(word);
 }
 
-/// The same for two columns: word r holds row r of both; multiplier: of the columns. `magnitude`: 0x7FFF in the halves of
-/// columns, or 0 for one that is to be read as zeros: a NaN would spoil the other column's codes.
+/// The same for two columns: word r holds row r of both; multiplier: of the columns. `magnitude`: 0x7FFF in the halves
+/// of columns, or 0 for one that is to be read as zeros: a NaN would spoil the other column's codes.
 LOWP_HD inline void encode8_column_pairs(const std::uint32_t (&word)[8], std::uint32_t multiplier,
                                          std::uint32_t magnitude, std::uint32_t (&out)[2]) {
   std::uint32_t half[2];
@@ -384,8 +384,8 @@ LOWP_HD inline std::uint64_t encode8_integers(const float (&sum)[8], float low, 
   std::uint32_t pair[4];
   for (int i = 0; i < 4; ++i)
     pair[i] = detail::clamp_halves(detail::low_halves(float_bits(sum[2 * i]), float_bits(sum[2 * i + 1])), least, most);
-  return detail::bytes(pair[0], pair[1], 0x6420) |
-         static_cast<std::uint64_t>(detail::bytes(pair[2], pair[3], 0x6420)) << 32;
+  return detail::bytes(pair[0], pair[1], 0x6420) | static_cast<std::uint64_t>(detail::bytes(pair[2], pair[3], 0x6420))
+                                                       << 32;
 }
 
 }  // namespace lowp::kernels::cuda

@@ -152,7 +152,8 @@ TEST(FastCodec, ShortQuotientEncodesLikeADivision) {
         for (const float value : {x, -x}) {
           const float quick = short_quotient(value, r), slow = value / scale;
           ASSERT_EQ(formats::encode(Elem::e4m3, quick), formats::encode(Elem::e4m3, slow)) << value << " / " << scale;
-          ASSERT_EQ(formats::round_to(Elem::bf16, quick), formats::round_to(Elem::bf16, slow)) << value << " / " << scale;
+          ASSERT_EQ(formats::round_to(Elem::bf16, quick), formats::round_to(Elem::bf16, slow))
+              << value << " / " << scale;
         }
       }
 }

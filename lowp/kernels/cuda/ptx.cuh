@@ -127,8 +127,8 @@ __device__ __forceinline__ std::uint32_t cvt_f16x2_e5m2x2(std::uint16_t codes) {
   return out;
 }
 
-/// Stores two bytes of device memory on a condition: as an instruction's own, where a branch or the copying of an address
-/// would cost more than the store.
+/// Stores two bytes of device memory on a condition: as an instruction's own, where a branch or the copying of an
+/// address would cost more than the store.
 __device__ __forceinline__ void store_if(bool condition, void* to, std::uint16_t value) {
   asm volatile("{.reg .pred p; setp.ne.u32 p, %0, 0; @p st.global.u16 [%1], %2;}" ::"r"(static_cast<int>(condition)),
                "l"(to), "h"(value)
