@@ -37,7 +37,8 @@ __device__ __forceinline__ float round_to_input(float x) {
 
 /// What the codecs of most formats are not.
 struct CodecTraits {
-  static constexpr bool kTwoLevels = false;  // may have a quicker arithmetic for usual tensor scales
+  static constexpr bool kTwoLevels = false;  // may have a quicker arithmetic for usual tensor scales:
+  using Usual = void;                        // the codec that has it
   static constexpr bool kRotates = false;    // has a Hadamard transform in front
   static constexpr bool kByChance = false;   // rounds by chance
 };
@@ -77,7 +78,8 @@ __device__ __forceinline__ std::uint64_t encode8_products(const Eight& v, float 
 /// A codec's values rounded by chance instead of to the nearest.
 template <class Codec>
 struct Stochastic : Codec {
-  static constexpr bool kPairs = false, kTwoLevels = false, kByChance = true;
+  static constexpr bool kPairs = false, kByChance = true;
+  using Usual = Stochastic<typename Codec::Usual>;
 
   __device__ static std::uint64_t encode(const CodecArgs& args, const Chosen& c, const Eight& v) {
     constexpr int bits = formats::info(Codec::kElement).bits;
@@ -144,6 +146,7 @@ template <Nvfp4 L, Elem In>
 struct Nvfp4Codec : CodecTraits {
   static constexpr Elem kElement = Elem::e2m1, kInput = In;
   static constexpr bool kTwoLevels = L != Nvfp4::one_level;
+  using Usual = Nvfp4Codec<Nvfp4::two_levels_usual, In>;
   static constexpr bool kByteScale = true, kMinMax = false, kNibbles = true, kPairs = false;
   static constexpr int kGroup = 16, kShared = 1;
 
@@ -215,7 +218,7 @@ struct TrainingCodec : CodecTraits {
 template <class Codec, class Body>
 __device__ __forceinline__ void for_tensor_scale(const CodecArgs& args, const Body& body) {
   if constexpr (Codec::kTwoLevels) {
-    if (is_usual(args.tensor_scale)) return body(Nvfp4Codec<Nvfp4::two_levels_usual, Codec::kInput>());
+    if (is_usual(args.tensor_scale)) return body(typename Codec::Usual());
   }
   body(Codec());
 }
