@@ -16,8 +16,7 @@ __device__ __forceinline__ std::uint16_t encode2(float low, float high) {
 }
 
 /// Row-wise cast, with groups of 32 columns and one-byte codes, of what the 16 lanes of a half warp hold; `inside`:
-/// whether they are columns of the matrix. Whole warps call it, for shuffles of a part that is not known at compile
-/// time cost a synchronisation each.
+/// whether they are columns of the matrix. Whole warps call it.
 template <class Codec>
 __device__ __forceinline__ void cast_rows_of_pair(const RowsArgs& args, std::uint32_t expert, std::uint32_t row,
                                                   std::uint32_t column, const ColumnPair<Codec::kInput>& pair,
