@@ -54,7 +54,8 @@ Tensor values(Elem type, std::int64_t rows, std::int64_t columns, float deviatio
 }
 
 // The same weight several times, as much as the cache does not hold.
-std::vector<ops::CudaLinear> cuda_linears(const Recipe& recipe, std::int64_t n, std::int64_t k, bool cold) {
+std::vector<ops::CudaLinear> cuda_linears(const Recipe& recipe, std::int64_t n, std::int64_t k, bool cold,
+                                          ops::Operands operands) {
   const Tensor w = values(Elem::bf16, n, k, 0.02f);
   const ops::Device device{0};
   std::vector<ops::CudaLinear> made;
@@ -66,30 +67,55 @@ std::vector<ops::CudaLinear> cuda_linears(const Recipe& recipe, std::int64_t n, 
       for (int i = 0; i < 16; ++i) table.push_back((static_cast<float>(i) - 8) / 8);
     ops::CastOptions options;
     options.device = device;
-    made.emplace_back(ops::quantize(w.view(), recipe.weight, options, table), recipe, std::nullopt, device);
+    made.emplace_back(ops::quantize(w.view(), recipe.weight, options, table), recipe, std::nullopt, device,
+                      std::nullopt, operands);
   }
   while (cold && made.size() * made[0].streamed() < kBeyondCache) made.push_back(made[0].copy());
   return made;
 }
 
 // The last ones made: cases that differ in their rows alone follow each other.
-std::vector<ops::CudaLinear>& kept_linears(const Recipe& recipe, std::int64_t n, std::int64_t k, bool cold) {
-  static std::tuple<std::string, std::int64_t, std::int64_t, bool> made_for;
+std::vector<ops::CudaLinear>& kept_linears(const Recipe& recipe, std::int64_t n, std::int64_t k, bool cold,
+                                           ops::Operands operands) {
+  static std::tuple<std::string, std::int64_t, std::int64_t, bool, ops::Operands> made_for;
   static std::vector<ops::CudaLinear> kept;
-  const std::tuple wanted(recipe.name, n, k, cold);
+  const std::tuple wanted(recipe.name, n, k, cold, operands);
   if (made_for != wanted) {
     kept.clear();
-    kept = cuda_linears(recipe, n, k, cold);
+    kept = cuda_linears(recipe, n, k, cold, operands);
     made_for = wanted;
   }
   return kept;
 }
 
-Elem peer_type(const Recipe& recipe) {
-  if (!recipe.activation) return Elem::bf16;
+// A way to run a recipe's products, and its name behind "gemm".
+struct Mode {
+  std::string_view name;
+  ops::Operands operands = ops::Operands::rebased;
+  bool fast = false;  // sums
+};
+constexpr Mode kDefault, kFastSums{.name = ":fast", .fast = true},
+    kExact{.name = ":exact", .operands = ops::Operands::exact},
+    kRounded{.name = ":rounded", .operands = ops::Operands::rounded};
+
+// Whether a mode makes another product of a recipe.
+bool differs(const Recipe& recipe, const Mode& mode) {
+  if (mode.name.empty()) return true;
+  if (!recipe.activation) return false;
+  const BlockFormat &w = recipe.weight, &a = recipe.activation->format;
+  const auto both = [&](formats::Rule rule) { return w.rule == rule && a.rule == rule; };
+  if (mode.operands == ops::Operands::rounded) return both(formats::Rule::nvfp4);
+  if (mode.fast) return (a.element == Elem::e4m3 && w.group_cols == 0 && a.group_cols == 0) || both(formats::Rule::mx);
+  return both(formats::Rule::mx);
+}
+
+// What the operands are, or could be.
+Elem peer_type(const Recipe& recipe, const Mode& mode) {
+  if (!recipe.activation || mode.operands == ops::Operands::exact) return Elem::bf16;
   const BlockFormat &w = recipe.weight, &a = recipe.activation->format;
   if (w.element == Elem::int8 && a.element == Elem::int8) return Elem::int8;
-  return a.element == Elem::e4m3 ? Elem::e4m3 : Elem::bf16;
+  const bool eight = a.element == Elem::e4m3 || a.rule == formats::Rule::mx || mode.operands == ops::Operands::rounded;
+  return eight ? Elem::e4m3 : Elem::bf16;
 }
 
 // cuBLASLt on the same rows and outputs, with operands of random bits of a type.
@@ -138,13 +164,13 @@ std::pair<std::vector<double>, std::vector<double>> sustained_samples(const Cuda
   return found;
 }
 
-void measure_gemm(const Recipe& recipe, std::int64_t n, std::int64_t k, bool fast, Row& row, Device& device,
+void measure_gemm(const Recipe& recipe, std::int64_t n, std::int64_t k, const Mode& mode, Row& row, Device& device,
                   const Effort& effort) {
   const bool few = row.m <= ops::CudaLinear::kFew;
-  std::vector<ops::CudaLinear>& weights = kept_linears(recipe, n, k, few);
-  for (ops::CudaLinear& w : weights)
-    if (peer_type(recipe) == Elem::e4m3 && recipe.weight.group_cols == 0)
-      w.use_sums(fast ? cuda::Sums::fast : cuda::Sums::promoted);
+  const Elem type = peer_type(recipe, mode);
+  std::vector<ops::CudaLinear>& weights = kept_linears(recipe, n, k, few, mode.operands);
+  if (differs(recipe, kFastSums))
+    for (ops::CudaLinear& w : weights) w.use_sums(mode.fast ? cuda::Sums::fast : cuda::Sums::promoted);
   if (env::get("LOWP_TRACE") == "plan") fmt::print(stderr, "plan: {}\n", weights[0].plan(row.m));
   const Tensor x = values(Elem::bf16, row.m, k, 1);
   const cuda::Memory in = cuda::uploaded(x.bytes()), out(static_cast<std::size_t>(row.m * n) * 2),
@@ -154,9 +180,9 @@ void measure_gemm(const Recipe& recipe, std::int64_t n, std::int64_t k, bool fas
     weights[call % weights.size()].multiply(in.as<>(), row.m, out.as<>(), workspace.as<>(), cuda_stream().handle());
   };
   std::optional<Peer> peer;
-  const bool integer = peer_type(recipe) == Elem::int8;  // of which the library wants more than 16 rows
+  const bool integer = type == Elem::int8;  // of which the library wants more than 16 rows
   if (cuda::why_no_cublas().empty() && !(integer && row.m <= 16))
-    peer.emplace(peer_type(recipe), row.m, n, k, few, fast || peer_type(recipe) != Elem::e4m3);
+    peer.emplace(type, row.m, n, k, few, mode.fast || type != Elem::e4m3);
   std::vector<double> peers;
   const auto calls = [](std::size_t copies) { return std::max(kLeastGraphCalls, static_cast<int>(copies)); };
   if (few) {
@@ -171,7 +197,7 @@ void measure_gemm(const Recipe& recipe, std::int64_t n, std::int64_t k, bool fas
   for (double& limit : limits) limit = device.probe(row.limit_name);
   row.limit = median(limits);
   if (peers.empty()) return;
-  row.peer = fmt::format("cuBLASLt {}", formats::name(peer_type(recipe)));
+  row.peer = fmt::format("cuBLASLt {}", formats::name(type));
   row.peer_seconds = median(peers);
   row.ratio = *row.peer_seconds / row.seconds;
 }
@@ -194,12 +220,10 @@ std::vector<Case> cuda_gemm_cases(const Selection& selection) {
                                   (recipe.keeps() ? 16 : formats::bits_per_weight(recipe.weight, n, k, Elem::bf16)) / 8;
       for (const std::int64_t m : rows) {
         const bool few = m <= ops::CudaLinear::kFew;
-        const Elem type = peer_type(recipe);
-        const bool codes = recipe.activation && type != Elem::bf16;
-        for (const bool fast : {false, true}) {
-          if (fast && !(codes && type == Elem::e4m3 && !few && recipe.weight.group_cols == 0)) continue;
-          const std::string limit = few ? "read" : fmt::format("{}_product", formats::name(codes ? type : Elem::bf16));
-          cases.push_back({fast ? "gemm:fast" : "gemm",
+        for (const Mode& mode : {kDefault, kFastSums, kExact, kRounded}) {
+          if (!differs(recipe, mode) || (few && !mode.name.empty())) continue;
+          const std::string limit = few ? "read" : fmt::format("{}_product", formats::name(peer_type(recipe, mode)));
+          cases.push_back({fmt::format("gemm{}", mode.name),
                            recipe.name,
                            m,
                            n,
@@ -209,7 +233,7 @@ std::vector<Case> cuda_gemm_cases(const Selection& selection) {
                            limit,
                            {},
                            [=](Row& row, Device& device, const Effort& effort) {
-                             measure_gemm(recipe, n, k, fast, row, device, effort);
+                             measure_gemm(recipe, n, k, mode, row, device, effort);
                            }});
         }
       }
@@ -219,7 +243,7 @@ std::vector<Case> cuda_gemm_cases(const Selection& selection) {
 }
 
 Observed observe_layer(const Recipe& recipe, const LayerShape& shape) {
-  const std::vector<ops::CudaLinear> weights = cuda_linears(recipe, shape.n, shape.k, false);
+  const std::vector<ops::CudaLinear> weights = cuda_linears(recipe, shape.n, shape.k, false, ops::Operands::rebased);
   const ops::CudaLinear& linear = weights[0];
   const Tensor x = values(Elem::bf16, shape.m, shape.k, 1);
   const cuda::Memory in = cuda::uploaded(x.bytes()), out(static_cast<std::size_t>(shape.m * shape.n) * 2),

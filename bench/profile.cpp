@@ -82,7 +82,7 @@ cuda::Work attention_work(const models::Model& model, cuda::Work work, std::int6
   const models::Config& c = model.config();
   const auto count = [](std::int64_t n) { return static_cast<double>(n); };
   const double seen = count(sequences) * count(tokens) * (count(past) + count(tokens + 1) / 2);  // pairs of tokens
-  const auto stored = model.options().kv_cache.value_or(formats::Elem::bf16);
+  const auto stored = model.options().stored();
   if (work.name == "attend_prefill") work.flop = 4 * seen * count(c.num_attention_heads * c.head_dim);
   if (work.name == "attend_decode")
     work.bytes = 2 * seen * count(c.num_key_value_heads * c.head_dim) * formats::info(stored).bits / 8;

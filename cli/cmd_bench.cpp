@@ -249,16 +249,14 @@ void run_model(WholeModelOptions& options) {
   const std::unique_ptr<bench::Device> device = find_device(options.load.device);
   const std::vector<bench::Row> others =
       options.compare.empty() ? std::vector<bench::Row>{} : bench::read_rows(options.compare);
-  const models::LoadOptions load = load_options(options.load);
+  models::LoadOptions load = load_options(options.load);
   const auto load_model = [&](const std::string& recipe) {
-    return options.shapes.empty()
-               ? std::make_unique<models::Model>(options.model, load)
-               : std::make_unique<models::Model>(models::shape(options.shapes), formats::recipe(recipe), load);
+    if (!options.shapes.empty())
+      return std::make_unique<models::Model>(models::shape(options.shapes), formats::recipe(recipe), load);
+    load.recipe = formats::recipe(recipe);
+    return std::make_unique<models::Model>(options.model, load);
   };
-  if (!options.shapes.empty())
-    for (const std::string& recipe : options.recipes) formats::recipe(recipe);  // all are checked before the first runs
-  else
-    options.recipes.resize(1);
+  for (const std::string& recipe : options.recipes) formats::recipe(recipe);  // all are checked before the first runs
   if (options.profile) return profile_models(options, *device, load_model);
   for (const std::string& recipe : options.recipes) {
     const Stopwatch watch;
@@ -285,7 +283,8 @@ void add_model(CLI::App& bench) {
   command->add_option("--shapes", options->shapes, "random weights in the shapes of a model, instead of MODEL");
   command
       ->add_option("--recipe", options->recipes,
-                   "of the random weights; several, separated by commas, one after the other")
+                   "of the random weights, or of a MODEL of floats, which is quantized while it loads; several, "
+                   "separated by commas, one after the other")
       ->delimiter(',')
       ->allow_extra_args(false)
       ->capture_default_str();

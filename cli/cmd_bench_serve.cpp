@@ -35,7 +35,7 @@ struct BenchServeOptions {
   std::optional<std::int64_t> top_k;
   std::vector<std::string> goodput, metadata, headers;
   std::string metrics = "ttft,tpot,itl", percentiles = "99", result_dir, result_file;
-  bool json = false, save = false, detailed = false, quiet = false;
+  bool json = false, save = false, detailed = false, quiet = false, insecure = false;
 };
 
 std::vector<std::string> split(const std::string& text) {
@@ -138,7 +138,7 @@ void run_serve(BenchServeOptions& o) {
   report.percentiles.clear();
   for (const std::string& p : split(o.percentiles)) report.percentiles.push_back(positive(p, "--metric-percentiles"));
 
-  server::HttpClient client(o.url);
+  server::HttpClient client(o.url, o.insecure);
   if (o.ready_timeout > 0) wait_until_ready(client, o.ready_timeout, o.bench.headers);
   if (o.bench.model.empty()) {
     const Json models = parse_reply(client.request("GET", "/v1/models", "", o.bench.headers), o.url + "/v1/models");
@@ -207,6 +207,8 @@ void add_serve_bench(CLI::App& bench) {
       ->capture_default_str();
   c->add_option("--endpoint", o->bench.endpoint)->capture_default_str();
   c->add_option("--model", o->bench.model, "the first of /v1/models if not given");
+  c->add_flag("--insecure", o->insecure,
+              "https: any certificate will do; else the system's authorities or SSL_CERT_FILE decide");
   c->add_option("--header", o->headers, "KEY=VALUE; OPENAI_API_KEY is sent as a key");
   c->add_option("--extra-body", o->extra, "a JSON object of more fields of every request");
 
@@ -277,9 +279,12 @@ struct OfflineOptions {
 
 std::unique_ptr<models::Model> load_model(OfflineOptions& o) {
   if (o.model.empty() == o.shapes.empty()) fail(ErrorCode::usage, "takes either MODEL or --shapes NAME");
-  const models::LoadOptions load = load_options(o.load);
+  models::LoadOptions load = load_options(o.load);
   o.budget.tokens = o.step_tokens.value_or(step_tokens(load.device));
-  if (o.shapes.empty()) return std::make_unique<models::Model>(o.model, load);
+  if (o.shapes.empty()) {
+    load.recipe = formats::recipe(o.recipe);
+    return std::make_unique<models::Model>(o.model, load);
+  }
   return std::make_unique<models::Model>(models::shape(o.shapes), formats::recipe(o.recipe), load);
 }
 
@@ -339,7 +344,9 @@ CLI::App* add_offline(CLI::App& bench, const char* name, const char* what, const
   CLI::App* c = bench.add_subcommand(name, what);
   c->add_option("model", o->model, "a model folder, in any dialect");
   c->add_option("--shapes", o->shapes, "random weights in the shapes of a model, instead of MODEL");
-  c->add_option("--recipe", o->recipe, "of the random weights")->capture_default_str();
+  c->add_option("--recipe", o->recipe,
+                "of the random weights, or of a MODEL of floats, which is quantized while it loads")
+      ->capture_default_str();
   c->add_option("--input-len", o->random.input, "tokens of a prompt")->check(kAtLeastOne)->capture_default_str();
   c->add_option("--output-len", o->random.output, "tokens generated for each")
       ->check(kAtLeastOne)

@@ -50,6 +50,7 @@ void print_perplexity(const EvalOptions& options, const models::Model& model, co
                 {"method", options.method},
                 {"context", r.context},
                 {"compute", options.load.compute},
+                {"attention", options.load.attention},
                 {"device", model.options().device.name()},
                 {"tokens", r.tokens},
                 {"scored", r.scored},
@@ -98,6 +99,7 @@ void print_task(const EvalOptions& options, const models::Model& model, const ev
                                 {"recipe", model.recipe()},
                                 {"task", options.task},
                                 {"compute", options.load.compute},
+                                {"attention", options.load.attention},
                                 {"device", model.options().device.name()},
                                 {"questions", r.questions},
                                 {"acc", r.acc},
@@ -128,7 +130,7 @@ std::map<std::string, report::Histogram> watch_inputs(models::Model& model, cons
 }
 
 void run(const EvalOptions& options) {
-  const models::LoadOptions load = load_options(options.load);
+  models::LoadOptions load = load_options(options.load);
   if (options.text.empty() == options.task.empty())
     fail(ErrorCode::usage, "one of --text FILE and --task FILE is required");
   if (!options.documents.empty() && options.method != "rolling")
@@ -147,7 +149,10 @@ void run(const EvalOptions& options) {
     return print_task(options, model, result, watch.seconds());
   }
   std::unique_ptr<models::Model> other;
-  if (!options.against.empty()) other = std::make_unique<models::Model>(options.against, load);
+  if (!options.against.empty()) {
+    load.recipe.reset();  // the reference is what it is
+    other = std::make_unique<models::Model>(options.against, load);
+  }
   eval::PerplexityOptions how;
   how.method = options.method == "half"      ? eval::Method::half
                : options.method == "rolling" ? eval::Method::rolling
@@ -198,6 +203,7 @@ void add_eval(CLI::App& app) {
                     "with --against: output SQNR of each Linear, fed by the reference's input");
   command->add_option("--html", options->page,
                       "with --text, a page to write: the numbers, histograms of inputs, with --against a map of SQNR");
+  add_recipe_option(*command, options->load);
   add_model_options(*command, options->load);
   command->add_flag("--json", options->json, "one JSON object on standard output");
   command->footer(

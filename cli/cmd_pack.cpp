@@ -48,6 +48,7 @@ void add_pack(CLI::App& app) {
       ->add_option("model", options->model,
                    "a folder, a safetensors or GGUF file, or org/name in the local Hugging Face cache")
       ->required();
+  add_recipe_option(*command, options->load);
   add_weight_options(*command, options->load);
   add_threads_option(*command);
   command->add_flag("--remove", options->remove, "remove the file again");

@@ -282,6 +282,7 @@ void add_serve(CLI::App& app) {
       ->capture_default_str();
   schedule->add_flag("--no-enable-prefix-caching,--no-prefix-cache", options->no_prefix_cache,
                      "do not keep prompts for others that begin the same");
+  add_recipe_option(*command, options->load);
   add_model_options(*command, options->load);
   command->footer(
       "Listens at once: /health says 200, /ready 503 until the model is loaded. Sampling parameters that a request "

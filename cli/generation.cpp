@@ -63,6 +63,7 @@ void add_generation_options(CLI::App& command, GenerationOptions& options) {
   command.add_option("--stop", options.stop, "end before this text; may be given more than once")
       ->allow_extra_args(false);
   command.add_flag("--ignore-eos", options.ignore_eos, "go on where the model would end");
+  add_recipe_option(command, options.load);
   add_model_options(command, options.load);
 }
 

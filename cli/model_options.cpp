@@ -33,13 +33,27 @@ void add_weight_options(CLI::App& command, ModelOptions& options) {
       ->capture_default_str();
 }
 
+void add_recipe_option(CLI::App& command, ModelOptions& options) {
+  command
+      .add_option("--recipe", options.recipe,
+                  "a model of floats is quantized while it loads, each matrix by itself; `lowp quantize` also "
+                  "calibrates, searches and writes")
+      ->capture_default_str();
+}
+
 void add_model_options(CLI::App& command, ModelOptions& options) {
   add_weight_options(command, options);
   command
       .add_option("--kv-cache-dtype", options.kv_cache,
-                  "what keys and values are stored as; auto: the dtype of --compute, which loses nothing; f32 on the "
-                  "CPU, fp8 on GPUs")
+                  "what keys and values are stored as; auto: the dtype of --compute, which loses nothing, or fp8 where "
+                  "--attention is; f32 on the CPU only")
       ->check(CLI::IsMember({"auto", "f32", "bf16", "fp8", "int8"}))
+      ->capture_default_str();
+  command
+      .add_option("--attention", options.attention,
+                  "bf16: in the dtype of --compute; fp8: queries, keys, values and weights in 8 bits; with a Hadamard "
+                  "transform of values, or of all three; generated tokens on GPUs round keys and values only")
+      ->check(CLI::IsMember(std::vector<std::string>(ops::kAttentionModes.begin(), ops::kAttentionModes.end())))
       ->capture_default_str();
   command
       .add_option("--device", options.device, "where to compute: auto (a GPU, if there is one), cpu, cuda or cuda:N")
@@ -50,16 +64,29 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
                   "cut; on GPUs that is slower, the CPU always does it")
       ->check(CLI::IsMember({"none", "batch"}))
       ->capture_default_str();
+  command
+      .add_option(
+          "--operands", options.operands,
+          "on a GPU, of products of more than 64 rows: exact, the recipe's own, in bf16 where 8 bits do not hold "
+          "them; rebased, MX formats as e4m3 with one power of two a row, which loses less than the sums; "
+          "rounded, also nvfp4, which loses up to 1/16 of a value")
+      ->check(CLI::IsMember({"exact", "rebased", "rounded"}))
+      ->capture_default_str();
   add_threads_option(command);
 }
 
 models::LoadOptions load_options(const ModelOptions& options) {
   models::LoadOptions load;
   load.device = ops::choose_device(options.device);
+  load.operands = options.operands == "exact"     ? ops::Operands::exact
+                  : options.operands == "rounded" ? ops::Operands::rounded
+                                                  : ops::Operands::rebased;
   load.invariant = options.invariance == "batch";
+  load.attention = *ops::find_attention_mode(options.attention);
   if (options.compute == "f32") load.compute = formats::Elem::f32;
   if (options.kv_cache != "auto")
     load.kv_cache = formats::find_element(options.kv_cache == "fp8" ? "e4m3" : options.kv_cache);
+  if (options.recipe != "bf16") load.recipe = formats::recipe(options.recipe);
   if (options.head == "same")
     load.head_as_others = true;
   else if (options.head != "bf16")

@@ -18,10 +18,13 @@ void add_threads_option(CLI::App& command);
 
 /// How a model is loaded and run.
 struct ModelOptions {
-  std::string compute = "bf16", kv_cache = "auto", head = "bf16", device = "auto", invariance = "none";
+  std::string recipe = "bf16", compute = "bf16", kv_cache = "auto", head = "bf16", device = "auto", invariance = "none",
+              operands = "rebased", attention = "bf16";
 };
 /// --compute and --head: what the weights depend on.
 void add_weight_options(CLI::App& command, ModelOptions& options);
+/// --recipe: of a checkpoint of floats, quantized while it loads.
+void add_recipe_option(CLI::App& command, ModelOptions& options);
 /// All of them.
 void add_model_options(CLI::App& command, ModelOptions& options);
 /// Throws Error(usage) for a head that is no recipe and a device that is not there.

@@ -49,7 +49,7 @@ SINGLE = {
     r"\bgetenv\b": ["lowp/base/env.cpp"],
     r"#include <nlohmann": ["lowp/base/json.h"],
     r"#include <pcre2": ["lowp/base/match.cpp", "lowp/text/regex.cpp"],
-    r"#include <boost": [f"lowp/server/{name}" for name in ("client_stream.h", "http.cpp", "http_client.cpp", "tls.cpp", "tls.h")],
+    r"#include <boost": [f"lowp/server/{name}" for name in ("http.cpp", "http_client.cpp", "tls.cpp", "tls.h", "wire_stream.h")],
     r"#include <openssl": ["lowp/server/tls.cpp"],
     r"#include <prometheus": ["lowp/server/metrics.cpp"],
     r"#include <utf8proc": ["lowp/text/normalizer.cpp"],

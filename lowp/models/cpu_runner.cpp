@@ -1,6 +1,5 @@
 #include "lowp/models/cpu_runner.h"
 
-#include "lowp/base/error.h"
 #include "lowp/models/workspace.h"
 
 namespace lowp::models {
@@ -12,19 +11,12 @@ ops::Linear made(const ops::LinearWeight& w, formats::Elem compute) {
   return {*w.quantized(), *w.recipe, w.activation_scale, w.bias, compute};
 }
 
-// Of keys and values.
-formats::Elem stored(const LoadOptions& options) {
-  if (options.kv_cache == formats::Elem::e4m3)
-    fail(ErrorCode::unsupported, "--kv-cache-dtype fp8: the cpu stores f32, bf16 or int8");
-  return options.kv_cache.value_or(options.compute);
-}
-
 }  // namespace
 
 CpuRunner::CpuRunner(const Config& config, const LoadOptions& options, WeightSource& source)
     : config_(config),
       options_(options),
-      layout_(options.compute, stored(options), config.num_key_value_heads, config.head_dim),
+      layout_(options.compute, options.stored(), config.num_key_value_heads, config.head_dim),
       kv_pool_(std::make_shared<KvPool>(layout_.page_bytes(), config.num_hidden_layers)),
       workspace_(std::make_unique<Workspace>()) {
   const auto make = [&](const ops::LinearWeight& weight) { return made(weight, options.compute); };

@@ -9,16 +9,18 @@ namespace lowp::models {
 
 namespace cuda = kernels::cuda;
 
-CudaProjections::CudaProjections(std::span<const ops::LinearWeight> weights, const ops::Device& device, bool gated)
+CudaProjections::CudaProjections(std::span<const ops::LinearWeight> weights, const ops::Device& device, bool gated,
+                                 ops::Operands operands)
     : n_{0} {
   for (const ops::LinearWeight& weight : weights) n_.push_back(n_.back() + weight.n());
-  if (auto together = gated ? ops::CudaLinear::gated(weights, device) : ops::CudaLinear::stacked(weights, device)) {
+  if (auto together = gated ? ops::CudaLinear::gated(weights, device, operands)
+                            : ops::CudaLinear::stacked(weights, device, operands)) {
     gated_ = gated;
     linears_.push_back(std::move(*together));
     return;
   }
   for (std::size_t i = 0; i < weights.size(); ++i)
-    linears_.push_back(std::move(*ops::CudaLinear::stacked(weights.subspan(i, 1), device)));
+    linears_.push_back(std::move(*ops::CudaLinear::stacked(weights.subspan(i, 1), device, operands)));
 }
 
 bool CudaProjections::rows_depend() const {

@@ -15,7 +15,8 @@ namespace lowp::models {
 class CudaProjections {
  public:
   /// `gated`: of a gate and an up projection that only run_gated() is asked for. Throws Error as ops::CudaLinear does.
-  CudaProjections(std::span<const ops::LinearWeight> weights, const ops::Device& device, bool gated = false);
+  CudaProjections(std::span<const ops::LinearWeight> weights, const ops::Device& device, bool gated,
+                  ops::Operands operands);
 
   std::int64_t k() const { return linears_[0].k(); }
   /// Outputs of all.

@@ -32,16 +32,21 @@ const Config& checked(const Config& config, const LoadOptions& options) {
   if (options.compute != formats::Elem::bf16)
     fail(ErrorCode::unsupported, "{} computes in bf16: --compute {} needs --device cpu", device,
          formats::name(options.compute));
-  if (options.kv_cache == formats::Elem::f32)
+  if (options.stored() == formats::Elem::f32)
     fail(ErrorCode::unsupported, "{}: keys and values are stored as bf16, fp8 or int8: f32 needs --device cpu", device);
   if (config.head_dim != 64 && config.head_dim != 128 && config.head_dim != 256)
     fail(ErrorCode::unsupported, "{}: heads of {} values: there are 64, 128 and 256; use --device cpu", device,
          config.head_dim);
+  if (ops::is_fp8(options.attention) && config.head_dim > 128)
+    fail(ErrorCode::unsupported,
+         "{}: --attention {} has kernels for heads of 64 and 128 values, not of {}; use --attention bf16 or --device "
+         "cpu",
+         device, ops::name(options.attention), config.head_dim);
   return config;
 }
 
 cuda::KvPageLayout layout_of(const Config& config, const LoadOptions& options) {
-  return {.type = options.kv_cache.value_or(formats::Elem::bf16),
+  return {.type = options.stored(),
           .kv_heads = static_cast<int>(config.num_key_value_heads),
           .head_dim = static_cast<int>(config.head_dim)};
 }
@@ -111,6 +116,7 @@ CudaRunner::CudaRunner(const Config& config, const LoadOptions& options, WeightS
       free_at_first_(cuda::free_memory()),
       weights_(config, options, source),
       layout_(layout_of(config, options)),
+      attention_(options.attention),
       invariant_(options.invariant),
       pads_(!rows_depend(weights_)),
       batch_(config.max_position_embeddings),
@@ -294,7 +300,9 @@ void CudaRunner::attention(const CudaLayer& layer, std::int64_t index, const Cud
                       .sin = (window_angles ? window_sin_ : sin_).as<float>(),
                       .positions = step.positions,
                       .sequences = step.sequence,
-                      .kv = kv},
+                      .kv = kv,
+                      .hadamard_keys = ops::rotates_keys(attention_),
+                      .hadamard_values = ops::rotates_values(attention_)},
                      stream());
   cuda::AttentionTask task{
       .q = q.values,
@@ -311,7 +319,12 @@ void CudaRunner::attention(const CudaLayer& layer, std::int64_t index, const Cud
       .sequences = step.prompts,
       .rows = step.prompt_rows,
       .workspace = w.attention};
-  if (step.prompts) cuda::attend_prefill(task, stream());
+  if (step.prompts) {
+    task.e4m3 = ops::is_fp8(attention_);
+    task.hadamard = ops::rotates_values(attention_);
+    cuda::attend_prefill(task, stream());
+    task.e4m3 = task.hadamard = false;
+  }
   if (step.sequences > step.prompts) {
     task.row_begin += step.prompts;
     task.past += step.prompts;
@@ -319,6 +332,12 @@ void CudaRunner::attention(const CudaLayer& layer, std::int64_t index, const Cud
     task.sequences = step.sequences - step.prompts;
     task.rows = step.rows - step.prompt_rows;
     cuda::attend_decode(task, stream());
+    if (ops::rotates_values(attention_))
+      cuda::hadamard_heads({.x = static_cast<std::uint16_t*>(w.mixed) + step.prompt_rows * task.out_stride,
+                            .rows = task.rows,
+                            .heads = c.num_attention_heads,
+                            .head_dim = c.head_dim},
+                           stream());
   }
   layer.o->run({.m = step.rows, .x = w.mixed, .y = w.out, .workspace = w.product}, products_);
   output_norm(layer.attention_output_norm, step.rows);

@@ -52,6 +52,7 @@ class CudaRunner final : public Runner {
   const std::size_t free_at_first_;
   const CudaWeights weights_;
   const kernels::cuda::KvPageLayout layout_;
+  const ops::AttentionMode attention_;
   const bool invariant_;
   const bool pads_;  // a step may have rows of nobody
   CudaBatch batch_;

@@ -14,13 +14,14 @@ cuda::Memory uploaded(const std::vector<float>& values) { return cuda::uploaded(
 // Groups of Linears onto the device. Those that are equal are copied there.
 class Loader {
  public:
-  Loader(const ops::Device& device, bool invariant) : device_(device), invariant_(invariant) {}
+  explicit Loader(const LoadOptions& options)
+      : device_(options.device), invariant_(options.invariant), operands_(options.operands) {}
 
   CudaProjections operator()(std::vector<ops::LinearWeight> weights, bool gated = false) {
     std::string key;
     for (const ops::LinearWeight& weight : weights) key += weight.equal_to + "\n";
     if (const auto at = seen_.find(key); at != seen_.end()) return at->second.copy();
-    CudaProjections made(weights, device_, gated);
+    CudaProjections made(weights, device_, gated, operands_);
     keep_order(made, weights[0]);
     if (!weights[0].equal_to.empty()) seen_.emplace(key, made.copy());
     return made;
@@ -67,6 +68,7 @@ class Loader {
 
   const ops::Device device_;
   const bool invariant_;
+  const ops::Operands operands_;
   std::map<std::string, CudaProjections> seen_;
   std::map<std::string, ops::CudaExperts> experts_seen_;
 };
@@ -75,7 +77,7 @@ class Loader {
 
 CudaWeights::CudaWeights(const Config& config, const LoadOptions& options, WeightSource& source) {
   cuda::use_device(options.device.cuda);
-  Loader load(options.device, options.invariant);
+  Loader load(options);
   {
     Tensor holder, rounded;
     const TensorView values = source.embedding("model.embed_tokens", config.vocab_size, config.hidden_size, holder);

@@ -8,6 +8,7 @@
 #include "lowp/base/threads.h"
 #include "lowp/formats/codec.h"
 #include "lowp/kernels/cpu/elementwise.h"
+#include "lowp/kernels/head_hadamard.h"
 #include "lowp/models/workspace.h"
 
 namespace lowp::models {
@@ -95,7 +96,8 @@ void CpuRunner::begin(std::span<const Chunk> batch) {
     }
 }
 
-// RoPE (after the norms of heads, where there are any) and the new keys and values into their pages.
+// RoPE (after the norms of heads, where there are any), Hadamard transforms where attention wants them, and the new
+// keys and values into their pages.
 void CpuRunner::rotate_and_store(const Layer& layer, std::int64_t index) {
   const Config& c = config_;
   Workspace& w = *workspace_;
@@ -107,17 +109,28 @@ void CpuRunner::rotate_and_store(const Layer& layer, std::int64_t index) {
     if (c.head_norms) kernels.rms_norm(head, norm.data(), d, eps, !c.norm_rounds_once, bf16(), head);
     kernels.rotate(head, angles.cos.data() + row * half, angles.sin.data() + row * half, half, bf16());
   };
+  const auto transform = [&](float* head) {
+    kernels::hadamard_head(head, d);
+    for (std::int64_t i = 0; i < d; ++i) head[i] = round_to(options_.compute, head[i]);
+  };
+  const bool rotates_keys = ops::rotates_keys(options_.attention),
+             rotates_values = ops::rotates_values(options_.attention);
   parallel_for(static_cast<std::int64_t>(w.rows.size()), row_grain((heads + 2 * kv_heads) * d),
                [&](std::int64_t begin, std::int64_t end) {
                  for (std::int64_t r = begin; r < end; ++r) {
                    const BatchRow& row = w.rows[static_cast<std::size_t>(r)];
-                   for (std::int64_t h = 0; h < heads; ++h) turn(&w.queries[(r * heads + h) * d], layer.q_norm, r);
+                   for (std::int64_t h = 0; h < heads; ++h) {
+                     float* query = &w.queries[(r * heads + h) * d];
+                     turn(query, layer.q_norm, r);
+                     if (rotates_keys) transform(query);
+                   }
                    std::byte* page = row.cache->page(index, row.position);
                    for (std::int64_t h = 0; h < kv_heads; ++h) {
-                     float* key = &w.keys[(r * kv_heads + h) * d];
+                     float *key = &w.keys[(r * kv_heads + h) * d], *value = &w.values[(r * kv_heads + h) * d];
                      turn(key, layer.k_norm, r);
-                     layout_.store(page, h, row.position % kernels::cpu::kPageTokens, key,
-                                   &w.values[(r * kv_heads + h) * d]);
+                     if (rotates_keys) transform(key);
+                     if (rotates_values) transform(value);
+                     layout_.store(page, h, row.position % kernels::cpu::kPageTokens, key, value);
                    }
                  }
                });
@@ -161,7 +174,9 @@ void CpuRunner::attention(const Layer& layer, std::int64_t index, std::span<cons
       .scale = c.query_scale > 0 ? static_cast<float>(c.query_scale) : 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
       .window = c.window[static_cast<std::size_t>(index)],
       .sinks = layer.sinks,
-      .compute = options_.compute};
+      .compute = options_.compute,
+      .e4m3 = ops::is_fp8(options_.attention),
+      .hadamard = ops::rotates_values(options_.attention)};
   ops::attend(layout_, options, w.sequences, w.attend);
   add_to_stream({&*layer.o, "self_attn.o_proj", &w.out}, layer.prefix, mixed, layer.attention_output_norm);
 }

@@ -4,16 +4,34 @@
 #include <utility>
 
 #include "lowp/base/error.h"
+#include "lowp/kernels/head_hadamard.h"
 #include "lowp/models/cpu_runner.h"
 #include "lowp/models/cuda_runner.h"
 #include "lowp/models/random_weights.h"
 
 namespace lowp::models {
 
+namespace {
+
+// What attention asks of keys and values, whatever the device.
+void check_attention(const Config& config, const LoadOptions& options) {
+  const std::string_view mode = ops::name(options.attention);
+  if (ops::is_fp8(options.attention) && options.stored() != formats::Elem::e4m3)
+    fail(ErrorCode::usage, "--attention {} reads keys and values in fp8: --kv-cache-dtype {} stores others", mode,
+         formats::name(options.stored()));
+  if (ops::rotates_values(options.attention) && !kernels::has_hadamard(config.head_dim))
+    fail(ErrorCode::unsupported,
+         "--attention {}: heads of {} values: a Hadamard transform has a power of two, up to {}", mode, config.head_dim,
+         kernels::kMostHadamard);
+}
+
+}  // namespace
+
 Model::Model(const std::string& path, LoadOptions options) : options_(options) {
   checkpoint_ = std::make_unique<checkpoint::Checkpoint>(checkpoint::resolve_model(path));
   if (!checkpoint_->config()) fail(ErrorCode::bad_input, "{}: config.json is missing", checkpoint_->path());
   config_ = parse_config(*checkpoint_->config(), checkpoint_->path() + "/config.json");
+  check_attention(config_, options);
   WeightLoader load(*checkpoint_, options);
   take(load);
   for (const checkpoint::StoredTensor& tensor : checkpoint_->tensors()) weight_bytes_ += tensor.view().bytes.size();
@@ -21,7 +39,8 @@ Model::Model(const std::string& path, LoadOptions options) : options_(options) {
 
 Model::Model(const Config& config, const formats::Recipe& recipe, LoadOptions options)
     : config_(config), options_(options) {
-  RandomWeights load(config, recipe, options.device.is_cuda());
+  check_attention(config_, options);
+  RandomWeights load(recipe, options.device.is_cuda());
   take(load);
   weight_bytes_ = streamed_bytes_ + byte_count(DType::bf16, {config.vocab_size, config.hidden_size});
 }

@@ -15,8 +15,10 @@
 #include "lowp/models/config.h"
 #include "lowp/models/kv_cache.h"
 #include "lowp/models/token_choice.h"
+#include "lowp/ops/attention_mode.h"
 #include "lowp/ops/device.h"
 #include "lowp/ops/linear.h"
+#include "lowp/ops/operands.h"
 
 namespace lowp::models {
 
@@ -30,16 +32,24 @@ struct Chunk {
 struct LoadOptions {
   formats::Elem compute =
       formats::Elem::bf16;  // dtype of the residual stream and of what activation quantizers see: bf16, f32
-  std::optional<formats::Elem> kv_cache =
-      {};  // what keys and values are stored as: bf16, int8, on the CPU f32, on GPUs e4m3; unset: `compute`
+  ops::AttentionMode attention = ops::AttentionMode::bf16;
+  // What keys and values are stored as: bf16, e4m3, int8, on the CPU f32; unset: e4m3 for attention in fp8, which takes
+  // nothing else, or `compute`.
+  std::optional<formats::Elem> kv_cache = {};
+  // Of a checkpoint of floats: its layers' Linears, but routers, are quantized while they are read, each matrix by
+  // itself. Recipes that need no calibration and no search.
+  std::optional<formats::Recipe> recipe = {};
   // The head, where the checkpoint does not quantize it: kept, or by this recipe, or by that of the other layers.
   std::optional<formats::Recipe> head = {};
   bool head_as_others = false;
   ops::Device device = {};
+  ops::Operands operands = ops::Operands::rebased;  // on a GPU, of more than ops::CudaLinear::kFew rows
   bool invariant = false;  // on a GPU: what a sequence gets depends on nothing else in a step, and on no cut
   // Called as loading goes on, with the share of the embedding, the layers and the head that are loaded; 1 at the end.
   std::function<void(double share)> progress = nullptr;
   bool use_packed = true;  // what `lowp pack` left beside the model, if it is of the same weights and options
+
+  formats::Elem stored() const { return kv_cache.value_or(ops::is_fp8(attention) ? formats::Elem::e4m3 : compute); }
 };
 
 /// Sees the input [rows, k] and output [rows, n] of every Linear by its module name, in execution order.
@@ -52,7 +62,8 @@ class WeightSource;
 
 class Model {
  public:
-  /// Loads a folder (see checkpoint::resolve_model) in any dialect, quantized or not. Throws Error.
+  /// Loads a folder (see checkpoint::resolve_model) in any dialect, quantized or not. Throws Error; usage for a recipe
+  /// of a model that is quantized already.
   Model(const std::string& path, LoadOptions options);
   /// A model of random weights in `recipe`, for measuring; the same every time.
   Model(const Config& config, const formats::Recipe& recipe, LoadOptions options);

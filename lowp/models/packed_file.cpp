@@ -116,7 +116,8 @@ std::string packed_key(const checkpoint::Checkpoint& checkpoint, const LoadOptio
     add_samples(print, tensor.view().bytes);
   }
   const std::string head = options.head_as_others ? "same" : options.head ? options.head->name : "kept";
-  return fmt::format("layout {}, model {:016x}, compute {}, head {}, {}", kLayoutVersion, print.value(),
+  return fmt::format("layout {}, model {:016x}{}, compute {}, head {}, {}", kLayoutVersion, print.value(),
+                     options.recipe && !options.recipe->keeps() ? " as " + options.recipe->name : "",
                      formats::info(options.compute).name, head,
                      kArithmetic[static_cast<int>(cpu::gemm_kernels(cpu::isa()).wide)]);
 }

@@ -23,8 +23,8 @@ inline constexpr const char* kPackedHead = "head";
 /// Where the packed weights of a model stand: MODEL/packed.lowp, or MODEL.packed.lowp of a single file.
 std::string packed_path(const checkpoint::Checkpoint& checkpoint);
 
-/// What packed weights depend on: config.json, names, shapes and samples of the bytes of all tensors; compute, head,
-/// the kernels' arithmetic, and the version of the layout.
+/// What packed weights depend on: config.json, names, shapes and samples of the bytes of all tensors; compute, recipe,
+/// head, the kernels' arithmetic, and the version of the layout.
 std::string packed_key(const checkpoint::Checkpoint& checkpoint, const LoadOptions& options);
 
 /// Fields of a PackedMatrix without its memory, from a module's JSON. Throws Error(bad_input) naming `where`, field and

@@ -42,11 +42,8 @@ std::vector<float> codebook_for(const formats::BlockFormat& format) {
 
 }  // namespace
 
-RandomWeights::RandomWeights(const Config& config, const formats::Recipe& recipe, bool repeat)
-    : router_(fmt::format(".{}.{}", config.moe.block, config.moe.router)),
-      recipe_(recipe),
-      repeat_(repeat),
-      table_(static_cast<std::size_t>(kTable)) {
+RandomWeights::RandomWeights(const formats::Recipe& recipe, bool repeat)
+    : recipe_(recipe), repeat_(repeat), table_(static_cast<std::size_t>(kTable)) {
   std::mt19937_64 rng(20260101);
   const auto uniform = [&] { return (static_cast<double>(rng() >> 11) + 0.5) * 0x1p-53; };
   for (std::uint16_t& code : table_) {  // Box and Muller's
@@ -103,7 +100,11 @@ ops::LinearWeight RandomWeights::quantized(const std::string& module, std::int64
 
 // Biases are few: they are left out.
 ops::LinearWeight RandomWeights::linear(const std::string& module, std::int64_t n, std::int64_t k, bool) {
-  return quantized(module, n, k, module.ends_with(router_) ? formats::recipe("bf16") : recipe_);
+  return quantized(module, n, k, recipe_);
+}
+
+ops::LinearWeight RandomWeights::router(const std::string& module, std::int64_t n, std::int64_t k, bool) {
+  return quantized(module, n, k, formats::recipe("bf16"));
 }
 
 ops::LinearWeight RandomWeights::head(const std::string& module, std::int64_t n, std::int64_t k,

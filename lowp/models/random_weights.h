@@ -15,10 +15,11 @@ class RandomWeights final : public WeightSource {
  public:
   /// `repeat`: layers and experts are all as the first, and of the others only shapes are given (see
   /// ops::LinearWeight), for devices that copy faster than the host makes them.
-  RandomWeights(const Config& config, const formats::Recipe& recipe, bool repeat);
+  RandomWeights(const formats::Recipe& recipe, bool repeat);
 
   std::vector<float> vector(const std::string& name, std::int64_t size) override;
   ops::LinearWeight linear(const std::string& module, std::int64_t n, std::int64_t k, bool bias) override;
+  ops::LinearWeight router(const std::string& module, std::int64_t n, std::int64_t k, bool bias) override;
   ops::LinearWeight head(const std::string& module, std::int64_t n, std::int64_t k,
                          const LoadOptions& options) override;
   bool has(const std::string&) const override { return true; }
@@ -31,7 +32,6 @@ class RandomWeights final : public WeightSource {
   Tensor values(const std::string& module, std::int64_t n, std::int64_t k) const;
   ops::LinearWeight quantized(const std::string& module, std::int64_t n, std::int64_t k, const formats::Recipe& recipe);
 
-  const std::string router_;  // what its name ends in
   formats::Recipe recipe_;
   const bool repeat_;
   std::set<std::string> made_;

@@ -11,6 +11,18 @@ namespace lowp::models {
 
 using checkpoint::StoredTensor;
 
+namespace {
+
+// What `what` is to be quantized by while loading.
+void check_quantizes(const formats::Recipe& recipe, const std::string& what) {
+  const bool calibrated = recipe.activation && recipe.activation->scope == formats::Scope::calibrated;
+  if (recipe.weight.rule == formats::Rule::codebook || recipe.weight.hqq || calibrated)
+    fail(ErrorCode::usage, "{} cannot be quantized by '{}' while loading: that takes {}", what, recipe.name,
+         calibrated ? "calibration; use lowp quantize" : "an algorithm that iterates; use lowp quantize");
+}
+
+}  // namespace
+
 WeightLoader::WeightLoader(const checkpoint::Checkpoint& checkpoint, const LoadOptions& options)
     : checkpoint_(checkpoint), dialect_(checkpoint::detect_dialect(checkpoint)), compute_(options.compute) {
   if (options.use_packed && !options.device.is_cuda() && !kernels::reference_backend())
@@ -18,6 +30,12 @@ WeightLoader::WeightLoader(const checkpoint::Checkpoint& checkpoint, const LoadO
   if (dialect_)
     for (checkpoint::QuantizedModule& module : dialect_->modules(checkpoint))
       modules_.emplace(module.name, std::move(module));
+  if (!options.recipe || options.recipe->keeps()) return;
+  if (!modules_.empty())
+    fail(ErrorCode::usage, "{} is quantized already ({}): it cannot be by '{}' while loading", checkpoint.path(),
+         recipe(), options.recipe->name);
+  check_quantizes(*options.recipe, "the model");
+  recipe_ = options.recipe;
 }
 
 std::vector<float> WeightLoader::vector(const std::string& name, std::int64_t size) {
@@ -88,6 +106,10 @@ std::optional<ops::PackedWeight> WeightLoader::find_packed(const std::string& mo
 }
 
 ops::LinearWeight WeightLoader::linear(const std::string& module, std::int64_t n, std::int64_t k, bool bias) {
+  return recipe_ ? quantize(module, module, n, k, bias, *recipe_) : read(module, module, n, k, bias);
+}
+
+ops::LinearWeight WeightLoader::router(const std::string& module, std::int64_t n, std::int64_t k, bool bias) {
   return read(module, module, n, k, bias);
 }
 
@@ -123,7 +145,7 @@ ops::LinearWeight WeightLoader::read(const std::string& module, const std::strin
 
 ops::LinearWeight WeightLoader::head(const std::string& module, std::int64_t n, std::int64_t k,
                                      const LoadOptions& options) {
-  std::optional<formats::Recipe> recipe = options.head;
+  std::optional<formats::Recipe> recipe = options.head_as_others ? recipe_ : options.head;
   if (options.head_as_others && !modules_.empty()) {
     recipe = modules_.begin()->second.recipe;
     for (const auto& [name, other] : modules_)
@@ -132,21 +154,29 @@ ops::LinearWeight WeightLoader::head(const std::string& module, std::int64_t n, 
              this->recipe());
   }
   if (!recipe || recipe->keeps() || modules_.contains(module)) return read(module, kPackedHead, n, k, false);
-  const bool calibrated = recipe->activation && recipe->activation->scope == formats::Scope::calibrated;
-  if (recipe->weight.rule == formats::Rule::codebook || recipe->weight.hqq || calibrated)
-    fail(ErrorCode::usage, "the head cannot be quantized by '{}' while loading: that takes {}", recipe->name,
-         calibrated ? "calibration" : "an algorithm that iterates; use lowp quantize");
-  if (auto found = find_packed(kPackedHead, n, k)) {
+  check_quantizes(*recipe, "the head");
+  return quantize(module, kPackedHead, n, k, false, *recipe);
+}
+
+ops::LinearWeight WeightLoader::quantize(const std::string& module, const std::string& packed, std::int64_t n,
+                                         std::int64_t k, bool bias, const formats::Recipe& recipe) {
+  release();
+  ops::LinearWeight made;
+  made.recipe = recipe;
+  if (bias) made.bias = this->bias(module, n, made.bias_holder);
+  if (auto found = find_packed(packed, n, k)) {
     linear_bytes_ += found->matrix.memory();
-    return {.weight = std::move(*found), .recipe = *recipe};
+    made.weight = std::move(*found);
+    return made;
   }
   Tensor holder;
   ops::CastOptions cast;
   cast.name = module + ".weight";
-  QuantizedMatrix quantized = ops::quantize(load(slice(module, n, k), holder), recipe->weight, cast);
-  linear_bytes_ += static_cast<std::uint64_t>(ceil_div<std::int64_t>(n * k * info(recipe->weight.element).bits, 8)) +
+  QuantizedMatrix quantized = ops::quantize(load(slice(module, n, k), holder), recipe.weight, cast);
+  linear_bytes_ += static_cast<std::uint64_t>(ceil_div<std::int64_t>(n * k * info(recipe.weight.element).bits, 8)) +
                    quantized.scale.bytes().size() + quantized.zero_point.bytes().size();
-  return {.weight = std::move(quantized), .recipe = *recipe};
+  made.weight = std::move(quantized);
+  return made;
 }
 
 TensorView WeightLoader::embedding(const std::string& module, std::int64_t n, std::int64_t k, Tensor& holder) {
@@ -159,6 +189,7 @@ TensorView WeightLoader::embedding(const std::string& module, std::int64_t n, st
 }
 
 std::string WeightLoader::recipe() const {
+  if (recipe_) return recipe_->name;
   std::set<std::string> names;
   for (const auto& [name, module] : modules_) names.insert(module.recipe.name);
   if (names.empty()) return "bf16";

@@ -62,6 +62,8 @@ class WeightSource {
   virtual std::vector<float> vector(const std::string& name, std::int64_t size) = 0;
   /// The Linear `module` with weight [n, k], and its bias [n] if `bias`. Stacked experts are taken apart.
   virtual ops::LinearWeight linear(const std::string& module, std::int64_t n, std::int64_t k, bool bias) = 0;
+  /// The same of a router, which nothing quantizes here.
+  virtual ops::LinearWeight router(const std::string& module, std::int64_t n, std::int64_t k, bool bias) = 0;
   /// The Linear `module` that gives logits; quantized here if the options say so and the source has not done it.
   /// Throws Error(usage) for a recipe that cannot be computed from the weight alone.
   virtual ops::LinearWeight head(const std::string& module, std::int64_t n, std::int64_t k,
@@ -127,7 +129,7 @@ LayerOf<L> read_layer(const Config& c, WeightSource& source, std::int64_t index,
   layer.moe = c.moe.block + ".";
   layer.names = c.moe;
   const std::string moe = layer.prefix + layer.moe;
-  layer.router.emplace(linear(moe + c.moe.router, c.num_experts, c.hidden_size, c.router_bias));
+  layer.router.emplace(make(source.router(moe + c.moe.router, c.num_experts, c.hidden_size, c.router_bias)));
   for (std::int64_t e = 0; e < c.num_experts; ++e) {
     const std::string expert = fmt::format("{}experts.{}.", moe, e);
     layer.experts.push_back({linear(expert + c.moe.gate, c.moe_intermediate_size, c.hidden_size, c.expert_bias),
@@ -137,15 +139,16 @@ LayerOf<L> read_layer(const Config& c, WeightSource& source, std::int64_t index,
   return layer;
 }
 
-/// Takes weights out of a checkpoint by name: as they are stored, or for the CPU as they were packed before, if the
-/// options do not say otherwise and packed_path() has them. The file's pages that a Linear was read from leave memory
-/// when the next is asked for.
+/// Takes weights out of a checkpoint by name: as they are stored, quantized if the options say so, or for the CPU as
+/// they were packed before, if the options do not say otherwise and packed_path() has them. The file's pages that a
+/// Linear was read from leave memory when the next is asked for.
 class WeightLoader final : public WeightSource {
  public:
   WeightLoader(const checkpoint::Checkpoint& checkpoint, const LoadOptions& options);
 
   std::vector<float> vector(const std::string& name, std::int64_t size) override;
   ops::LinearWeight linear(const std::string& module, std::int64_t n, std::int64_t k, bool bias) override;
+  ops::LinearWeight router(const std::string& module, std::int64_t n, std::int64_t k, bool bias) override;
   ops::LinearWeight head(const std::string& module, std::int64_t n, std::int64_t k,
                          const LoadOptions& options) override;
   bool has(const std::string& module) const override;
@@ -157,6 +160,8 @@ class WeightLoader final : public WeightSource {
  private:
   ops::LinearWeight read(const std::string& module, const std::string& packed, std::int64_t n, std::int64_t k,
                          bool bias);
+  ops::LinearWeight quantize(const std::string& module, const std::string& packed, std::int64_t n, std::int64_t k,
+                             bool bias, const formats::Recipe& recipe);
   std::optional<ops::PackedWeight> find_packed(const std::string& module, std::int64_t n, std::int64_t k) const;
   checkpoint::MatrixSlice slice(const std::string& module, std::int64_t n, std::int64_t k) const;
   TensorView load(const checkpoint::MatrixSlice& slice, Tensor& holder);
@@ -169,6 +174,7 @@ class WeightLoader final : public WeightSource {
   const checkpoint::Dialect* dialect_;
   std::unique_ptr<PackedFile> packed_;
   formats::Elem compute_;
+  std::optional<formats::Recipe> recipe_;  // of what is quantized here
   std::map<std::string, checkpoint::QuantizedModule> modules_;
   std::vector<std::pair<const checkpoint::TensorFile*, std::span<const std::byte>>>
       lent_;                       // the last Linear is of these

@@ -4,6 +4,8 @@
 
 #include "lowp/base/bits.h"
 #include "lowp/kernels/cuda/cast.h"
+#include "lowp/kernels/cuda/gemm_rebase.h"
+#include "lowp/kernels/cuda/row_rebase.h"
 
 namespace lowp::ops {
 
@@ -22,8 +24,14 @@ bool multiply_codes(const BlockFormat& w, const BlockFormat& a) {
 
 bool scales_of_rows(const formats::BlockSpec& a) { return a.group_cols == 0 && a.zero_point == ZeroPoint::none; }
 
-bool meets_folded_weights(const formats::BlockSpec& a) {
-  return a.element == Elem::e4m3 && a.rule == Rule::float8 && a.group_cols == 0;
+bool rows_of_e4m3(const formats::BlockSpec& f) {
+  return f.element == Elem::e4m3 && f.rule == Rule::float8 && f.group_cols == 0;
+}
+
+bool holds_as_e4m3(const formats::Activation& a, std::int64_t k, Operands operands) {
+  if (rows_of_e4m3(a.format)) return true;
+  if (k > cuda::kMostRebasedRow || operands == Operands::exact || a.scope != formats::Scope::token) return false;
+  return cuda::rebases(a.format) || (a.format.rule == Rule::nvfp4 && operands == Operands::rounded);
 }
 
 // Scales of a whole matrix: every row is one.

@@ -3,6 +3,7 @@
 
 #include "lowp/formats/recipe.h"
 #include "lowp/kernels/cuda/experts.h"
+#include "lowp/ops/operands.h"
 
 namespace lowp::ops {
 
@@ -12,8 +13,11 @@ bool multiply_codes(const formats::BlockFormat& weight, const formats::BlockForm
 /// Whether codes are the operands, and their scale comes with the sum.
 bool scales_of_rows(const formats::BlockSpec& activation);
 
-/// Whether an activation's codes can meet weights that are folded into e4m3 (kernels/cuda/gemm_packed.h).
-bool meets_folded_weights(const formats::BlockSpec& activation);
+/// Whether codes are e4m3 with a scale for each row or one for all.
+bool rows_of_e4m3(const formats::BlockSpec& format);
+
+/// Whether e4m3 with a scale for each row holds an activation's rows of k values as nearly as `operands` wants.
+bool holds_as_e4m3(const formats::Activation& activation, std::int64_t k, Operands operands);
 
 /// Rows [m, k] of bf16 on an activation's grid: their codes, or the values of these, which are multiplied in bf16.
 /// Scales of rows and of two levels stay beside them, and multiply the sum.

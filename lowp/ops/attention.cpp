@@ -8,6 +8,8 @@
 #include "lowp/base/error.h"
 #include "lowp/base/threads.h"
 #include "lowp/formats/codec.h"
+#include "lowp/kernels/attention_e4m3.h"
+#include "lowp/kernels/head_hadamard.h"
 
 namespace lowp::ops {
 namespace {
@@ -74,6 +76,8 @@ struct Unit {
 struct Workspace {
   std::vector<std::byte> queries, keys, values, weights;
   std::vector<float> scores, mixed, key_scales, value_scales;
+  std::vector<float> value_logs;  // e4m3: of value_scales, which then are their inverses
+  float query_scales[kQueryRows];
 };
 
 class Attention {
@@ -149,10 +153,8 @@ class Attention {
       w.keys.resize(static_cast<std::size_t>(kSegmentPages * layout_.page_elements()) * operand);
       w.values.resize(w.keys.size());
     }
-    if (layout_.type() == Elem::int8) {
-      w.key_scales.resize(kSegmentTokens);
-      w.value_scales.resize(kSegmentTokens);
-    }
+    if (layout_.scaled())
+      for (auto* scales : {&w.key_scales, &w.value_scales, &w.value_logs}) scales->resize(kSegmentTokens);
   }
 
   // The operands of a segment's pages.
@@ -168,6 +170,8 @@ class Attention {
       std::byte* to = expanded.data() + static_cast<std::size_t>(p * count) * layout_.operand_bytes();
       if (layout_.type() == Elem::int8)
         kernel_.from_int8(reinterpret_cast<const std::int8_t*>(stored), count, to);
+      else if (layout_.type() == Elem::e4m3)
+        kernel_.from_e4m3(reinterpret_cast<const std::uint8_t*>(stored), count, to);
       else
         kernel_.from_bf16(reinterpret_cast<const std::uint16_t*>(stored), count, to);
       return static_cast<const void*>(to);
@@ -176,11 +180,22 @@ class Attention {
       const std::byte* page = unit.sequence->pages[static_cast<std::size_t>(first_page + p)];
       segment.keys[p] = page_operand(page + layout_.keys_at(unit.kv_head), w.keys, p);
       segment.values[p] = page_operand(page + layout_.values_at(unit.kv_head), w.values, p);
-      if (layout_.type() != Elem::int8) continue;
+      if (!layout_.scaled()) continue;
       std::memcpy(&w.key_scales[p * kPageTokens], page + layout_.key_scales_at(unit.kv_head), kPageTokens * 4);
       std::memcpy(&w.value_scales[p * kPageTokens], page + layout_.value_scales_at(unit.kv_head), kPageTokens * 4);
     }
+    if (options_.e4m3) invert_value_scales(pages * kPageTokens, w);
     return segment;
+  }
+
+  // A scale may be NaN, of a token that only later rows see. Its logarithm keeps that; its inverse meets a weight of
+  // zero.
+  static void invert_value_scales(std::int64_t tokens, Workspace& w) {
+    for (std::size_t t = 0; t < static_cast<std::size_t>(tokens); ++t) {
+      const float scale = w.value_scales[t], least = kernels::kE4m3LeastValueScale;
+      w.value_logs[t] = std::log(scale < least ? least : scale);
+      w.value_scales[t] = 1 / (scale > least ? scale : least);
+    }
   }
 
   void run(const Unit& unit, Workspace& w) const {
@@ -216,14 +231,19 @@ class Attention {
     const std::int64_t pages = ceil_div(visible(rows - 1).end, kPageTokens);
     gather_queries(unit, row, rows, w);
     kernel_.scores(w.queries.data(), rows, segment.keys, pages, dim_, w.scores.data());
-    const bool scaled = layout_.type() == Elem::int8;
+    const bool scaled = layout_.scaled();
     kernels::cpu::SoftmaxStats stats[kQueryRows];
     for (std::int64_t r = 0; r < rows; ++r) {
       const std::size_t at = static_cast<std::size_t>(r * kSegmentTokens);
       const auto [begin, end] = visible(r);
-      stats[r] = kernel_.softmax(w.scores.data() + at, begin, end, pages * kPageTokens, options_.scale,
-                                 scaled ? w.key_scales.data() : nullptr, scaled ? w.value_scales.data() : nullptr,
-                                 w.weights.data() + at * layout_.operand_bytes());
+      float* scores = w.scores.data() + at;
+      std::byte* weights = w.weights.data() + at * layout_.operand_bytes();
+      stats[r] = options_.e4m3
+                     ? kernel_.softmax_e4m3(scores, begin, end, pages * kPageTokens, options_.scale * w.query_scales[r],
+                                            w.key_scales.data(), w.value_logs.data(), w.value_scales.data(), weights)
+                     : kernel_.softmax(scores, begin, end, pages * kPageTokens, options_.scale,
+                                       scaled ? w.key_scales.data() : nullptr, scaled ? w.value_scales.data() : nullptr,
+                                       weights);
     }
     kernel_.mix(w.weights.data(), rows, segment.values, pages, dim_, w.mixed.data());
     for (std::int64_t r = 0; r < rows; ++r)
@@ -245,7 +265,12 @@ class Attention {
     const std::int64_t width = layout_.head_dim();
     for (std::int64_t r = 0; r < rows; ++r) {
       const float* from = unit.sequence->queries + offset(unit, row, r);
-      if (kernel_.bf16) {
+      if (options_.e4m3) {
+        const kernels::E4m3Scales scales = kernels::e4m3_scales(amax(from, width));
+        w.query_scales[r] = scales.down;
+        kernel_.to_e4m3(from, width, dim_, scales.up,
+                        w.queries.data() + static_cast<std::size_t>(r * dim_) * layout_.operand_bytes());
+      } else if (kernel_.bf16) {
         auto* to = reinterpret_cast<std::uint16_t*>(w.queries.data()) + r * dim_;
         for (std::int64_t i = 0; i < width; ++i) to[i] = static_cast<std::uint16_t>(float_bits(from[i]) >> 16);
         std::fill(to + width, to + dim_, std::uint16_t{0});
@@ -255,6 +280,13 @@ class Attention {
         std::fill(to + width, to + dim_, 0.0f);
       }
     }
+  }
+
+  // NaN if not all are finite.
+  static float amax(const float* x, std::int64_t count) {
+    float most = 0;
+    for (std::int64_t i = 0; i < count; ++i) most = is_finite(x[i]) ? std::max(most, std::fabs(x[i])) : NAN;
+    return most;
   }
 
   // Merges the shares of what was shared out, divides, rounds.
@@ -282,8 +314,9 @@ class Attention {
       float* out = unit.sequence->out + offset(unit, row, r);
       float sum = whole.sum[r];
       if (!options_.sinks.empty()) sum += std::exp(sink(unit, r) - whole.largest[r]);
-      for (std::int64_t i = 0; i < layout_.head_dim(); ++i)
-        out[i] = round_to(options_.compute, whole.mixed[r * dim_ + i] / sum);
+      for (std::int64_t i = 0; i < layout_.head_dim(); ++i) out[i] = whole.mixed[r * dim_ + i] / sum;
+      if (options_.hadamard) kernels::hadamard_head(out, layout_.head_dim());
+      for (std::int64_t i = 0; i < layout_.head_dim(); ++i) out[i] = round_to(options_.compute, out[i]);
     }
   }
 
@@ -303,6 +336,7 @@ void attend(const KvLayout& layout, const AttendOptions& options, std::span<cons
   LOWP_CHECK(options.heads % layout.kv_heads() == 0, "{} heads for {}", options.heads, layout.kv_heads());
   LOWP_CHECK(options.sinks.empty() || static_cast<std::int64_t>(options.sinks.size()) == options.heads,
              "{} sinks of {} heads", options.sinks.size(), options.heads);
+  LOWP_CHECK(!options.e4m3 || layout.type() == Elem::e4m3, "products of e4m3 over {}", formats::name(layout.type()));
   for (const AttendSequence& s : sequences)
     LOWP_CHECK(static_cast<std::int64_t>(s.pages.size()) * kPageTokens >= s.past + s.rows, "{} + {} tokens in {} pages",
                s.past, s.rows, s.pages.size());

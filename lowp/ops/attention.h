@@ -12,12 +12,12 @@
 namespace lowp::ops {
 
 /// How one layer's keys and values of kPageTokens tokens lie in memory: for each KV head its keys, values and, with
-/// int8, their scales, in the layout of the attention kernel (kernels/cpu/attention.h). int8: codes of x / scale, where
-/// scale = amax / 127 of one token's head in f32, zero where that is zero.
+/// int8 and e4m3, their scales, in the layout of the attention kernel (kernels/cpu/attention.h). int8, e4m3: codes of x
+/// / scale, where scale = amax / 127 (448) of one token's head in f32, zero where that is zero.
 class KvLayout {
  public:
-  /// `compute` (f32, bf16) is the dtype that queries, keys and values have been rounded to, `type` (f32, bf16, int8)
-  /// what they are stored as. With bf16 the kernel may multiply bf16 operands; with f32 compute it never does.
+  /// `compute` (f32, bf16) is the dtype that queries, keys and values have been rounded to, `type` (f32, bf16, int8,
+  /// e4m3) what they are stored as. With bf16 the kernel may multiply bf16 operands; with f32 compute it never does.
   KvLayout(formats::Elem compute, formats::Elem type, std::int64_t kv_heads, std::int64_t head_dim,
            kernels::cpu::Isa isa = kernels::cpu::isa());
 
@@ -25,6 +25,8 @@ class KvLayout {
   std::int64_t kv_heads() const { return kv_heads_; }
   std::int64_t head_dim() const { return head_dim_; }
   const kernels::cpu::AttentionKernel& kernel() const { return *kernel_; }
+  /// Whether values are codes over a scale.
+  bool scaled() const { return type_ == formats::Elem::int8 || type_ == formats::Elem::e4m3; }
   /// Bytes of one layer's page; a multiple of 64.
   std::size_t page_bytes() const { return static_cast<std::size_t>(kv_heads_) * head_bytes(); }
 
@@ -67,6 +69,10 @@ struct AttendOptions {
   std::int64_t window = 0;            // last positions that a token sees, itself included; 0: all
   std::span<const float> sinks = {};  // [heads] logits that take part in the softmax and have no value; empty: none
   formats::Elem compute = formats::Elem::bf16;
+  // Queries (over a scale for each row of a head) and weights are rounded to e4m3, as kernels/ref/attention.h has them;
+  // over keys and values of e4m3.
+  bool e4m3 = false;
+  bool hadamard = false;  // results are rotated by a Hadamard transform (kernels/head_hadamard.h), as values were
 };
 
 /// Memory that attend() reuses from call to call.

@@ -122,7 +122,7 @@ void CudaExpertStack::check(std::span<const Expert> experts, const Device& devic
 // To be tried in their order: all experts have the same.
 std::vector<CudaExpertStack::Form> CudaExpertStack::forms(const Expert& expert) const {
   if (!expert[0]->quantized()) return {Form::values};
-  if (activation_ && meets_folded_weights(activation_->format())) return {Form::folded, Form::own, Form::values};
+  if (activation_ && rows_of_e4m3(activation_->format())) return {Form::folded, Form::own, Form::values};
   return {Form::own, Form::values};
 }
 

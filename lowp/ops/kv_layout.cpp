@@ -26,18 +26,19 @@ struct PagePlaces {
 };
 
 // NaN if not all are finite, so that what they reach is not a number either.
-float int8_scale(std::span<const float> x) {
+float scale_of(std::span<const float> x, float largest_code) {
   float amax = 0;
   for (const float v : x) {
     if (!is_finite(v)) return NAN;
     amax = std::max(amax, std::fabs(v));
   }
-  return amax / 127.0f;
+  return amax / largest_code;
 }
 
-std::int8_t int8_code(float x, float scale) {
-  return scale > 0 ? static_cast<std::int8_t>(std::clamp(formats::round_half_even(x / scale), -127.0f, 127.0f)) : 0;
+std::uint8_t int8_code(float x) {
+  return static_cast<std::uint8_t>(static_cast<std::int8_t>(std::clamp(formats::round_half_even(x), -127.0f, 127.0f)));
 }
+std::uint8_t e4m3_code(float x) { return static_cast<std::uint8_t>(formats::encode(Elem::e4m3, x)); }
 
 }  // namespace
 
@@ -48,8 +49,8 @@ KvLayout::KvLayout(Elem compute, Elem type, std::int64_t kv_heads, std::int64_t 
       head_dim_(head_dim),
       padded_dim_(round_up<std::int64_t>(head_dim, 32)),
       element_bytes_(static_cast<std::size_t>(page_elements()) * size_of(type)),
-      scale_bytes_(type == Elem::int8 ? kPageTokens * sizeof(float) : 0) {
-  LOWP_CHECK(type == Elem::f32 || type == Elem::bf16 || type == Elem::int8, "keys and values of another type");
+      scale_bytes_(scaled() ? kPageTokens * sizeof(float) : 0) {
+  LOWP_CHECK(type == Elem::f32 || type == Elem::bf16 || scaled(), "keys and values of another type");
 }
 
 void KvLayout::store(std::byte* page, std::int64_t kv_head, std::int64_t slot, const float* key,
@@ -70,12 +71,15 @@ void KvLayout::store(std::byte* page, std::int64_t kv_head, std::int64_t slot, c
   if (type_ == Elem::f32) return fill(parts(float{}), std::identity(), std::identity());
   if (type_ == Elem::bf16) return fill(parts(std::uint16_t{}), upper_half, upper_half);
   const auto count = static_cast<std::size_t>(head_dim_);
-  const float key_scale = int8_scale({key, count}), value_scale = int8_scale({value, count});
+  const float largest = type_ == Elem::int8 ? 127.0f : 448.0f;
+  const float key_scale = scale_of({key, count}, largest), value_scale = scale_of({value, count}, largest);
   reinterpret_cast<float*>(page + key_scales_at(kv_head))[slot] = key_scale;
   reinterpret_cast<float*>(page + value_scales_at(kv_head))[slot] = value_scale;
-  fill(
-      parts(std::int8_t{}), [&](float x) { return int8_code(x, key_scale); },
-      [&](float x) { return int8_code(x, value_scale); });
+  const auto code = type_ == Elem::int8 ? &int8_code : &e4m3_code;
+  const auto over = [code](float scale) {
+    return [=](float x) { return scale > 0 ? code(x / scale) : std::uint8_t{0}; };
+  };
+  fill(parts(std::uint8_t{}), over(key_scale), over(value_scale));
 }
 
 }  // namespace lowp::ops

@@ -4,6 +4,7 @@
 #include "lowp/kernels/cpu/elementwise.h"
 #include "lowp/kernels/cuda/layers.h"
 #include "lowp/kernels/front.h"
+#include "lowp/kernels/head_hadamard.h"
 #include "lowp/ops/cuda_testing.h"
 
 namespace lowp::ops {
@@ -162,7 +163,8 @@ TEST_F(CudaLayersTest, RotateStore) {
   const std::vector<std::int32_t> positions = {5, 64, -1, 130}, of = {0, 1, 0, 1};
   for (const Elem type : {Elem::bf16, Elem::e4m3, Elem::int8})
     for (const int dim : {64, 128, 256})
-      for (const bool norms : {false, true}) {
+      for (const int kind : {0, 1, 2, 3}) {  // plain, with norms; Hadamard transforms of values, of all
+        const bool norms = kind == 1;
         const cuda::KvPageLayout layout{type, static_cast<int>(kv_heads), dim};
         const std::int64_t width = (heads + 2 * kv_heads) * dim, offset = 128, page_bytes = offset + layout.bytes();
         const Bf16Values fused = random(rows * width);
@@ -193,11 +195,16 @@ TEST_F(CudaLayersTest, RotateStore) {
                             .sin = upload(sin),
                             .positions = upload(positions),
                             .sequences = upload(of),
-                            .kv = {layout, upload(pages), max_pages, offset}},
+                            .kv = {layout, upload(pages), max_pages, offset},
+                            .hadamard_keys = kind == 3,
+                            .hadamard_values = kind >= 2},
                            handle());
         const Bf16Values after = download(in, rows * width);
         std::vector<unsigned char> stored = download(pool, sequences * max_pages * page_bytes);
-        const std::string what = fmt::format("{} of {}{}", formats::name(type), dim, norms ? " with norms" : "");
+        const std::string what = fmt::format("{} of {}{}", formats::name(type), dim,
+                                             norms  ? " with norms"
+                                             : kind ? ", rotated"
+                                                    : "");
         for (std::int64_t r = 0; r < rows; ++r)
           for (std::int64_t head = 0; head < heads + 2 * kv_heads; ++head) {
             const auto at = static_cast<std::size_t>(r * width + head * dim);
@@ -210,6 +217,10 @@ TEST_F(CudaLayersTest, RotateStore) {
                                                x.data());
               elementwise_kernels().rotate(x.data(), cos.data() + position * dim / 2, sin.data() + position * dim / 2,
                                            dim / 2, true);
+            }
+            if (position >= 0 && (query || key ? kind == 3 : kind >= 2)) {
+              kernels::hadamard_head(x.data(), dim);
+              for (float& v : x) v = from_bf16(to_bf16(v));
             }
             if (query) {
               const auto found = std::span(after).subspan(at, static_cast<std::size_t>(dim));
@@ -254,6 +265,24 @@ TEST_F(CudaLayersTest, RotateStore) {
         EXPECT_TRUE(std::all_of(stored.begin(), stored.end(), [](unsigned char b) { return b == 0xFF; }))
             << what << ": written elsewhere";
       }
+}
+
+TEST_F(CudaLayersTest, HadamardHeads) {
+  for (const std::int64_t dim : {64, 128, 256})
+    for (const std::int64_t rows : {1, 7, 300}) {
+      const std::int64_t heads = 5, count = rows * heads * dim;
+      const Bf16Values in = random(count);
+      std::uint16_t* x = room<std::uint16_t>(count + 64);
+      cuda::copy(x, in.data(), in.size() * 2, handle());
+      cuda::hadamard_heads({.x = x, .rows = rows, .heads = heads, .head_dim = dim}, handle());
+      const Bf16Values found = download(x, count + 64);
+      std::vector<float> expected = floats(in);
+      for (std::int64_t at = 0; at < count; at += dim) kernels::hadamard_head(expected.data() + at, dim);
+      int wrong = 0;
+      for (std::size_t i = 0; i < found.size(); ++i)
+        wrong += found[i] != (i < expected.size() ? to_bf16(expected[i]) : 0xFFFF);
+      EXPECT_EQ(wrong, 0) << rows << " rows of heads of " << dim;
+    }
 }
 
 TEST_F(CudaLayersTest, Argmax) {

@@ -4,6 +4,8 @@
 
 #include "lowp/base/error.h"
 #include "lowp/kernels/cuda/cast.h"
+#include "lowp/kernels/cuda/gemm_rebase.h"
+#include "lowp/kernels/cuda/row_rebase.h"
 #include "lowp/kernels/cuda/transfer.h"
 #include "lowp/ops/cast.h"
 
@@ -19,6 +21,14 @@ using formats::ZeroPoint;
 
 std::size_t aligned(std::size_t bytes) { return round_up<std::size_t>(bytes, 256); }
 
+// What rows of a format become, and what that loses at most.
+std::string_view rebased_as(const BlockFormat& f) {
+  if (f.rule == Rule::nvfp4) return "rounded to e4m3 with one scale a row (a value loses up to 2^-4 of itself)";
+  return f.element == Elem::e4m3
+             ? "as e4m3 with one power of two a row (a value loses up to 2^-17.8 of the row's largest)"
+             : "as e4m3 with one power of two a row (a value loses up to 2^-16.9 of the row's largest)";
+}
+
 }  // namespace
 
 // Some of the outputs: a weight of values or a quantized one.
@@ -33,28 +43,31 @@ struct CudaLinear::Part {
 CudaLinear::CudaLinear(const TensorView& weight, const std::optional<TensorView>& bias, const Device& device)
     : device_(device.cuda), name_("bf16") {
   const Part part{.values = &weight, .bias = &bias};
-  take({&part, 1});
+  take({&part, 1}, Operands::exact);
 }
 
 CudaLinear::CudaLinear(const QuantizedMatrix& weight, const formats::Recipe& recipe,
                        const std::optional<TensorView>& bias, const Device& device,
-                       std::optional<float> activation_scale)
+                       std::optional<float> activation_scale, Operands operands)
     : device_(device.cuda), name_(recipe.name), activation_(recipe.activation), activation_scale_(activation_scale) {
   const Part part{.quantized = &weight, .bias = &bias};
-  take({&part, 1});
+  take({&part, 1}, operands);
 }
 
-std::optional<CudaLinear> CudaLinear::stacked(std::span<const LinearWeight> parts, const Device& device) {
-  return together(parts, false, device);
+std::optional<CudaLinear> CudaLinear::stacked(std::span<const LinearWeight> parts, const Device& device,
+                                              Operands operands) {
+  return together(parts, false, device, operands);
 }
 
-std::optional<CudaLinear> CudaLinear::gated(std::span<const LinearWeight> gate_up, const Device& device) {
+std::optional<CudaLinear> CudaLinear::gated(std::span<const LinearWeight> gate_up, const Device& device,
+                                            Operands operands) {
   LOWP_CHECK(gate_up.size() == 2, "a gate of {} parts", gate_up.size());
   if (gate_up[0].n() != gate_up[1].n() || gate_up[0].bias) return std::nullopt;
-  return together(gate_up, true, device);
+  return together(gate_up, true, device, operands);
 }
 
-std::optional<CudaLinear> CudaLinear::together(std::span<const LinearWeight> parts, bool gated, const Device& device) {
+std::optional<CudaLinear> CudaLinear::together(std::span<const LinearWeight> parts, bool gated, const Device& device,
+                                               Operands operands) {
   CudaLinear made;
   made.device_ = device.cuda;
   made.gated_ = gated;
@@ -75,12 +88,12 @@ std::optional<CudaLinear> CudaLinear::together(std::span<const LinearWeight> par
     if (part.bias) biases[i] = as_bf16(*part.bias, rounded[2 * i + 1]);
     all.push_back({.values = part.values() ? &values[i] : nullptr, .quantized = part.quantized(), .bias = &biases[i]});
   }
-  if (!made.take(all)) return std::nullopt;
+  if (!made.take(all, operands)) return std::nullopt;
   return made;
 }
 
 // False where the parts cannot lie together.
-bool CudaLinear::take(std::span<const Part> parts) {
+bool CudaLinear::take(std::span<const Part> parts, Operands operands) {
   k_ = parts[0].k();
   for (const Part& part : parts) {
     n_ += part.n();
@@ -113,7 +126,7 @@ bool CudaLinear::take(std::span<const Part> parts) {
     amax.reciprocal = formats::divide(1.0f, *activation_scale_);
     static_amax_ = cuda::uploaded(std::as_bytes(std::span(&amax, 1)));
   }
-  if (activation_ && multiply_codes(parts[0].quantized->format, activation_->format)) upload_dense(parts);
+  if (activation_) upload_for_many(parts, operands);
   return true;
 }
 
@@ -137,7 +150,7 @@ bool CudaLinear::upload(std::span<const Part> parts) {
       continue;
     }
     std::string why;
-    const bool folds = activation_ && meets_folded_weights(activation_->format);
+    const bool folds = activation_ && rows_of_e4m3(activation_->format);
     if (auto folded = folds ? cuda::pack_folded_weight(*part.quantized, &why) : std::nullopt) {
       packed.push_back(std::move(*folded));
     } else if (auto own = cuda::pack_weight(*part.quantized, &why)) {
@@ -147,22 +160,26 @@ bool CudaLinear::upload(std::span<const Part> parts) {
       packed.push_back(cuda::pack_bf16_weight(dequantize(*part.quantized, DType::bf16).view()));
     }
   }
-  packed_.codes = packed[0].codes;
-  packed_.scales = packed[0].scales;
   for (const cuda::PackedWeight& part : packed)
-    if (part.codes != packed_.codes || part.scales != packed_.scales) return false;
+    if (part.codes != packed[0].codes || part.scales != packed[0].scales) return false;
+  upload_packed(packed_, std::move(packed));
+  return true;
+}
+
+void CudaLinear::upload_packed(CudaPackedWeight& to, std::vector<cuda::PackedWeight> parts) const {
+  to.codes = parts[0].codes;
+  to.scales = parts[0].scales;
   if (gated_) {
-    packed[0] = cuda::by_eights(packed[0], packed[1]);
-    packed.pop_back();
+    parts[0] = cuda::by_eights(parts[0], parts[1]);
+    parts.pop_back();
   }
   std::vector<std::span<const std::byte>> units, scales;
-  for (const cuda::PackedWeight& part : packed) {
+  for (const cuda::PackedWeight& part : parts) {
     units.push_back(std::as_bytes(std::span(part.units)));
     scales.push_back(std::as_bytes(std::span(part.row_scale)));
   }
-  packed_.units = cuda::uploaded(units);
-  packed_.row_scale = cuda::uploaded(scales);
-  return true;
+  to.units = cuda::uploaded(units);
+  to.row_scale = cuda::uploaded(scales);
 }
 
 void CudaLinear::upload_dense(std::span<const Part> parts) {
@@ -193,6 +210,56 @@ void CudaLinear::upload_dense(std::span<const Part> parts) {
   dense_.sum = cuda::uploaded(std::as_bytes(std::span(sums)));
 }
 
+// What more than kFew rows read, where that is not what few do.
+void CudaLinear::upload_for_many(std::span<const Part> parts, Operands operands) {
+  const BlockFormat &w = parts[0].quantized->format, &a = activation_->format;
+  if (multiply_codes(w, a)) return upload_dense(parts);
+  if (packed_.of_bytes() || operands == Operands::exact || !holds_as_e4m3(*activation_, k_, operands)) return;
+  if (rows_of_e4m3(w)) return upload_dense(parts);
+  if (upload_folded(parts)) return;
+  if (cuda::rebases(w)) return upload_rebased(parts, cuda::kMostLost);
+  if (w.rule == Rule::nvfp4 && operands == Operands::rounded) upload_rebased(parts, 1);
+}
+
+// False where a part does not fold.
+bool CudaLinear::upload_folded(std::span<const Part> parts) {
+  std::vector<cuda::PackedWeight> packed;
+  std::string why;
+  for (const Part& part : parts) {
+    auto folded = cuda::pack_folded_weight(*part.quantized, &why);
+    if (!folded) return false;
+    packed.push_back(std::move(*folded));
+  }
+  upload_packed(folded_, std::move(packed));
+  return true;
+}
+
+void CudaLinear::upload_rebased(std::span<const Part> parts, double most_lost) {
+  std::vector<cuda::RebasedWeight> rebased;
+  std::string why;
+  double lost = 0;
+  for (const Part& part : parts) {
+    auto made = cuda::rebase_weight(*part.quantized, &why);
+    if (made && made->lost > most_lost)
+      why = fmt::format("128 values of a row would lose {:.1e} of their norm", made->lost);
+    if (!made || made->lost > most_lost) {
+      many_note_ = fmt::format(" (not as e4m3 with one power of two a row: {})", why);
+      return;
+    }
+    lost = std::max(lost, made->lost);
+    rebased.push_back(std::move(*made));
+  }
+  many_note_ = fmt::format(" (of 128 values at most {:.1e} of their norm is lost)", lost);
+  std::vector<std::span<const std::byte>> codes, scales;
+  for (const cuda::RebasedWeight& part : rebased) {
+    codes.push_back(std::as_bytes(std::span(part.codes)));
+    scales.push_back(std::as_bytes(std::span(part.scale)));
+  }
+  dense_.codes = cuda::uploaded(codes);
+  dense_.scale = cuda::uploaded(scales);
+  dense_.scale_each = true;
+}
+
 std::size_t CudaLinear::streamed() const {
   return packed_.units.size() + packed_.row_scale.size() + packed_.bias.size();
 }
@@ -200,8 +267,9 @@ std::size_t CudaLinear::streamed() const {
 // What is known of the product before its operands: with the cast that the kernel for so few rows may do.
 cuda::PackedProduct CudaLinear::packed(std::int64_t m) const {
   const bool casts = activation_ && !calibrated() && cuda::casts_rows(activation_->format);
-  cuda::PackedProduct p{.codes = packed_.codes,
-                        .scales = packed_.scales,
+  const CudaPackedWeight& weight = folded(m) ? folded_ : packed_;
+  cuda::PackedProduct p{.codes = weight.codes,
+                        .scales = weight.scales,
                         .m = m,
                         .n = n_,
                         .k = k_,
@@ -213,6 +281,7 @@ cuda::PackedProduct CudaLinear::packed(std::int64_t m) const {
 
 void CudaLinear::keep_order() {
   same_order_ = true;
+  folded_ = CudaPackedWeight();
   dense_.codes = cuda::Memory();
   dense_.scale = cuda::Memory();
   dense_.sum = cuda::Memory();
@@ -225,7 +294,13 @@ bool CudaLinear::fuses_input(std::int64_t m) const {
   return activation_ ? casts_in_product(m) : cuda::fuses_input(packed(m));
 }
 
+// Whether codes are e4m3 with the row's scale, of a format that has scales of groups.
+bool CudaLinear::rebases_rows(std::int64_t m) const {
+  return (dense(m) || folded(m)) && (activation_->format.rule == Rule::mx || activation_->format.rule == Rule::nvfp4);
+}
+
 bool CudaLinear::casts_rows(std::int64_t m) const {
+  if (rebases_rows(m)) return k_ <= cuda::kMostRow;
   return activation_ && !casts_in_product(m) && cuda::casts_rows(activation_->format) &&
          (activation_->format.group_rows == 1 || calibrated()) && k_ <= cuda::kMostRow;
 }
@@ -253,12 +328,14 @@ std::size_t CudaLinear::workspace(std::int64_t m) const { return place(m, nullpt
 
 std::string CudaLinear::plan(std::int64_t m) const {
   std::string text = fmt::format("{} [{}, {}] x [{}, {}]:", name_, m, k_, n_, k_);
-  if (activation_) text += fmt::format(" cast to {};", activation_->format.name);
+  if (activation_) text += fmt::format(" cast to {}", activation_->format.name);
+  if (rebases_rows(m)) text += fmt::format(", {}", rebased_as(activation_->format));
+  if (activation_) text += ";";
   if (dense(m)) {
     constexpr const char* kSums[] = {"f32 all along K", "f32, promoted every 128 of K", "f32, scaled every 128 of K",
                                      "int32"};
     const cuda::DenseProduct p{.m = m, .n = n_, .k = k_, .sums = dense_.sums};
-    return text + fmt::format(" codes x codes, tiles {}, sums in {}", cuda::dense_variant_name(p),
+    return text + fmt::format(" codes x codes{}, tiles {}, sums in {}", many_note_, cuda::dense_variant_name(p),
                               kSums[static_cast<int>(dense_.sums)]);
   }
   const cuda::PackedProduct p = packed(m);
@@ -270,7 +347,8 @@ std::string CudaLinear::plan(std::int64_t m) const {
     const bool exact = scales_of_rows(a) || a.rule == Rule::mx || a.rule == Rule::nvfp4;
     text += exact ? fmt::format(" its values exactly in {};", operands) : " its values rounded to bf16;";
   }
-  return text + fmt::format(" {} x weights decoded in registers{}, {}", operands, note_, cuda::packed_kernel_name(p));
+  return text + fmt::format(" {} x weights decoded in registers{}{}, {}", operands, note_, m > kFew ? many_note_ : "",
+                            cuda::packed_kernel_name(p));
 }
 
 void CudaLinear::cast(const void* x, std::int64_t m, const CudaActivation::Parts& to, cuda::StreamHandle stream) const {
@@ -305,12 +383,13 @@ void CudaLinear::cast_rows(cuda::CastRowsTask task, std::int64_t m, void* worksp
   task.fixed_scale = activation_scale_.value_or(0);
   task.rows = m;
   task.width = k_;
+  if (rebases_rows(m)) return cuda::rebase_rows(task, stream);
   cuda::cast_rows(task, stream);
 }
 
 void CudaLinear::prepare(const void* x, std::int64_t m, void* workspace, cuda::StreamHandle stream) const {
   if (m == 0 || !activation_ || casts_in_product(m)) return;
-  if (casts_rows(m)) return cast_rows({.x = x}, m, workspace, stream);
+  if (casts_rows(m) || rebases_rows(m)) return cast_rows({.x = x}, m, workspace, stream);
   const CudaActivation::Parts c = place(m, workspace);
   cast(x, m, c, stream);
   if (multiplies_codes(m)) return;
@@ -352,8 +431,9 @@ void CudaLinear::multiply(const CudaLinearTask& task, std::optional<kernels::Gat
 cuda::PackedProduct CudaLinear::packed(const CudaLinearTask& task, std::optional<kernels::GateActivation> gate) const {
   const std::int64_t m = task.m;
   cuda::PackedProduct p = packed(m);
-  p.units = packed_.units.as<std::uint8_t>();
-  p.row_scale = packed_.row_scale.as<float>();
+  const CudaPackedWeight& weight = folded(m) ? folded_ : packed_;
+  p.units = weight.units.as<std::uint8_t>();
+  p.row_scale = weight.row_scale.as<float>();
   p.bias = packed_.bias.as<>();
   p.y = task.y;
   p.norm = task.norm;
@@ -363,7 +443,7 @@ cuda::PackedProduct CudaLinear::packed(const CudaLinearTask& task, std::optional
   } else {
     const CudaActivation::Parts c = place(m, task.workspace);
     p.x = multiplies_codes(m) ? c.codes : c.values;
-    if (scales_of_rows(activation_->format)) {
+    if (scales_of_rows(activation_->format) || rebases_rows(m)) {
       p.x_scale = reinterpret_cast<const float*>(c.scale);
       p.x_scale_step = activation_->format.group_rows != 0 || calibrated();
     } else if (activation_->format.tensor_scale) {
@@ -440,11 +520,13 @@ CudaLinear CudaLinear::copy() const {
   made.gated_ = gated_;
   made.name_ = name_;
   made.note_ = note_;
+  made.many_note_ = many_note_;
   made.same_order_ = same_order_;
   made.activation_ = activation_;
   made.activation_scale_ = activation_scale_;
   made.static_amax_ = cuda::copied(static_amax_);
   made.packed_ = packed_.copy();
+  made.folded_ = folded_.copy();
   made.dense_ = dense_.copy();
   return made;
 }

@@ -13,6 +13,7 @@
 #include "lowp/ops/device.h"
 #include "lowp/ops/device_weight_cuda.h"
 #include "lowp/ops/linear_weight.h"
+#include "lowp/ops/operands.h"
 
 namespace lowp::ops {
 
@@ -33,8 +34,9 @@ struct CudaLinearTask {
 /// Recipes whose operands are both e4m3, or both int8, multiply codes: rows of up to kFew by the kernels for few rows,
 /// which read a second copy of the weight, more by dense tiles. mxfp4 weights meet fp8 activations as e4m3, in which
 /// they are exact, unless a row spans too many octaves. All others multiply in bf16, in which the operands of nearly
-/// every recipe are exact: weights are decoded in registers, and activations are put on their format's grid first. What
-/// is not exact is said by plan().
+/// every recipe are exact: weights are decoded in registers, and activations are put on their format's grid first; but
+/// more than kFew rows of MX operands (Operands) multiply as e4m3 with one power of two a row, of a second copy of the
+/// weight. What is not exact is said by plan().
 class CudaLinear {
  public:
   static constexpr std::int64_t kFew = 64;
@@ -45,16 +47,18 @@ class CudaLinear {
   /// A quantized weight; `activation_scale` is the multiplier of Scope::calibrated. Throws Error(unsupported) too for
   /// columns in activation order, smoothing, and calibrated activations of more than kMostRow inputs.
   CudaLinear(const QuantizedMatrix& weight, const formats::Recipe& recipe, const std::optional<TensorView>& bias,
-             const Device& device, std::optional<float> activation_scale = {});
+             const Device& device, std::optional<float> activation_scale = {}, Operands operands = Operands::rebased);
 
   /// Linears that share an input as one, their outputs side by side: the same numbers as each by itself. nullopt where
   /// they cannot lie together: of other recipes, layouts or calibrated scales, or outputs that are no multiples of 16
   /// (128, where weights have a scale for 128 x 128). Values of other types than bf16 are rounded to it. Throws as the
   /// constructors.
-  static std::optional<CudaLinear> stacked(std::span<const LinearWeight> parts, const Device& device);
+  static std::optional<CudaLinear> stacked(std::span<const LinearWeight> parts, const Device& device,
+                                           Operands operands = Operands::rebased);
 
   /// A gate and an up projection as one, for run_gated(). nullopt as stacked(), and with biases.
-  static std::optional<CudaLinear> gated(std::span<const LinearWeight> gate_up, const Device& device);
+  static std::optional<CudaLinear> gated(std::span<const LinearWeight> gate_up, const Device& device,
+                                         Operands operands = Operands::rebased);
 
   std::int64_t n() const { return n_; }
   std::int64_t k() const { return k_; }
@@ -106,19 +110,26 @@ class CudaLinear {
  private:
   struct Part;  // of the outputs
   CudaLinear() = default;
-  static std::optional<CudaLinear> together(std::span<const LinearWeight> parts, bool gated, const Device& device);
-  bool take(std::span<const Part> parts);
+  static std::optional<CudaLinear> together(std::span<const LinearWeight> parts, bool gated, const Device& device,
+                                            Operands operands);
+  bool take(std::span<const Part> parts, Operands operands);
   bool upload(std::span<const Part> parts);
+  void upload_packed(CudaPackedWeight& to, std::vector<kernels::cuda::PackedWeight> parts) const;
   void upload_dense(std::span<const Part> parts);
+  void upload_for_many(std::span<const Part> parts, Operands operands);
+  bool upload_folded(std::span<const Part> parts);
+  void upload_rebased(std::span<const Part> parts, double most_lost);
   void upload_bias(std::span<const Part> parts);
   bool dense(std::int64_t m) const { return dense_.codes.size() && m > kFew; }
+  bool folded(std::int64_t m) const { return folded_.units.size() && m > kFew; }
   bool calibrated() const { return activation_scale_.has_value(); }
   bool multiplies_codes(std::int64_t m) const {
-    return dense(m) || (activation_ && packed_.of_bytes() && !casts_in_product(m));
+    return dense(m) || folded(m) || (activation_ && packed_.of_bytes() && !casts_in_product(m));
   }
   kernels::cuda::PackedProduct packed(std::int64_t m) const;
   kernels::cuda::PackedProduct packed(const CudaLinearTask& task, std::optional<kernels::GateActivation> gate) const;
   bool casts_in_product(std::int64_t m) const;
+  bool rebases_rows(std::int64_t m) const;
   bool fuses_input(std::int64_t m) const;
   bool casts_rows(std::int64_t m) const;
   void cast_rows(kernels::cuda::CastRowsTask task, std::int64_t m, void* workspace,
@@ -132,13 +143,14 @@ class CudaLinear {
 
   std::int64_t n_ = 0, k_ = 0;
   int device_ = 0;
-  bool gated_ = false;  // packed outputs are gate and up by eights; dense ones lie one below the other
-  std::string name_, note_;
+  bool gated_ = false;                   // packed outputs are gate and up by eights; dense ones lie one below the other
+  std::string name_, note_, many_note_;  // of the weight; of that for many rows
   bool same_order_ = false;
   std::optional<formats::Activation> activation_;
   std::optional<float> activation_scale_;  // calibrated
   kernels::cuda::Memory static_amax_;      // of calibrated scales of two levels: a MatrixAmax
   CudaPackedWeight packed_;
+  CudaPackedWeight folded_;  // or dense_: for more than kFew rows
   CudaDenseWeight dense_;
 };
 

@@ -216,7 +216,7 @@ TEST_F(CudaLinearTest, WhatSurroundsProducts) {
     EXPECT_EQ(std::memcmp(a.bytes().data(), b.bytes().data(), a.bytes().size()), 0) << what;
   };
   for (const char* name : {"bf16", "fp8-bf16", "int4_g128-bf16", "nvfp4-bf16", "fp8-fp8", "fp8_tensor-fp8_tensor",
-                           "int8-int8", "mxfp8-mxfp8", "mxfp4-fp8"})
+                           "int8-int8", "mxfp8-mxfp8", "mxfp4-fp8", "mxfp4-mxfp8", "mxfp6-mxfp6"})
     for (const std::int64_t k : {640, 5120}) {
       const formats::Recipe recipe = formats::recipe(name);
       std::vector<LinearWeight> parts;
@@ -329,8 +329,8 @@ TEST_F(CudaLinearTest, CastsInProductsHaveTheCodesOfCasts) {
 TEST_F(CudaLinearTest, RowsDoNotDependOnTheirNumber) {
   const std::int64_t n = 520, k = 3072;
   const Tensor w = random(n, k, 0.05f, 1), x = random(300, k, 1, 5);
-  for (const char* name :
-       {"bf16", "int4_g128-bf16", "mxfp8-bf16", "nvfp4-nvfp4", "fp8-fp8", "int8-int8", "mxfp4-fp8"}) {
+  for (const char* name : {"bf16", "int4_g128-bf16", "mxfp8-bf16", "nvfp4-nvfp4", "fp8-fp8", "int8-int8", "mxfp4-fp8",
+                           "mxfp8-mxfp8", "mxfp4-mxfp8"}) {
     const formats::Recipe recipe = formats::recipe(name);
     CudaLinear linear = recipe.keeps() ? CudaLinear(w.view(), std::nullopt, gpu)
                                        : CudaLinear(quantize(w.view(), recipe.weight, {}), recipe, std::nullopt, gpu);

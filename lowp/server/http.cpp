@@ -9,7 +9,7 @@
 #include <sstream>
 
 #include "lowp/base/error.h"
-#include "lowp/server/client_stream.h"
+#include "lowp/server/wire_stream.h"
 
 namespace lowp::server {
 
@@ -306,7 +306,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   }
 
   HttpServer::Impl& server_;
-  ClientStream stream_;
+  WireStream stream_;
   beast::flat_buffer buffer_;
   std::optional<http::request_parser<http::string_body>> parser_;
   std::string queue_, sending_;  // to be written; being written

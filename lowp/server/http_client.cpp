@@ -9,6 +9,7 @@
 
 #include "lowp/base/error.h"
 #include "lowp/base/json.h"
+#include "lowp/server/wire_stream.h"
 
 namespace lowp::server {
 
@@ -18,48 +19,59 @@ namespace http = beast::http;
 using asio::ip::tcp;
 using boost::system::error_code;
 
-struct HttpClient::Impl {
-  asio::io_context context{1};
-  std::string host, prefix;
-  tcp::resolver::results_type endpoints;
-  std::vector<std::unique_ptr<beast::tcp_stream>> idle;  // open, between requests
-};
-
 namespace {
 
 beast::string_view view(std::string_view text) { return {text.data(), text.size()}; }
 
 }  // namespace
 
+// The server, and the connections to it that are open between requests.
+struct ClientHost {
+  asio::io_context context{1};
+  std::string name;
+  tcp::resolver::results_type endpoints;
+  std::optional<TlsContext> tls;
+  std::vector<std::unique_ptr<WireStream>> idle;
+
+  std::unique_ptr<WireStream> stream() {
+    return std::make_unique<WireStream>(tcp::socket(context), tls ? &*tls : nullptr, name);
+  }
+};
+
 // One request and its answer.
 class ClientRequest : public std::enable_shared_from_this<ClientRequest> {
  public:
-  ClientRequest(std::vector<std::unique_ptr<beast::tcp_stream>>& idle, http::request<http::string_body> request,
-                HttpClient::Data data, HttpClient::End end)
-      : idle_(idle), request_(std::move(request)), data_(std::move(data)), end_(std::move(end)) {}
+  ClientRequest(ClientHost& host, http::request<http::string_body> request, HttpClient::Data data, HttpClient::End end)
+      : host_(host), request_(std::move(request)), data_(std::move(data)), end_(std::move(end)) {}
 
-  void start(asio::io_context& context, const tcp::resolver::results_type& endpoints) {
-    context_ = &context;
-    endpoints_ = endpoints;
+  void start() {
     parser_.emplace();
     parser_->body_limit(std::numeric_limits<std::uint64_t>::max());
-    if (!idle_.empty() && !fresh_) {
-      stream_ = std::move(idle_.back());
-      idle_.pop_back();
+    if (!host_.idle.empty() && !fresh_) {
+      stream_ = std::move(host_.idle.back());
+      host_.idle.pop_back();
       reused_ = true;
       return write();
     }
     reused_ = false;
-    stream_ = std::make_unique<beast::tcp_stream>(context);
-    stream_->async_connect(endpoints_, [self = shared_from_this()](error_code error, const tcp::endpoint&) {
+    stream_ = host_.stream();
+    stream_->tcp().async_connect(host_.endpoints, [self = shared_from_this()](error_code error, const tcp::endpoint&) {
       if (error) return self->fail(error);
       error_code ignored;
-      self->stream_->socket().set_option(tcp::no_delay(true), ignored);
-      self->write();
+      self->stream_->tcp().socket().set_option(tcp::no_delay(true), ignored);
+      self->shake_hands();
     });
   }
 
  private:
+  void shake_hands() {
+    if (!stream_->tls()) return write();
+    stream_->tls()->handshake([self = shared_from_this()](error_code error, std::size_t) {
+      if (error) return self->fail(error);
+      self->write();
+    });
+  }
+
   void write() {
     http::async_write(*stream_, request_, [self = shared_from_this()](error_code error, std::size_t) {
       if (error) return self->fail(error);
@@ -83,7 +95,7 @@ class ClientRequest : public std::enable_shared_from_this<ClientRequest> {
     }
     if (!parser_->is_done()) return read();
     const HttpClient::Reply reply{.status = static_cast<int>(parser_->get().result_int()), .body = std::move(body)};
-    if (parser_->keep_alive()) idle_.push_back(std::move(stream_));
+    if (parser_->keep_alive()) host_.idle.push_back(std::move(stream_));
     end_(reply);
   }
 
@@ -91,15 +103,13 @@ class ClientRequest : public std::enable_shared_from_this<ClientRequest> {
     if (reused_ && !parser_->got_some()) {  // the server has closed it since: once more on a new one
       fresh_ = true;
       buffer_.clear();
-      return start(*context_, endpoints_);
+      return start();
     }
     end_({.error = error.message()});
   }
 
-  std::vector<std::unique_ptr<beast::tcp_stream>>& idle_;
-  asio::io_context* context_ = nullptr;
-  tcp::resolver::results_type endpoints_;
-  std::unique_ptr<beast::tcp_stream> stream_;
+  ClientHost& host_;
+  std::unique_ptr<WireStream> stream_;
   http::request<http::string_body> request_;
   std::optional<http::response_parser<http::string_body>> parser_;
   beast::flat_buffer buffer_;
@@ -108,24 +118,32 @@ class ClientRequest : public std::enable_shared_from_this<ClientRequest> {
   bool reused_ = false, fresh_ = false;
 };
 
-HttpClient::HttpClient(const std::string& url) : impl_(std::make_unique<Impl>()) {
-  constexpr std::string_view kScheme = "http://";
-  if (!url.starts_with(kScheme))
+struct HttpClient::Impl {
+  ClientHost host;
+  std::string authority, prefix;  // what is said to be the host; what is put before every path
+};
+
+HttpClient::HttpClient(const std::string& url, bool any_certificate) : impl_(std::make_unique<Impl>()) {
+  const bool secure = url.starts_with("https://");
+  if (!secure && !url.starts_with("http://"))
     fail(ErrorCode::usage, "{} is not an address such as http://127.0.0.1:8000", quote(url));
-  std::string rest = url.substr(kScheme.size());
+  std::string rest = url.substr(url.find("//") + 2);
   if (const std::size_t slash = rest.find('/'); slash != std::string::npos) {
     impl_->prefix = rest.substr(slash);
     while (impl_->prefix.ends_with('/')) impl_->prefix.pop_back();
     rest.resize(slash);
   }
-  impl_->host = rest;
+  impl_->authority = rest;
   const std::size_t colon = rest.rfind(':');
   const bool has_port = colon != std::string::npos && rest.find(']', colon) == std::string::npos;
   std::string name = has_port ? rest.substr(0, colon) : rest;
   if (name.starts_with('[') && name.ends_with(']')) name = name.substr(1, name.size() - 2);
-  tcp::resolver resolver(impl_->context);
+  ClientHost& host = impl_->host;
+  host.name = name;
+  if (secure) host.tls.emplace(any_certificate);
+  tcp::resolver resolver(host.context);
   error_code error;
-  impl_->endpoints = resolver.resolve(name, has_port ? rest.substr(colon + 1) : "80", error);
+  host.endpoints = resolver.resolve(name, has_port ? rest.substr(colon + 1) : secure ? "443" : "80", error);
   if (error) lowp::fail(ErrorCode::io, "{}: {}", url, error.message());
 }
 
@@ -151,28 +169,29 @@ HttpClient::Reply HttpClient::request(const std::string& method, const std::stri
                                       const Headers& headers) {
   Reply reply;
   std::make_shared<ClientRequest>(
-      impl_->idle, make_request(impl_->host, http::string_to_verb(view(method)), impl_->prefix + path, body, headers),
-      nullptr, [&](const Reply& got) { reply = got; })
-      ->start(impl_->context, impl_->endpoints);
+      impl_->host,
+      make_request(impl_->authority, http::string_to_verb(view(method)), impl_->prefix + path, body, headers), nullptr,
+      [&](const Reply& got) { reply = got; })
+      ->start();
   run();
   return reply;
 }
 
 void HttpClient::post(const std::string& path, const std::string& body, const Headers& headers, Data data, End end) {
-  std::make_shared<ClientRequest>(impl_->idle,
-                                  make_request(impl_->host, http::verb::post, impl_->prefix + path, body, headers),
+  std::make_shared<ClientRequest>(impl_->host,
+                                  make_request(impl_->authority, http::verb::post, impl_->prefix + path, body, headers),
                                   std::move(data), std::move(end))
-      ->start(impl_->context, impl_->endpoints);
+      ->start();
 }
 
 void HttpClient::at(std::chrono::steady_clock::time_point when, std::function<void()> call) {
-  auto timer = std::make_shared<asio::steady_timer>(impl_->context, when);
+  auto timer = std::make_shared<asio::steady_timer>(impl_->host.context, when);
   timer->async_wait([timer, call = std::move(call)](error_code) { call(); });
 }
 
 void HttpClient::run() {
-  impl_->context.restart();
-  impl_->context.run();
+  impl_->host.context.restart();
+  impl_->host.context.run();
 }
 
 }  // namespace lowp::server

@@ -13,9 +13,10 @@ namespace lowp::server {
 
 class HttpClient {
  public:
-  /// "http://host:port"; what follows is put before every path. Throws Error(usage) for another kind of address,
-  /// Error(io) if the host is unknown.
-  explicit HttpClient(const std::string& url);
+  /// "http://host:port" or "https://host:port"; what follows is put before every path. Throws Error(usage) for another
+  /// kind of address, Error(io) if the host is unknown, Error(unsupported) for https in builds without TLS.
+  /// `any_certificate`: of an https server; else it must be one for its name that the system believes (tls.h).
+  explicit HttpClient(const std::string& url, bool any_certificate = false);
   ~HttpClient();
 
   struct Reply {

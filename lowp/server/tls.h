@@ -1,4 +1,5 @@
-// TLS of a server's connections. OpenSSL is named in tls.cpp; tls_absent.cpp stands for it in builds that have none.
+// TLS of connections, a server's and a client's. OpenSSL is named in tls.cpp; tls_absent.cpp stands for it in builds
+// that have none.
 #pragma once
 
 #include <boost/asio/buffer.hpp>
@@ -23,16 +24,19 @@ class TlsSession {
   virtual void shut_down(Done done) = 0;
 };
 
-/// What all connections share: the server's certificates and key. TLS 1.2 and newer.
+/// What all connections share: a server's certificates and key, or whom a client believes. TLS 1.2 and newer.
 class TlsContext {
  public:
-  /// From PEM files: the certificate with those that vouch for it behind it, and its key, not encrypted; may be one
-  /// file. Throws Error naming the file: io if it cannot be read, bad_input if it does not hold that or the key is of
-  /// another certificate; unsupported in builds without TLS.
+  /// A server's, from PEM files: the certificate with those that vouch for it behind it, and its key, not encrypted;
+  /// may be one file. Throws Error naming the file: io if it cannot be read, bad_input if it does not hold that or the
+  /// key is of another certificate; unsupported in builds without TLS.
   TlsContext(const std::string& certificates, const std::string& key);
+  /// A client's: a server must have a certificate for its name that one of the system's authorities, or of those in the
+  /// file SSL_CERT_FILE, vouches for; or `any_certificate`. Throws Error(unsupported) in builds without TLS.
+  explicit TlsContext(bool any_certificate);
   ~TlsContext();
-  /// The stream must outlive the session.
-  std::unique_ptr<TlsSession> session(boost::beast::tcp_stream& stream) const;
+  /// The stream must outlive the session. `host`, a name or an address: whom a client means to talk to.
+  std::unique_ptr<TlsSession> session(boost::beast::tcp_stream& stream, const std::string& host) const;
 
  private:
   struct Impl;

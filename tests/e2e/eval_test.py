@@ -8,7 +8,7 @@ from nll_test import GOLDEN, bound
 
 BOOK = MODELS / "bookworm-8m"
 TEXT = MODELS.parent / "tests" / "golden" / "demo.txt"
-KEYS = ["model", "recipe", "method", "context", "compute", "device", "tokens", "scored", "nll", "nll_stderr", "perplexity", "word_perplexity",
+KEYS = ["model", "recipe", "method", "context", "compute", "attention", "device", "tokens", "scored", "nll", "nll_stderr", "perplexity", "word_perplexity",
         "byte_perplexity", "bits_per_byte", "kl", "seconds"]
 KL_KEYS = ["mean", "median", "p99", "max", "stderr", "top1", "top1_stderr", "dp_mean", "dp_rms"]
 
@@ -44,6 +44,20 @@ class Eval(Case):
         self.assertAlmostEqual(rolling["bits_per_byte"], total / size / math.log(2))
         self.assertLess(abs(math.log(rolling["word_perplexity"]) / (total / words) - 1), 0.01)
 
+    def test_quantized_while_loading(self):
+        for recipe in ("int4_g128_asym-bf16", "nvfp4-nvfp4", "fp8-fp8", "mxfp4-mxfp4"):
+            written = self.eval(self.quantized(recipe, "--scales", "per-matrix"), "--against", BOOK)
+            loaded = self.eval(BOOK, "--recipe", recipe, "--against", BOOK)
+            self.assertEqual((loaded["recipe"], loaded["nll"], loaded["kl"]), (recipe, written["nll"], written["kl"]))
+        loaded = self.eval(MODELS / "bookworm-moe-9m", "--recipe", "int8-int8", "--head", "same")
+        out = self.folder / "moe"
+        self.lowp("quantize", MODELS / "bookworm-moe-9m", "--recipe", "int8-int8", "-o", out)
+        self.assertEqual(loaded["nll"], self.eval(out, "--head", "same")["nll"])
+        for model, recipe, words in ((out, "int4", ["moe", "quantized already", "int8-int8", "int4_g128-bf16"]),
+                                     (BOOK, "int8-int8_static", ["int8-int8_static", "calibration"]),
+                                     (BOOK, "codebook4_g64-bf16", ["codebook4_g64-bf16", "lowp quantize"]), (BOOK, "int9", ["int9"])):
+            self.refused("eval", model, "--recipe", recipe, "--text", self.text, code=2, words=words)
+
     def test_documents(self):
         page = " = {} = \n \n He said that it was 3 @,@ 000 @.@ 5 miles , and ( at last ) went home . \n = = Part = = \n More of it . \n"
         self.text.write_text("".join(page.format(title) for title in ("One", "Two", "Three")))
@@ -75,11 +89,17 @@ class Eval(Case):
 
     def test_kv_cache_and_head_cost_little(self):
         plain = self.eval(BOOK)["nll"]
-        for options, most in ((["--kv-cache-dtype", "bf16"], 0), (["--head", "same"], 0), (["--kv-cache-dtype", "int8"], 0.005),
+        for options, most in ((["--kv-cache-dtype", "bf16"], 0), (["--head", "same"], 0), (["--kv-cache-dtype", "int8"], 0.005), (["--kv-cache-dtype", "fp8"], 0.01),
                               (["--head", "int8"], 0.005), (["--kv-cache-dtype", "int8", "--compute", "f32"], 0.01)):
             self.assertLessEqual(abs(self.eval(BOOK, *options)["nll"] - plain), most, options)
         for head, word in (("int99", "int99"), ("codebook4_g64-bf16", "lowp quantize"), ("int8-int8_static", "calibration")):
             self.refused("eval", BOOK, "--text", self.text, "--head", head, code=2, words=[word])
+        for mode in ("fp8", "fp8_hadamard_v", "fp8_hadamard_qkv"):
+            found = self.eval(BOOK, "--attention", mode)
+            self.assertEqual(found["attention"], mode)
+            self.assertLessEqual(abs(found["nll"] - plain), 0.01, mode)
+        self.refused("eval", BOOK, "--text", self.text, "--attention", "fp8", "--kv-cache-dtype", "int8", code=2, words=["--attention fp8", "int8"])
+        self.refused("eval", BOOK, "--text", self.text, "--attention", "int8", code=2, words=["--attention"])
         self.refused("eval", BOOK, "--text", self.text, "--kv-cache-dtype", "fp4", code=2, words=["--kv-cache-dtype"])
 
     def test_golden(self):

@@ -292,6 +292,16 @@ class Tls(Disconnects):
             self.assertEqual(connection.getresponse().read(), b'{"status":"ok"}')
         connection.close()
 
+    def test_bench_serve(self):
+        load = ("bench", "serve", f"https://127.0.0.1:{self.own.port}", "--num-prompts", 8, "--input-len", 20, "--output-len", 9, "--ignore-eos", "--json")
+        for options, env in (((), {"SSL_CERT_FILE": self.files[0]}), (("--insecure",), {})):
+            result = lowp_cli.run(*load, *options, env=env)
+            self.assertEqual(result.code, 0, result.err)
+            self.assertEqual(json.loads(result.out)["total_output_tokens"], 72)
+        stranger = lowp_cli.run(*load)
+        self.assertEqual(stranger.code, 1, stranger.err)
+        self.assertIn("certificate verify failed", stranger.err)
+
     def test_what_is_no_tls(self):
         for data in (b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\x16\x03\x01\xff\xff" + b"x" * 100, bytes(range(256)) * 100):
             with socket.create_connection(("127.0.0.1", self.own.port), timeout=10) as s:

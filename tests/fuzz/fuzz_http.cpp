@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <string>
 #include <string_view>
@@ -72,7 +73,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   address.sin_family = AF_INET;
   address.sin_port = htons(port);
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  if (socket < 0 || ::connect(socket, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) std::abort();
+  if (socket < 0 || ::connect(socket, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    std::perror("connect");
+    std::abort();
+  }
   send_all(socket, input.substr(0, first));
   send_all(socket, input.substr(first));
   ::shutdown(socket, SHUT_WR);
@@ -82,6 +86,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   ::close(socket);
   if (got.empty()) return 0;
   const bool http = got.starts_with("HTTP/1.1 ") || got.starts_with("HTTP/1.0 ");
-  if (!http || got.size() < 12 || std::string_view("124").find(got[9]) == std::string_view::npos) std::abort();
+  if (!http || got.size() < 12 || std::string_view("124").find(got[9]) == std::string_view::npos) {
+    std::fprintf(stderr, "answered: %s\n", got.c_str());
+    std::abort();
+  }
   return 0;
 }

@@ -79,6 +79,24 @@ TEST_P(CudaModel, EveryRecipeHasTheNllOfTheCpu) {
   }
 }
 
+// Those that are not the default, of experts too (whose products know no others than exact ones).
+TEST_P(CudaModel, OperandsAreExactOrRoundedIfAsked) {
+  const eval::PerplexityOptions options;
+  for (const auto& [recipe, operands, most] : {std::tuple{"mxfp8-mxfp8", ops::Operands::exact, 0.003},
+                                               {"mxfp4-mxfp8", ops::Operands::exact, 0.003},
+                                               {"nvfp4-nvfp4", ops::Operands::rounded, 0.05}}) {
+    const TemporaryFolder folder;
+    quantize(recipe, folder.path() + "/out");
+    models::LoadOptions load = on_gpu();
+    load.operands = operands;
+    models::Model cpu(folder.path() + "/out", {}), gpu(folder.path() + "/out", load);
+    const double expected = eval::perplexity(cpu, nullptr, false, tokenizer(), text(), options).nll,
+                 found = eval::perplexity(gpu, nullptr, false, tokenizer(), text(), options).nll;
+    EXPECT_NEAR(found, expected, most) << recipe;
+    std::printf("%-28s nll %.4f, on the CPU %.4f\n", recipe, found, expected);
+  }
+}
+
 TEST_P(CudaModel, CalibratedActivationsHaveTheNllOfTheCpu) {
   const eval::PerplexityOptions options;
   for (const std::string recipe : {"fp8_tensor-fp8_static", "int8-int8_static", "int4_g128-fp8_static",
@@ -110,6 +128,25 @@ TEST_P(CudaModel, EightBitKeysAndValuesLoseLittle) {
   const double exact = nll(std::nullopt);
   EXPECT_NEAR(nll(formats::Elem::int8), exact, 0.003);
   EXPECT_NEAR(nll(formats::Elem::e4m3), exact, 0.01);
+}
+
+// Prompts in 8 bits: queries and weights too, with and without Hadamard transforms.
+TEST_P(CudaModel, AttentionInFp8HasTheNllOfTheCpu) {
+  eval::PerplexityOptions options;
+  options.tokens = 2048;
+  const auto nll = [&](models::LoadOptions load, ops::AttentionMode mode) {
+    load.attention = mode;
+    models::Model model(path(), load);
+    return eval::perplexity(model, nullptr, false, tokenizer(), text(), options).nll;
+  };
+  const double exact = nll(on_gpu(), ops::AttentionMode::bf16);
+  for (const auto mode :
+       {ops::AttentionMode::fp8, ops::AttentionMode::fp8_hadamard_v, ops::AttentionMode::fp8_hadamard_qkv}) {
+    const double found = nll(on_gpu(), mode), expected = nll({}, mode);
+    std::printf("%-18s nll %.4f, on the CPU %.4f, in bf16 %.4f\n", ops::name(mode).data(), found, expected, exact);
+    EXPECT_NEAR(found, expected, 0.003) << ops::name(mode);
+    EXPECT_NEAR(found, exact, 0.01) << ops::name(mode);
+  }
 }
 
 // Tokens identical, or at the first difference the CPU's two likeliest logits are neighbours in bf16, or closer than
@@ -309,6 +346,7 @@ TEST_P(CudaModel, InvarianceIsToTheBit) {
     models::LoadOptions options = on_gpu();
     options.invariant = true;
     if (recipe == std::string("fp8-fp8")) options.kv_cache = formats::Elem::e4m3;
+    if (recipe == std::string("mxfp4-fp8")) options.attention = ops::AttentionMode::fp8_hadamard_qkv;
     models::Model model(folder.path() + "/out", options);
     const Logits alone = some_logits(model, ids, std::nullopt);
     for (unsigned seed = 1; seed <= 4; ++seed)
@@ -343,6 +381,10 @@ TEST_P(CudaModel, RefusesWhatOnlyTheCpuDoes) {
   options = on_gpu();
   options.kv_cache = formats::Elem::f32;
   EXPECT_TRUE(refused(options));
+  options = on_gpu();
+  options.attention = ops::AttentionMode::fp8;
+  options.kv_cache = formats::Elem::int8;
+  EXPECT_THROW(models::Model(path(), options), Error);
   models::Model gpu(path(), on_gpu());
   EXPECT_THROW(gpu.set_tap(nullptr), Error);
   EXPECT_THROW(gpu.find_linear("model.layers.0.self_attn.q_proj"), Error);

@@ -38,11 +38,20 @@ struct AttentionKernel {
   /// the exponentials in f32. Overwrites the scores.
   SoftmaxStats (*softmax)(float* scores, std::int64_t begin, std::int64_t end, std::int64_t padded, float scale,
                           const float* key_scales, const float* value_scales, void* weights);
+  /// The same with weights in e4m3, as kernels/ref/attention.h has them: s[t] = scores[t] * scale * key_scales[t] +
+  /// value_logs[t], weights[t] = e4m3(2^kE4m3WeightBits exp(s[t] - max)) / 2^kE4m3WeightBits; value_logs are of the
+  /// scales of values, by whose inverses the sum's exponentials are multiplied.
+  SoftmaxStats (*softmax_e4m3)(float* scores, std::int64_t begin, std::int64_t end, std::int64_t padded, float scale,
+                               const float* key_scales, const float* value_logs, const float* value_inverses,
+                               void* weights);
   /// out[r][i] = sum over the tokens of weights[r][t] values[t][i]; out [rows][dim].
   void (*mix)(const void* weights, std::int64_t rows, const void* const* values, std::int64_t pages, std::int64_t dim,
               float* out);
-  /// Stored values as operands; exact. Each null where it is not needed.
+  /// in [count] times `factor`, rounded to e4m3, as operands; zeros up to `padded`, a multiple of 16.
+  void (*to_e4m3)(const float* in, std::int64_t count, std::int64_t padded, float factor, void* out);
+  /// Stored values as operands; exact. Codes of e4m3 are finite. Each null where it is not needed.
   void (*from_int8)(const std::int8_t* in, std::int64_t count, void* out);
+  void (*from_e4m3)(const std::uint8_t* in, std::int64_t count, void* out);
   void (*from_bf16)(const std::uint16_t* in, std::int64_t count, void* out);
 };
 

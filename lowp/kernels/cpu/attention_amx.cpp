@@ -84,8 +84,11 @@ const AttentionKernel kAttentionAmx = {.name = "amx",
                                        .bf16 = true,
                                        .scores = amx::scores,
                                        .softmax = amx::softmax<std::uint16_t>,
+                                       .softmax_e4m3 = amx::softmax_e4m3<std::uint16_t>,
                                        .mix = amx::mix,
+                                       .to_e4m3 = amx::to_e4m3<std::uint16_t>,
                                        .from_int8 = amx::from_int8,
+                                       .from_e4m3 = amx::from_e4m3<std::uint16_t>,
                                        .from_bf16 = nullptr};
 
 }  // namespace lowp::kernels::cpu

@@ -68,8 +68,11 @@ const AttentionKernel kAttentionAvx512Bf16 = {.name = "avx512-bf16",
                                               .bf16 = true,
                                               .scores = avx512_bf16::scores,
                                               .softmax = avx512_bf16::softmax<std::uint16_t>,
+                                              .softmax_e4m3 = avx512_bf16::softmax_e4m3<std::uint16_t>,
                                               .mix = avx512_bf16::mix,
+                                              .to_e4m3 = avx512_bf16::to_e4m3<std::uint16_t>,
                                               .from_int8 = avx512_bf16::from_int8,
+                                              .from_e4m3 = avx512_bf16::from_e4m3<std::uint16_t>,
                                               .from_bf16 = nullptr};
 
 }  // namespace lowp::kernels::cpu

@@ -1,6 +1,7 @@
 // The backend's interface in a build without CUDA: no devices, and nothing that could be called without one.
 #include "lowp/base/error.h"
 #include "lowp/kernels/cuda/attention.h"
+#include "lowp/kernels/cuda/attention_heads.h"
 #include "lowp/kernels/cuda/cast.h"
 #include "lowp/kernels/cuda/experts.h"
 #include "lowp/kernels/cuda/experts_product.h"
@@ -11,6 +12,7 @@
 #include "lowp/kernels/cuda/profile.h"
 #include "lowp/kernels/cuda/read.h"
 #include "lowp/kernels/cuda/rope.h"
+#include "lowp/kernels/cuda/row_rebase.h"
 #include "lowp/kernels/cuda/sample.h"
 #include "lowp/kernels/cuda/transfer.h"
 
@@ -81,12 +83,16 @@ void add_norm(const AddNormTask&, StreamHandle) { absent(); }
 void gate_mul(const GateTask&, StreamHandle) { absent(); }
 bool casts_rows(const formats::BlockSpec&) { absent(); }
 void cast_rows(const CastRowsTask&, StreamHandle) { absent(); }
+void rebase_rows(const CastRowsTask&, StreamHandle) { absent(); }
 void rotate_store(const RotateStoreTask&, StreamHandle) { absent(); }
+void hadamard_heads(const HadamardTask&, StreamHandle) { absent(); }
 std::int64_t argmax_workspace(std::int64_t, std::int64_t) { absent(); }
 void argmax(const ArgmaxTask&, StreamHandle) { absent(); }
 void attend_decode(const AttentionTask&, StreamHandle) { absent(); }
 std::int64_t attend_decode_workspace(const AttentionTask&) { absent(); }
 void attend_prefill(const AttentionTask&, StreamHandle) { absent(); }
+void attend_heads(const HeadsAttentionTask&, StreamHandle) { absent(); }
+std::int64_t attend_heads_workspace(const HeadsAttentionTask&) { absent(); }
 
 void read_all(const void*, std::size_t, std::uint32_t*, StreamHandle) { absent(); }
 void dense_product(const DenseProduct&, StreamHandle) { absent(); }

@@ -46,6 +46,7 @@ std::int64_t attend_decode_workspace(const AttentionTask& task) { return kernels
 void attend_prefill(const AttentionTask& task, StreamHandle stream) {
   const AttentionKernels& kernels = checked(task);
   LOWP_CHECK(task.causal || task.window == 0, "a window of {} that looks ahead", task.window);
+  LOWP_CHECK(task.e4m3 || !task.hadamard, "results of exact products are rotated by hadamard_heads()");
   LOWP_CHECK(!task.e4m3 || kernels.prefill_e4m3, "no products of e4m3 over a cache of {}, heads of {}",
              formats::name(kernels.type), kernels.head_dim);
   const Timed timed(stream, [&] {

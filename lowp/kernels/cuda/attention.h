@@ -37,6 +37,7 @@ struct AttentionTask {
   bool e4m3 = false;                  // attend_prefill over an e4m3 cache: see there
   const float* query_amax = nullptr;  // with e4m3: device [sequences, KV heads], over which all of their queries are
                                       // scaled; null: each row of a head by itself
+  bool hadamard = false;              // with e4m3: values were rotated (head_hadamard.h), results are rotated back
   const float* sinks = nullptr;       // device [heads]; null: none
   const std::int32_t* row_begin = nullptr;  // device [sequences + 1]: rows of sequence s are row_begin[s] up to s + 1
   const std::int32_t* past = nullptr;       // device [sequences]: tokens before its first row

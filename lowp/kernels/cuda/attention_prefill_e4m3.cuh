@@ -1,8 +1,8 @@
 // Attention of many rows over an e4m3 cache by wgmma, all operands e4m3.
 //
 // As attention_prefill.cuh: one block for each multiprocessor, two warpgroups that multiply 64 flat rows each, 128 keys
-// at a time; here they take no turns. Of the third warpgroup one warp brings pages in, two transpose values, one makes
-// ready what the softmax wants of each token.
+// at a time; here they take turns at exponentials only. Of the third warpgroup one warp brings pages in, two transpose
+// values, one makes ready what the softmax wants of each token.
 //
 // A row's queries become codes over one scale, amax / 448. Weights are e4m3 too, times 2^8. The scale of a token's
 // value is part of its weight before that is rounded: the softmax is taken of score + log2(scale), so that the largest
@@ -20,6 +20,7 @@
 #include "lowp/kernels/cuda/attention_walk.cuh"
 #include "lowp/kernels/cuda/gemm_tiles.cuh"
 #include "lowp/kernels/cuda/gemm_wgmma.cuh"
+#include "lowp/kernels/hadamard.h"
 
 namespace lowp::kernels::cuda {
 
@@ -183,7 +184,7 @@ struct PrefillE4m3Kernel {
     float part[32], mixed[kHalves][32];
     float decays[2];  // of what `mixed` holds, before the next key tile's part is added
     SoftmaxRows softmax;
-    Place keys, values;
+    Place place;  // of the key tile whose weights are at hand
   };
 
   // The warpgroup's 64 rows as codes into shared memory, laid out as 64 keys are, and their scales.
@@ -220,15 +221,15 @@ struct PrefillE4m3Kernel {
     return Op::kRowBytes == 128 ? ptx::tile_descriptor(address) : ptx::narrow_tile_descriptor(address);
   }
   // Queues the scores of a key tile.
-  __device__ __forceinline__ void queue_scores(State& state, std::uint32_t own_queries) const {
-    const std::uint64_t a = key_descriptor(own_queries), b = key_descriptor(keys(state.keys.stage));
+  __device__ __forceinline__ void queue_scores(State& state, std::uint32_t own_queries, int stage) const {
+    const std::uint64_t a = key_descriptor(own_queries), b = key_descriptor(keys(stage));
 #pragma unroll
     for (int k = 0; k < kDim / 32; ++k) ptx::WgmmaE4m3<128>::run(state.scores, a + 2 * k, b + 2 * k, k > 0);
     ptx::wgmma_commit();
   }
   // Queues the weights times 64 of the head's values of a key tile.
   __device__ __forceinline__ void queue_part(State& state, int half) const {
-    const std::uint64_t b = ptx::tile_descriptor(values(state.values.stage) + half * 64 * 128);
+    const std::uint64_t b = ptx::tile_descriptor(values(state.place.stage) + half * 64 * 128);
 #pragma unroll
     for (int k = 0; k < kTiles / 4; ++k)
       ptx::WgmmaE4m3Registers<64>::run(state.part, state.weights[k], b + 2 * k, k > 0);
@@ -298,31 +299,34 @@ struct PrefillE4m3Kernel {
 
   // The next key tile's scores, and the products with the last one's values, which have arrived.
   __device__ __forceinline__ void step(State& state, const TileRows& rows, std::uint32_t own_queries, int first) const {
-    ptx::barrier_wait(keys_full(state.keys.stage), state.keys.parity);
+    Place next = state.place;
+    next.advance();
+    ptx::barrier_wait(keys_full(next.stage), next.parity);
     ptx::wgmma_fence();
-    queue_scores(state, own_queries);
+    queue_scores(state, own_queries, next.stage);
     queue_part(state, 0);
     ptx::wgmma_wait<1>();
     ptx::pin(state.scores);
-    arrive_by_warp(keys_empty(state.keys.stage));
-    state.keys.advance();
-    Place next = state.values;
-    next.advance();
+    arrive_by_warp(keys_empty(next.stage));
     ptx::barrier_wait(values_full(next.stage), next.parity);
     const float2 decays = raise(state, rows, columns(next.stage), first);
     ptx::pin(state.scores);
     add_part(state, 0);
+    // One warpgroup's exponentials at a time, so that the other's scores go beside them. Barriers by the thread's
+    // number rather than the warpgroup's, which would be one register too many.
+    ptx::sync_threads(2 + (threadIdx.x >> 8), 256);
     if constexpr (kHalves == 2) {
       ptx::wgmma_fence();
       queue_part(state, 1);
     }
     exponentiate(state, columns(next.stage), decays);
+    ptx::arrive_threads(3 - (threadIdx.x >> 8), 256);
     if constexpr (kHalves == 2) {
       ptx::pin(state.scores);
       add_part(state, 1);
     }
-    arrive_by_warp(values_empty(state.values.stage));
-    state.values = next;
+    arrive_by_warp(values_empty(state.place.stage));
+    state.place = next;
     state.decays[0] = decays.x;
     state.decays[1] = decays.y;
     pack(state);
@@ -333,6 +337,7 @@ struct PrefillE4m3Kernel {
     const std::uint32_t own_queries = shared + consumer * (Shape::kQueryBytes / 2),
                         scales = shared + Shape::kQueryScalesAt + consumer * 256;
     State state;
+    if (consumer == 1) ptx::arrive_threads(2, 256);  // the first turn is the other warpgroup's
     each_own_walk([&](const Walk& walk) {
       stage_queries(walk, consumer, own_queries, scales);
       const int flat = walk.first_flat + consumer * 64 + warp * 16;
@@ -346,16 +351,15 @@ struct PrefillE4m3Kernel {
       for (auto& half : state.mixed)
 #pragma unroll
         for (float& v : half) v = 0;
-      ptx::barrier_wait(keys_full(state.keys.stage), state.keys.parity);
+      ptx::barrier_wait(keys_full(state.place.stage), state.place.parity);
       ptx::wgmma_fence();
-      queue_scores(state, own_queries);
+      queue_scores(state, own_queries, state.place.stage);
       ptx::wgmma_wait<0>();
       ptx::pin(state.scores);
-      arrive_by_warp(keys_empty(state.keys.stage));
-      state.keys.advance();
-      ptx::barrier_wait(values_full(state.values.stage), state.values.parity);
-      const float2 decays = raise(state, rows, columns(state.values.stage), walk.first_key);
-      exponentiate(state, columns(state.values.stage), decays);
+      arrive_by_warp(keys_empty(state.place.stage));
+      ptx::barrier_wait(values_full(state.place.stage), state.place.parity);
+      const float2 decays = raise(state, rows, columns(state.place.stage), walk.first_key);
+      exponentiate(state, columns(state.place.stage), decays);
       state.decays[0] = decays.x;
       state.decays[1] = decays.y;
       pack(state);
@@ -367,10 +371,41 @@ struct PrefillE4m3Kernel {
         queue_part(state, half);
         add_part(state, half);
       }
-      arrive_by_warp(values_empty(state.values.stage));
-      state.values.advance();
+      arrive_by_warp(values_empty(state.place.stage));
+      state.place.advance();
       write(state, walk, flat, lane);
     });
+  }
+
+  // Values 16 j + 4 t + i of a row, in lane t of its four, times the orthonormal Hadamard matrix; by all lanes.
+  static __device__ __forceinline__ void transform(float (&v)[kDim / 16][4]) {
+#pragma unroll
+    for (auto& four : v) {
+      hadamard_step<4>(four, 1);
+      hadamard_step<4>(four, 2);
+    }
+#pragma unroll
+    for (int across = 1; across < 4; across *= 2) {
+      const bool second = threadIdx.x & across;
+#pragma unroll
+      for (auto& four : v)
+#pragma unroll
+        for (float& value : four) {
+          const float other = __shfl_xor_sync(~0u, value, across);
+          value = second ? other - value : value + other;
+        }
+    }
+    constexpr float kFactor = kDim == 64 ? 0.125f : 0.0883883461f;  // 1 / sqrt(kDim)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      float column[kDim / 16];
+#pragma unroll
+      for (int j = 0; j < kDim / 16; ++j) column[j] = v[j][i];
+#pragma unroll
+      for (int distance = 1; distance < kDim / 16; distance *= 2) hadamard_step<kDim / 16>(column, distance);
+#pragma unroll
+      for (int j = 0; j < kDim / 16; ++j) v[j][i] = column[j] * kFactor;
+    }
   }
 
   __device__ __forceinline__ void write(const State& state, const Walk& walk, int flat, int lane) const {
@@ -380,16 +415,20 @@ struct PrefillE4m3Kernel {
       const float sink = sink_weight(args.task, flat_head(own, args.group, walk.kv_head),
                                      state.softmax.most[h] - kE4m3WeightBits),
                   weight = __frcp_rn(state.softmax.whole_sum(h) + sink);
-      if (own > walk.last_flat) continue;
-      auto* to = static_cast<std::uint16_t*>(args.task.out) +
-                 flat_offset(walk.work, own, args.group, walk.kv_head, args.task.out_stride, kDim) + 4 * (lane & 3);
+      float v[kDim / 16][4];
 #pragma unroll
       for (int j = 0; j < kDim / 16; ++j) {  // as transpose_page() orders the values of the head
         const float* even = &state.mixed[j / 4][8 * (j % 4) + 2 * h];
         const float* odd = even + 4;
-        *reinterpret_cast<uint2*>(to + 16 * j) = {ptx::pack_bf16(even[0] * weight, odd[0] * weight),
-                                                  ptx::pack_bf16(even[1] * weight, odd[1] * weight)};
+        v[j][0] = even[0] * weight, v[j][1] = odd[0] * weight, v[j][2] = even[1] * weight, v[j][3] = odd[1] * weight;
       }
+      if (args.task.hadamard) transform(v);
+      if (own > walk.last_flat) continue;
+      auto* to = static_cast<std::uint16_t*>(args.task.out) +
+                 flat_offset(walk.work, own, args.group, walk.kv_head, args.task.out_stride, kDim) + 4 * (lane & 3);
+#pragma unroll
+      for (int j = 0; j < kDim / 16; ++j)
+        *reinterpret_cast<uint2*>(to + 16 * j) = {ptx::pack_bf16(v[j][0], v[j][1]), ptx::pack_bf16(v[j][2], v[j][3])};
     }
   }
 };

@@ -212,6 +212,11 @@ bool amax_and_cast(const CastTask& task, MatrixAmax* amax, StreamHandle stream) 
 void rope_cast(const HeadsTask& task, StreamHandle stream) {
   LOWP_CHECK(task.dim == 64 || task.dim == 128 || task.dim == 256, "heads of {} values", task.dim);
   LOWP_CHECK(task.heads % task.heads_per_scale == 0, "{} heads, {} a scale", task.heads, task.heads_per_scale);
+  LOWP_CHECK(task.codes || task.input == formats::Elem::bf16, "heads of {} on their way into attention",
+             formats::name(task.input));
+  LOWP_CHECK(!task.kv.pages || (task.kv.layout.type == formats::Elem::e4m3 && task.kv.layout.head_dim == task.dim &&
+                                task.kv.layout.kv_heads == task.heads),
+             "pages of other heads");
   launch_rope(task, stream);
 }
 

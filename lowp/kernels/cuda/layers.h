@@ -81,7 +81,8 @@ void cast_rows(const CastRowsTask& task, StreamHandle stream);
 
 /// Norms of heads (q_norm, k_norm; null: none), RoPE of queries, in place, and of keys; then the keys and values into
 /// the pages of their sequences. Row r stands at positions[r] of sequence sequences[r], and is left alone where
-/// positions[r] is negative. k and v are only read.
+/// positions[r] is negative. k and v are only read. With a Hadamard transform (kernels/head_hadamard.h) heads are
+/// rotated by it after RoPE, and rounded to bf16 once more.
 struct RotateStoreTask {
   void* q = nullptr;        // bf16 [rows, heads, head_dim], rows q_stride apart
   const void* k = nullptr;  // bf16 [rows, kv_heads, head_dim], rows k_stride apart
@@ -98,8 +99,17 @@ struct RotateStoreTask {
   const std::int32_t* positions = nullptr;  // [rows]
   const std::int32_t* sequences = nullptr;  // [rows]: rows of kv.pages
   KvPages kv;
+  bool hadamard_keys = false;  // and queries
+  bool hadamard_values = false;
 };
 void rotate_store(const RotateStoreTask& task, StreamHandle stream);
+
+/// Rotates heads by a Hadamard transform, in place, rounded to bf16.
+struct HadamardTask {
+  void* x = nullptr;                               // bf16 [rows, heads, head_dim]
+  std::int64_t rows = 0, heads = 0, head_dim = 0;  // head_dim 64, 128 or 256
+};
+void hadamard_heads(const HadamardTask& task, StreamHandle stream);
 
 /// The likeliest token of each row: the largest of logits[r][0 .. limit), of equals the lowest; -1 where a logit of
 /// the row is NaN or +infinity, or none is finite. logprob: log-softmax over all of the row's logits, of that token.

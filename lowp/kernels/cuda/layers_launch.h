@@ -9,7 +9,9 @@ void launch_gather(const GatherTask& task, StreamHandle stream);
 void launch_add_norm(const AddNormTask& task, StreamHandle stream);
 void launch_gate(const GateTask& task, StreamHandle stream);
 void launch_cast_rows(const CastRowsTask& task, StreamHandle stream);
+void launch_rebase_rows(const CastRowsTask& task, StreamHandle stream);
 void launch_rotate_store(const RotateStoreTask& task, StreamHandle stream);
+void launch_hadamard(const HadamardTask& task, StreamHandle stream);
 void launch_argmax(const ArgmaxTask& task, StreamHandle stream);
 
 }  // namespace lowp::kernels::cuda

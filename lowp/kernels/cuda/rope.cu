@@ -1,7 +1,9 @@
 #include <cmath>
 
+#include "lowp/kernels/attention_e4m3.h"
 #include "lowp/kernels/cuda/cast_row.cuh"
 #include "lowp/kernels/cuda/for_input.cuh"
+#include "lowp/kernels/cuda/hadamard.cuh"
 #include "lowp/kernels/cuda/launch.h"
 #include "lowp/kernels/cuda/rope.h"
 
@@ -37,16 +39,7 @@ __device__ void rotate(const Args& args, int lane_in_head, const float (&c)[8], 
 }
 
 __device__ void hadamard(const Args& args, int lane_in_head, float (&v)[8]) {
-#pragma unroll
-  for (int distance = 1; distance < 8; distance *= 2) hadamard_step<8>(v, distance);
-  for (int lanes = 1; lanes < args.task.dim / 8; lanes *= 2) {
-    const bool second = lane_in_head & lanes;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const float other = __shfl_xor_sync(0xFFFFFFFFu, v[i], lanes);
-      v[i] = second ? other - v[i] : v[i] + other;
-    }
-  }
+  hadamard_butterflies(v, lane_in_head, static_cast<int>(args.task.dim) / 8);
 #pragma unroll
   for (int i = 0; i < 8; ++i) v[i] *= args.hadamard_scale;
 }
@@ -59,9 +52,24 @@ __device__ void load_angles(const float* from, bool interleaved, float (&to)[8])
   to[4] = b.x, to[5] = b.y, to[6] = b.z, to[7] = b.w;
 }
 
+// Stores eight codes of a token's head in its page, and the scale that all of the head have.
+__device__ void store_in_page(const HeadsTask& task, std::int64_t batch, std::int64_t token, int head, int lane_in_head,
+                              std::uint64_t codes, float descale) {
+  const KvPageLayout& layout = task.kv.layout;
+  const int slot = static_cast<int>(token % kPageTokens);
+  auto* page = static_cast<unsigned char*>(task.kv.pages[batch * task.kv.max_pages + token / kPageTokens]) +
+               task.kv.layer_offset;
+  auto* to = page + (task.are_values ? layout.values_at(head) : layout.keys_at(head));
+  *reinterpret_cast<std::uint64_t*>(to + layout.offset(slot, 8 * lane_in_head)) = codes;
+  if (lane_in_head > 0) return;
+  auto* scales = page + (task.are_values ? layout.value_scales_at(head) : layout.key_scales_at(head));
+  reinterpret_cast<float*>(scales)[slot] = descale;
+}
+
 // dim / 8 lanes hold a head of a token; a thread takes kHeads heads of kTokens tokens, which share their angles.
-// grid: tokens, heads / kHeads, batch. Without kEncode it only finds the largest magnitudes.
-template <Elem In, bool kEncode>
+// grid: tokens, heads / kHeads, batch.
+enum class Pass { amax, codes, attention };  // attention: to where that wants them
+template <Elem In, Pass kPass>
 __global__ void __launch_bounds__(kThreads) rope_heads(const __grid_constant__ Args args) {
   const HeadsTask& task = args.task;
   const int lanes = static_cast<int>(task.dim) / 8, lane_in_head = static_cast<int>(threadIdx.x) % lanes;
@@ -97,22 +105,34 @@ __global__ void __launch_bounds__(kThreads) rope_heads(const __grid_constant__ A
       if (task.cos) rotate(args, lane_in_head, c, s, v);
       if (task.hadamard) hadamard(args, lane_in_head, v);
       if (!inside || first_head + h >= task.heads) continue;
-      if constexpr (kEncode) {
-        const float amax = bits_float(__ldg(task.amax + batch * scales + (first_head + h) / task.heads_per_scale));
-        const float scale = amax <= 1e-12f ? 1.0f : formats::divide(448.0f, amax);
+      if constexpr (kPass != Pass::amax) {
+        const std::int64_t head = first_head + h;
+        const Chunk<In> rounded = to_chunk<In>(v);
+        if (kPass == Pass::attention && task.rotated) {
+          const std::int64_t place = ((batch * task.seq + token) * task.heads + head) * lanes + lane_in_head;
+          static_cast<uint4*>(task.rotated)[place] = {rounded.word[0], rounded.word[1], rounded.word[2],
+                                                      rounded.word[3]};
+          continue;
+        }
+        const E4m3Scales scale =
+            e4m3_scales(bits_float(__ldg(task.amax + batch * scales + head / task.heads_per_scale)));
         Eight y;
-        to_chunk<In>(v).values(y.x);
+        rounded.values(y.x);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) y.x[i] *= scale;
-        const std::int64_t place = (batch * task.heads + first_head + h) * task.seq + token;
-        static_cast<std::uint64_t*>(task.codes)[place * lanes + lane_in_head] = encode8_bytes<Elem::e4m3>(y.x);
+        for (int i = 0; i < 8; ++i) y.x[i] *= scale.up;
+        const std::uint64_t codes = encode8_bytes<Elem::e4m3>(y.x);
+        const std::int64_t place = (batch * task.heads + head) * task.seq + token;
+        if constexpr (kPass == Pass::codes)
+          static_cast<std::uint64_t*>(task.codes)[place * lanes + lane_in_head] = codes;
+        else
+          store_in_page(task, batch, token, static_cast<int>(head), lane_in_head, codes, scale.down);
       } else {
 #pragma unroll
         for (int i = 0; i < 8; ++i) most[h] = fmaxf(most[h], fabsf(v[i]));
       }
     }
   }
-  if constexpr (!kEncode) {
+  if constexpr (kPass == Pass::amax) {
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) {
       const std::uint32_t all = combine_over_block<Elem::f32>(float_bits(most[h]));
@@ -126,8 +146,7 @@ __global__ void __launch_bounds__(kThreads) rope_heads(const __grid_constant__ A
 __global__ void write_descales(const std::uint32_t* amax, std::int64_t count, float* descale) {
   const std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i >= count) return;
-  const float most = bits_float(amax[i]);
-  descale[i] = most <= 1e-12f ? 1.0f : formats::divide(most, 448.0f);
+  descale[i] = e4m3_scales(bits_float(amax[i])).down;
 }
 
 }  // namespace
@@ -140,9 +159,10 @@ void launch_rope(const HeadsTask& task, StreamHandle stream) {
   const dim3 grid(static_cast<unsigned>(ceil_div(task.seq, tokens)),
                   static_cast<unsigned>(ceil_div<std::int64_t>(task.heads, kHeads)), static_cast<unsigned>(task.batch));
   for_input(task.input, [&](auto in) {
-    rope_heads<in(), false><<<grid, kThreads, 0, stream>>>(args);
-    rope_heads<in(), true><<<grid, kThreads, 0, stream>>>(args);
+    rope_heads<in(), Pass::amax><<<grid, kThreads, 0, stream>>>(args);
+    if (task.codes) rope_heads<in(), Pass::codes><<<grid, kThreads, 0, stream>>>(args);
   });
+  if (!task.codes) rope_heads<Elem::bf16, Pass::attention><<<grid, kThreads, 0, stream>>>(args);
   write_descales<<<static_cast<unsigned>(ceil_div<std::int64_t>(scales, 256)), 256, 0, stream>>>(task.amax, scales,
                                                                                                  task.descale);
   check_launch("rope_cast");

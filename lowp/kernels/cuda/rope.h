@@ -2,6 +2,7 @@
 #pragma once
 
 #include "lowp/formats/element.h"
+#include "lowp/kernels/cuda/kv_pages.h"
 #include "lowp/kernels/cuda/runtime.h"
 
 namespace lowp::kernels::cuda {
@@ -16,7 +17,11 @@ struct HeadsTask {
   const float* sin = nullptr;
   bool interleaved = false;  // pairs (2i, 2i + 1) instead of (i, i + dim / 2)
   bool hadamard = false;
+  // Where they go, one of these; but for codes, x is bf16.
   void* codes = nullptr;          // e4m3 [batch, heads, seq, dim]
+  void* rotated = nullptr;        // bf16 [batch, seq, heads, dim]: what would be rounded to e4m3
+  KvPages kv;                     // pages of e4m3, a row of them for each of the batch; a scale a head
+  bool are_values = false;        // in pages
   float* descale = nullptr;       // [batch, heads / heads_per_scale]
   std::uint32_t* amax = nullptr;  // scratch, of the descales' shape
 };

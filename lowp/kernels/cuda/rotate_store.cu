@@ -1,9 +1,11 @@
-// RoPE and the new keys and values into their pages: a block for each row, head_dim / 16 threads for each of its heads.
+// RoPE, a Hadamard transform where it is asked for, and the new keys and values into their pages: a block for each row,
+// head_dim / 16 threads for each of its heads.
 #include <algorithm>
 #include <cmath>
 
 #include "lowp/formats/codec.h"
 #include "lowp/kernels/cuda/front.cuh"
+#include "lowp/kernels/cuda/hadamard.cuh"
 #include "lowp/kernels/cuda/layers.cuh"
 #include "lowp/kernels/cuda/layers_launch.h"
 
@@ -64,13 +66,47 @@ struct Angles {
   }
 };
 
+// The Hadamard transform of a head, rounded to bf16.
+__device__ __forceinline__ void transform(Values& x, int t, int threads) {
+  hadamard_butterflies(x.low, t, threads);
+  hadamard_butterflies(x.high, t, threads);
+  const float factor = threads == 4 ? 0.125f : threads == 8 ? 0.0883883461f : 0.0625f;  // 1 / sqrt(16 threads)
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    const float a = x.low[i], b = x.high[i];
+    x.low[i] = round_bf16((a + b) * factor);
+    x.high[i] = round_bf16((a - b) * factor);
+  }
+}
+
+// Divides by a scale where only codes of the quotient are wanted, whose magnitude is at most 448: they are those of the
+// IEEE division. The reciprocal is shared, and nothing branches; a kernel that inlines sixteen divisions with a way out
+// for unusual operands spends a step of one row on fetching its instructions.
+class Scaled {
+ public:
+  __device__ __forceinline__ explicit Scaled(float scale) {
+    // By powers of two to where the reciprocal is a normal number, and so is every remainder that decides.
+    power_ = scale < 0x1p-40f ? 0x1p100f : scale > 0x1p60f ? 0x1p-100f : 1.0f;
+    scale_ = scale * power_;
+    inverse_ = formats::reciprocal(scale_);
+  }
+  __device__ __forceinline__ float quotient(float x) const {
+    x *= power_;
+    const float q = x * inverse_;
+    return x == 0 ? x : __fmaf_rn(__fmaf_rn(-scale_, q, x), inverse_, q);
+  }
+
+ private:
+  float power_, scale_, inverse_;
+};
+
 template <Elem kType>
-__device__ __forceinline__ std::uint64_t encode(const float (&v)[8], float scale) {
+__device__ __forceinline__ std::uint64_t encode(const float (&v)[8], const Scaled& scale) {
   std::uint64_t codes = 0;
 #pragma unroll
   for (int i = 0; i < 8; i += 2) {
     std::uint32_t two;
-    const float a = formats::divide(v[i], scale), b = formats::divide(v[i + 1], scale);
+    const float a = scale.quotient(v[i]), b = scale.quotient(v[i + 1]);
     if constexpr (kType == Elem::e4m3)
       two = ptx::cvt_e4m3x2(a, b);
     else
@@ -100,8 +136,9 @@ __device__ __forceinline__ void store(const Values& x, const KvPageLayout& layou
     constexpr float kLargest = kType == Elem::e4m3 ? 448.0f : 127.0f;
     const float found = is_finite(bits_float(amax)) ? formats::divide(bits_float(amax), kLargest) : NAN;
     const bool codes = found > 0;
-    *reinterpret_cast<std::uint64_t*>(to + low) = codes ? encode<kType>(x.low, found) : 0;
-    *reinterpret_cast<std::uint64_t*>(to + high) = codes ? encode<kType>(x.high, found) : 0;
+    const Scaled by(codes ? found : 1.0f);
+    *reinterpret_cast<std::uint64_t*>(to + low) = codes ? encode<kType>(x.low, by) : 0;
+    *reinterpret_cast<std::uint64_t*>(to + high) = codes ? encode<kType>(x.high, by) : 0;
     if (t == 0) scale[token] = found;
   }
 }
@@ -150,6 +187,11 @@ __global__ void __launch_bounds__(kThreads) rotate_and_store(const __grid_consta
       if ((is_query || is_key) && weight) x = normal;
     }
     if (is_query || is_key) angles.rotate(x);
+    if (task.hadamard_keys || task.hadamard_values) {
+      Values rotated = x;
+      transform(rotated, t, threads);
+      if (is_query || is_key ? task.hadamard_keys : task.hadamard_values) x = rotated;
+    }
     if (is_query) {
       const std::int64_t at = row * task.q_stride + std::int64_t{head} * layout.head_dim + 8 * t;
       store_eight(task.q, at, to_chunk<Elem::bf16>(x.low));

@@ -1,55 +1,19 @@
 // Casts of rows, of what a norm or a gate gives or of what is there: a block for each row, which it holds in registers.
-#include "lowp/kernels/cuda/add_norm.cuh"
-#include "lowp/kernels/cuda/gated.cuh"
 #include "lowp/kernels/cuda/layers_launch.h"
+#include "lowp/kernels/cuda/row_before.cuh"
 #include "lowp/kernels/cuda/row_cast.cuh"
 
 namespace lowp::kernels::cuda {
 namespace {
 
-enum class Before : std::uint8_t { nothing, norm, gate };
-
 struct Args {
-  const void* x;
-  AddNormTask norm;
-  GateTask gate;
-  Gate kind;
+  BeforeArgs before;
   CodecArgs codec;
   void* codes;
   void* values;
   float* scale;
   float fixed_scale;
-  int chunks;
 };
-
-template <Before kBefore>
-__device__ __forceinline__ void load_row(const Args& args, Bf16x8 (&row)[kRowChunks]) {
-  if constexpr (kBefore == Before::norm) {
-    normalised_row(args.norm, blockIdx.x, true, row);
-  } else {
-    ptx::wait_for_predecessor();
-    Bf16x8 up[kRowChunks];
-#pragma unroll
-    for (int i = 0; i < kRowChunks; ++i) {
-      const int at = row_chunk(i);
-      row[i].clear();
-      up[i].clear();
-      if (at >= args.chunks) continue;
-      if constexpr (kBefore == Before::gate) {
-        const GateTask& gate = args.gate;
-        const int from = gate.by_eights ? 16 * at : 8 * at;
-        row[i] = load_written(gate.gate, blockIdx.x * gate.gate_stride + from);
-        up[i] = load_written(gate.up, blockIdx.x * gate.up_stride + from);
-      } else {
-        row[i] = load_written(args.x, (static_cast<std::int64_t>(blockIdx.x) * args.chunks + at) * 8);
-      }
-    }
-    if constexpr (kBefore == Before::gate) {
-#pragma unroll
-      for (int i = 0; i < kRowChunks; ++i) row[i] = gated(args.kind, row[i], up[i]);
-    }
-  }
-}
 
 // What the codec chooses where the scale is not the row's.
 template <RowCast kCast>
@@ -69,7 +33,7 @@ __global__ void __launch_bounds__(512) cast_rows_of(const __grid_constant__ Args
   using Codec = RowCodec<kCast>;
   ptx::launch_dependents();
   Bf16x8 row[kRowChunks];
-  load_row<kBefore>(args, row);
+  load_row<kBefore>(args.before, row);
   Chosen chosen;
   if (args.fixed_scale > 0) {
     chosen = fixed_choice<kCast>(args.fixed_scale);
@@ -80,11 +44,11 @@ __global__ void __launch_bounds__(512) cast_rows_of(const __grid_constant__ Args
     chosen = Codec::choose(args.codec, amax_bits<Elem::bf16>(combine_over_block<Elem::bf16>(largest)));
   }
   if (threadIdx.x == 0) args.scale[blockIdx.x] = bits_float(chosen.stored);
-  const std::int64_t base = static_cast<std::int64_t>(blockIdx.x) * args.chunks;
+  const std::int64_t base = static_cast<std::int64_t>(blockIdx.x) * args.before.chunks;
 #pragma unroll
   for (int i = 0; i < kRowChunks; ++i) {
     const int at = row_chunk(i);
-    if (at >= args.chunks) continue;
+    if (at >= args.before.chunks) continue;
     const std::uint64_t codes = encode_chunk<Codec>(args.codec, chosen, row[i], 0);
     if (args.values)
       store_eight(args.values, (base + at) * 8, values_of_codes<kCast>(codes));
@@ -104,19 +68,13 @@ void launch(const CastRowsTask& task, const Args& args, StreamHandle stream) {
 }  // namespace
 
 void launch_cast_rows(const CastRowsTask& task, StreamHandle stream) {
-  Args args{.x = task.x,
+  Args args{.before = before_args(task),
             .codec = row_codec_args(*task.format),
             .codes = task.codes,
             .values = task.values,
             .scale = task.scale,
-            .fixed_scale = task.fixed_scale,
-            .chunks = static_cast<int>(task.width / 8)};
+            .fixed_scale = task.fixed_scale};
   args.codec.given_scale = task.fixed_scale > 0;
-  if (task.norm) args.norm = *task.norm;
-  if (task.gate) {
-    args.gate = *task.gate;
-    args.kind = gate_of(task.gate->activation);
-  }
   if (row_cast_of(task.format) == RowCast::e4m3)
     launch<RowCast::e4m3>(task, args, stream);
   else

@@ -7,9 +7,24 @@
 
 #include "lowp/formats/codec.h"
 #include "lowp/kernels/attention_e4m3.h"
+#include "lowp/kernels/head_hadamard.h"
+#include "lowp/kernels/ref/front.h"
 
 namespace lowp::kernels::ref {
 namespace {
+
+// Codes [batch, heads, seq, dim], decoded, and the scales that they are over.
+struct CodedHeads {
+  std::vector<float> codes, scales;
+};
+CodedHeads cast_heads(const TensorView& x, const HeadsCast& heads) {
+  const HeadsResult result = rope_cast(x, heads);
+  CodedHeads coded;
+  for (std::int64_t i = 0; i < element_count(result.codes.shape()); ++i)
+    coded.codes.push_back(formats::decode(formats::Elem::e4m3, result.codes.as<std::uint8_t>()[i]));
+  coded.scales.assign(result.descale.as<float>(), result.descale.as<float>() + element_count(result.descale.shape()));
+  return coded;
+}
 
 float to_e4m3(float x) { return formats::decode(formats::Elem::e4m3, formats::encode(formats::Elem::e4m3, x)); }
 
@@ -57,6 +72,50 @@ std::vector<float> attend_e4m3(std::span<const float> query, const CodedTokens& 
   }
   if (how.sink) sum += std::exp2(static_cast<double>(*how.sink) * std::numbers::log2e - most + kE4m3WeightBits);
   for (std::size_t i = 0; i < dim; ++i) out[i] = static_cast<float>(mixed[i] / sum);
+  return out;
+}
+
+Tensor attend_heads(const TensorView& q, const TensorView& k, const TensorView& v, const HeadsAttention& how) {
+  const std::int64_t seq = how.seq, group = how.heads / how.kv_heads;
+  HeadsCast heads{.batch = how.batch,
+                  .seq = seq,
+                  .heads = how.heads,
+                  .dim = how.dim,
+                  .heads_per_scale = group,
+                  .cos = how.cos,
+                  .sin = how.sin,
+                  .interleaved = how.interleaved,
+                  .hadamard = how.hadamard_keys};
+  const CodedHeads queries = cast_heads(q, heads);
+  heads.heads = how.kv_heads;
+  heads.heads_per_scale = 1;
+  const CodedHeads keys = cast_heads(k, heads);
+  heads.cos = heads.sin = nullptr;
+  heads.hadamard = how.hadamard_values;
+  const CodedHeads values = cast_heads(v, heads);
+
+  const formats::Elem type = element_of(q.dtype);
+  const auto dim = static_cast<std::size_t>(how.dim), tokens = static_cast<std::size_t>(seq);
+  constexpr float kLargestCode = 448;  // codes are queries over a scale of one
+  Tensor out(q.dtype, q.shape);
+  for (std::int64_t b = 0; b < how.batch; ++b)
+    for (std::int64_t h = 0; h < how.heads; ++h) {
+      const auto kv = static_cast<std::size_t>(b * how.kv_heads + h / group);
+      const std::vector<float> key_scales(tokens, keys.scales[kv]), value_scales(tokens, values.scales[kv]);
+      const auto of_head = [&](const std::vector<float>& codes) {
+        return std::span(codes).subspan(kv * tokens * dim, tokens * dim);
+      };
+      const E4m3Attention own{.scale = how.scale * queries.scales[kv], .amax = &kLargestCode};
+      for (std::int64_t t = 0; t < seq; ++t) {
+        const auto query =
+            std::span(queries.codes).subspan(static_cast<std::size_t>((b * how.heads + h) * seq + t) * dim, dim);
+        std::vector<float> row = attend_e4m3(query, {of_head(keys.codes), key_scales},
+                                             {of_head(values.codes), value_scales}, 0, how.causal ? t : seq - 1, own);
+        if (how.hadamard_values) hadamard_head(row.data(), how.dim);
+        for (float& x : row) x = formats::round_to(type, x);
+        store_rounded(out, ((b * seq + t) * how.heads + h) * how.dim, row);
+      }
+    }
   return out;
 }
 

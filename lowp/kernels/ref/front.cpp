@@ -6,7 +6,7 @@
 
 #include "lowp/formats/codec.h"
 #include "lowp/kernels/front.h"
-#include "lowp/kernels/hadamard.h"
+#include "lowp/kernels/head_hadamard.h"
 
 namespace lowp::kernels::ref {
 namespace {
@@ -52,18 +52,6 @@ void rotate(const HeadsCast& h, std::int64_t position, float* v) {
   }
 }
 
-void hadamard(std::int64_t dim, float* v) {
-  for (std::int64_t distance = 1; distance < dim; distance *= 2)
-    for (std::int64_t i = 0; i < dim; ++i)
-      if (!(i & distance)) {
-        const float a = v[i], b = v[i + distance];
-        v[i] = a + b;
-        v[i + distance] = a - b;
-      }
-  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
-  for (std::int64_t i = 0; i < dim; ++i) v[i] *= scale;
-}
-
 }  // namespace
 
 Tensor rms_norm(const TensorView& x, const TensorView& weight, float eps, bool round_quotient) {
@@ -102,7 +90,7 @@ HeadsResult rope_cast(const TensorView& x, const HeadsCast& h) {
   for (std::int64_t i = 0; i < vectors; ++i) {
     float* v = values.data() + i * h.dim;
     if (h.cos) rotate(h, i / h.heads % h.seq, v);
-    if (h.hadamard) hadamard(h.dim, v);
+    if (h.hadamard) hadamard_head(v, h.dim);
     float& most = amax[static_cast<std::size_t>(scale_of(i))];
     for (std::int64_t d = 0; d < h.dim; ++d) most = std::max(most, std::fabs(v[d]));
   }

@@ -1,10 +1,11 @@
-// The bytes of one client of the server, as they are on the wire or through TLS, as Boost.Beast reads and writes them.
+// The bytes of one connection, as they are on the wire or through TLS, as Boost.Beast reads and writes them.
 #pragma once
 
 #include <boost/asio/async_result.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "lowp/server/tls.h"
@@ -13,14 +14,15 @@ namespace lowp::server {
 
 /// An AsyncStream of Beast's. One class for both kinds, so that what is built on it is compiled once; of a plain
 /// connection every call goes straight to the TCP stream.
-class ClientStream {
+class WireStream {
  public:
   using executor_type = boost::beast::tcp_stream::executor_type;
   using error_code = boost::system::error_code;
 
-  /// `tls` null: a plain connection.
-  ClientStream(boost::asio::ip::tcp::socket socket, const TlsContext* tls) : tcp_(std::move(socket)) {
-    if (tls) tls_ = tls->session(tcp_);
+  /// `tls` null: a plain connection. `host`: whom a client means to talk to.
+  WireStream(boost::asio::ip::tcp::socket socket, const TlsContext* tls, const std::string& host = {})
+      : tcp_(std::move(socket)) {
+    if (tls) tls_ = tls->session(tcp_, host);
   }
 
   executor_type get_executor() noexcept { return tcp_.get_executor(); }
