@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 SHAPES = {"a": [96, 256], "b": [3, 128, 512], "c": [1, 1024], "d": [256, 256]}
@@ -49,23 +50,31 @@ def main():
     runs += [(f, ["--axis", a, "--hadamard"]) for f in floats for a in ("k", "n", "both")]
     runs += [("nvfp4_training", ["--axis", a, "--hadamard", "--rounding", "stochastic", "--scale-layout", "tiled_per_expert"])
              for a in ("k", "n", "both")]
-    failed = 0
     with tempfile.TemporaryDirectory() as folder:
         every, even = Path(folder, "in.safetensors"), Path(folder, "even.safetensors")
         write(every, SHAPES, [40, 96])
         write(even, {n: s for n, s in SHAPES.items() if s[-2] % 16 == 0}, [40, 96])
-        for name, options in runs:
+
+        def differs(number):
+            """What the devices left, where that is not the same."""
+            name, options = runs[number]
             source = even if "--hadamard" in options else every
             results = []
             for device in ("cpu", "cuda"):
-                out = Path(folder, f"{device}.safetensors")
-                out.unlink(missing_ok=True)
+                out = Path(folder, f"{number}.{device}.safetensors")
                 run = subprocess.run([lowp, "cast", source, "--format", name, "-o", out, "--device", device, *options],
                                      capture_output=True, text=True)
-                results.append((run.returncode, out.read_bytes() if out.exists() else run.stderr.replace(device, "")))
-            if results[0] != results[1]:
-                failed += 1
-                print("differs:", name, *options, *(r[1] if isinstance(r[1], str) else len(r[1]) for r in results))
+                error = run.stderr.replace(out.name, "").replace(device, "")
+                results.append((run.returncode, out.read_bytes() if out.exists() else error))
+                out.unlink(missing_ok=True)
+            return results if results[0] != results[1] else None
+
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(differs, range(len(runs))))
+    for (name, options), results in zip(runs, found):
+        if results:
+            print("differs:", name, *options, *(r[1] if isinstance(r[1], str) else len(r[1]) for r in results))
+    failed = sum(1 for results in found if results)
     print(f"{len(runs) - failed} of {len(runs)} casts are the same on cpu and cuda")
     sys.exit(bool(failed))
 

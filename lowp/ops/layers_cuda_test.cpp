@@ -3,6 +3,7 @@
 
 #include "lowp/kernels/cpu/elementwise.h"
 #include "lowp/kernels/cuda/layers.h"
+#include "lowp/kernels/front.h"
 #include "lowp/kernels/head_hadamard.h"
 #include "lowp/ops/cuda_testing.h"
 
@@ -96,6 +97,20 @@ TEST_F(CudaLayersTest, AddNorm) {
                      handle());
       EXPECT_EQ(download(stream_at, rows * width), download(out, rows * width));
     }
+}
+
+// The kernel trusts the hardware's exponential for bf16: no value of bf16 may come out differently.
+TEST_F(CudaLayersTest, SiluOfEveryBf16) {
+  const std::int64_t rows = 64, width = 1024;
+  Bf16Values gate, up(static_cast<std::size_t>(rows * width), to_bf16(1)), expected;
+  for (std::uint32_t i = 0; i < rows * width; ++i) {
+    const float x = bits_float(i << 16);
+    gate.push_back(x == x ? static_cast<std::uint16_t>(i) : std::uint16_t{0});
+    expected.push_back(to_bf16(kernels::silu(x == x ? x : 0.0f)));
+  }
+  auto *in = upload(gate), *other = upload(up), *out = room<std::uint16_t>(rows * width);
+  cuda::gate_mul({in, other, width, width, false, kernels::GateActivation::silu, out, rows, width}, handle());
+  EXPECT_EQ(download(out, rows * width), expected);
 }
 
 TEST_F(CudaLayersTest, GateMul) {

@@ -32,13 +32,14 @@ __global__ void __launch_bounds__(kThreads, Codec::kInput == Elem::f32 ? 3 : 4)
   constexpr std::uint32_t kSegment = kThreads * kUnroll;
   const std::uint32_t lane = threadIdx.x % 32, own = (threadIdx.x - lane) * kUnroll + lane;
   Chunk<In> chunk[kUnroll];
-  std::uint32_t index[kUnroll];
+  Places places = {0, 32, {}};
   const auto load = [&](std::uint32_t segment) {
+    places.first = segment * kSegment + own;
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
-      index[u] = segment * kSegment + own + u * 32;
-      if (index[u] < args.chunks)
-        chunk[u].load(args.x, index[u]);
+      places.inside[u] = places.at(u) < args.chunks;
+      if (places.inside[u])
+        chunk[u].load(args.x, places.at(u));
       else
         chunk[u].clear();
     }
@@ -64,7 +65,7 @@ __global__ void __launch_bounds__(kThreads, Codec::kInput == Elem::f32 ? 3 : 4)
   for_tensor_scale<Codec>(codec, [&](auto used) {
     for (std::uint32_t s = last;; s -= gridDim.x) {
       if (s != last) load(s);  // the last one is still here
-      cast_chunks<decltype(used)>(args, codec, 0, chunk, index, [&](std::uint32_t u, const Chosen& c) {
+      cast_chunks<decltype(used)>(args, codec, chunk, places, [&](std::uint32_t u, const Chosen& c) {
         const std::uint32_t at = s * kSegment + own + u * 32;
         if (at < args.chunks) store_scale<decltype(used)>(args, 0, at / (Codec::kGroup / 8), c);
       });

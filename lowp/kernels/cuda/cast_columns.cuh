@@ -27,12 +27,14 @@ struct ColumnPair {
   static constexpr int kWords = In == Elem::f32 ? 2 : 1;
   std::uint32_t word[kWarpRows][kWords];
 
+  /// `first`: the place of the first pair in x, `stride`: from row to row, both in values and even.
   __device__ __forceinline__ void load(const void* x, std::size_t first, std::size_t stride) {
+    constexpr std::size_t kBytes = kWords * 2;  // of a value
+    const auto* from = static_cast<const unsigned char*>(x) + first * kBytes;
 #pragma unroll
-    for (int r = 0; r < kWarpRows; ++r) {
-      const auto* from = static_cast<const std::uint32_t*>(x) + (first + r * stride) * kWords / 2;
+    for (int r = 0; r < kWarpRows; ++r, from += stride * kBytes) {
       if constexpr (kWords == 1) {
-        word[r][0] = __ldg(from);
+        word[r][0] = __ldg(reinterpret_cast<const std::uint32_t*>(from));
       } else {
         const uint2 v = __ldg(reinterpret_cast<const uint2*>(from));
         word[r][0] = v.x;
@@ -97,8 +99,8 @@ struct LineTile {
 };
 
 /// Encodes the block's tile at (row0, column0) of an expert into args.codes and args.scale. The block has
-/// kColumnWarps<Codec> warps, all of which call it. `before(pair, row, column)`: called with the values of a lane
-/// before they are encoded.
+/// kColumnWarps<Codec> warps, all of which call it. `before(pair, row, column, inside)`: called by whole warps with the
+/// values of a lane before they are encoded; those of a lane beyond the last column are another's.
 template <class Codec, class Before>
 __device__ __forceinline__ void cast_column_tile(const ColumnsArgs& args, LineTile& tile, std::uint32_t expert,
                                                  std::uint32_t row0, std::uint32_t column0, const Before& before) {
@@ -107,16 +109,17 @@ __device__ __forceinline__ void cast_column_tile(const ColumnsArgs& args, LineTi
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const std::uint32_t row = row0 + warp * kWarpRows, column = column0 + lane * 2;
   const std::size_t matrix = static_cast<std::size_t>(args.m) * args.k;
-  const bool inside = row < args.m && column < args.k;
+  const bool inside = column < args.k;
 
-  if (inside) {
+  if (row < args.m) {
     ColumnPair<Codec::kInput> pair;
-    pair.load(args.x, expert * matrix + static_cast<std::size_t>(row) * args.k + column, args.k);
+    pair.load(args.x, expert * matrix + static_cast<std::size_t>(row) * args.k + (inside ? column : args.k - 2),
+              args.k);
     const CodecArgs codec = codec_of(args.codec, args.amax, expert);  // after the loads are on their way
     if constexpr (Codec::kRotates) {
       if (args.hadamard) rotate(pair);
     }
-    before(pair, row, column);
+    before(pair, row, column, inside);
     std::uint32_t code[2][kUnits * 4];
     for_tensor_scale<Codec>(codec, [&](auto used) {
       using Used = decltype(used);
@@ -128,7 +131,9 @@ __device__ __forceinline__ void cast_column_tile(const ColumnsArgs& args, LineTi
 #pragma unroll
         for (int i = 0; i < 2; ++i) c[i] = Used::choose(codec, amax[i]);
         const std::uint32_t block = row / kGroup + g, blocks = args.m / kGroup;
-        if (args.place.layout == formats::ScaleLayout::rows) {
+        if (!inside) {
+          // no scales of its own
+        } else if (args.place.layout == formats::ScaleLayout::rows) {
           const std::size_t at = (static_cast<std::size_t>(expert) * blocks + block) * args.k + column;
           *reinterpret_cast<std::uint16_t*>(args.scale + at) =
               static_cast<std::uint16_t>(c[0].stored | c[1].stored << 8);
@@ -194,7 +199,7 @@ __global__ void __launch_bounds__(kColumnWarps<Codec> * 32, kColumnBlocks<Codec>
     cast_columns(const __grid_constant__ ColumnsArgs args) {
   __shared__ LineTile tile;
   cast_column_tile<Codec>(args, tile, blockIdx.z, blockIdx.y * (kColumnWarps<Codec> * kWarpRows), blockIdx.x * kColumns,
-                          [](const ColumnPair<Codec::kInput>&, std::uint32_t, std::uint32_t) {});
+                          [](const ColumnPair<Codec::kInput>&, std::uint32_t, std::uint32_t, bool) {});
 }
 
 template <class Codec>

@@ -80,13 +80,21 @@ __device__ __forceinline__ void store_codes(void* codes, std::size_t chunk, std:
     static_cast<std::uint64_t*>(codes)[chunk] = eight;
 }
 
-/// Casts chunks `index` of an expert whose groups are Codec::kGroup / 8 neighbouring lanes; an index beyond the
-/// expert's chunks is skipped. One lane of each group calls put_scale(u, chosen) for its chunk u. All lanes of the warp
-/// call it.
+/// Where a thread's chunks are, in chunks of the result, and which of them there are.
+struct Places {
+  std::size_t first;
+  std::uint32_t step;
+  bool inside[kUnroll];
+
+  __device__ __forceinline__ std::size_t at(int u) const { return first + static_cast<std::size_t>(u) * step; }
+};
+
+/// Casts chunks whose groups are Codec::kGroup / 8 neighbouring lanes. One lane of each group calls
+/// put_scale(u, chosen) for its chunk u. All lanes of the warp call it.
 template <class Codec, class PutScale>
-__device__ __forceinline__ void cast_chunks(const RowsArgs& args, const CodecArgs& codec, std::uint32_t expert,
-                                            const Chunk<Codec::kInput> (&chunk)[kUnroll],
-                                            const std::uint32_t (&index)[kUnroll], const PutScale& put_scale) {
+__device__ __forceinline__ void cast_chunks(const RowsArgs& args, const CodecArgs& codec,
+                                            const Chunk<Codec::kInput> (&chunk)[kUnroll], const Places& places,
+                                            const PutScale& put_scale) {
   constexpr Elem In = Codec::kInput;
   constexpr int kLanes = Codec::kGroup / 8;
   const std::uint32_t lane = threadIdx.x % 32;
@@ -110,32 +118,30 @@ __device__ __forceinline__ void cast_chunks(const RowsArgs& args, const CodecArg
     chosen[e] = Codec::choose(codec, amax_bits<In>(mine));
     if (member < kUnroll) put_scale(e * kLanes + member, chosen[e]);
   }
-  const std::size_t base = static_cast<std::size_t>(expert) * args.chunks;
 #pragma unroll
   for (int u = 0; u < kUnroll; ++u) {
     Chosen c;
     const int from = static_cast<int>(lane - member) + u % kLanes;
 #pragma unroll
     for (int i = 0; i < Codec::kShared; ++i) c.shared[i] = __shfl_sync(0xFFFFFFFFu, chosen[u / kLanes].shared[i], from);
-    const std::uint64_t eight = encode_chunk<Codec>(codec, c, chunk[u], base + index[u]);
-    if (index[u] < args.chunks) store_codes<Codec>(args.codes, base + index[u], eight);
+    const std::uint64_t eight = encode_chunk<Codec>(codec, c, chunk[u], places.at(u));
+    if (places.inside[u]) store_codes<Codec>(args.codes, places.at(u), eight);
   }
 }
 
-/// The same with args.lanes >= kUnroll lanes a group and any codec.
+/// The same with args.lanes >= kUnroll lanes a group, a power of two, and any codec. `first`: the lane's first chunk in
+/// its expert.
 template <class Codec>
-__device__ __forceinline__ void cast_wide_groups(const RowsArgs& args, std::uint32_t expert,
-                                                 const Chunk<Codec::kInput> (&chunk)[kUnroll],
-                                                 const std::uint32_t (&index)[kUnroll]) {
+__device__ __forceinline__ void cast_wide_groups(const RowsArgs& args, std::uint32_t expert, std::uint32_t first,
+                                                 const Chunk<Codec::kInput> (&chunk)[kUnroll], const Places& places) {
   constexpr Elem In = Codec::kInput;
-  const std::uint32_t lane = threadIdx.x % 32, member = lane % args.lanes, lead = lane - member;
-  // What a lane chooses from: that of chunk member % kUnroll, so that only the first lanes' choice matters.
+  const std::uint32_t lane = threadIdx.x % 32, member = lane & (args.lanes - 1), lead = lane - member;
+  // What a lane chooses from: that of chunk member % kUnroll, so that only the first lanes' choice matters. By two
+  // selections: the compiler makes an array in memory of a chain of comparisons.
+  static_assert(kUnroll == 4);
   const auto pick = [&](const auto& of_chunk) {
-    auto mine = of_chunk[0];
-#pragma unroll
-    for (int u = 1; u < kUnroll; ++u)
-      if (member % kUnroll == u) mine = of_chunk[u];
-    return mine;
+    const std::uint32_t below = member & 1 ? of_chunk(1) : of_chunk(0), above = member & 1 ? of_chunk(3) : of_chunk(2);
+    return member & 2 ? above : below;
   };
   Chosen chosen;
   if constexpr (Codec::kMinMax) {
@@ -145,7 +151,8 @@ __device__ __forceinline__ void cast_wide_groups(const RowsArgs& args, std::uint
     for (int mask = 1; mask < args.lanes; mask *= 2)
 #pragma unroll
       for (int u = 0; u < kUnroll; ++u) range[u].add_across(mask);
-    chosen = Codec::choose(args.codec, pick(range));
+    const Range<In> mine = {pick([&](int u) { return range[u].low; }), pick([&](int u) { return range[u].high; })};
+    chosen = Codec::choose(args.codec, mine);
   } else {
     std::uint32_t amax[kUnroll];
 #pragma unroll
@@ -153,21 +160,20 @@ __device__ __forceinline__ void cast_wide_groups(const RowsArgs& args, std::uint
     for (int mask = 1; mask < args.lanes; mask *= 2)
 #pragma unroll
       for (int u = 0; u < kUnroll; ++u) amax[u] = combine_across<In>(amax[u], mask);
-    chosen = Codec::choose(args.codec, amax_bits<In>(pick(amax)));
+    chosen = Codec::choose(args.codec, amax_bits<In>(pick([&](int u) { return amax[u]; })));
   }
   if (member < kUnroll) {
-    const std::uint32_t at = index[0] - lane + lead + member * 32;  // the group's first chunk
-    if (at < args.chunks) store_scale<Codec>(args, expert, at / args.lanes, chosen);
+    const std::uint32_t at = first - lane + lead + member * 32;  // the group's first chunk
+    if (at < args.chunks) store_scale<Codec>(args, expert, at >> (__ffs(args.lanes) - 1), chosen);
   }
-  const std::size_t base = static_cast<std::size_t>(expert) * args.chunks;
 #pragma unroll
   for (int u = 0; u < kUnroll; ++u) {
     Chosen c;
 #pragma unroll
     for (int i = 0; i < Codec::kShared; ++i)
       c.shared[i] = __shfl_sync(0xFFFFFFFFu, chosen.shared[i], static_cast<int>(lead) + u);
-    const std::uint64_t eight = encode_chunk<Codec>(args.codec, c, chunk[u], base + index[u]);
-    if (index[u] < args.chunks) store_codes<Codec>(args.codes, base + index[u], eight);
+    const std::uint64_t eight = encode_chunk<Codec>(args.codec, c, chunk[u], places.at(u));
+    if (places.inside[u]) store_codes<Codec>(args.codes, places.at(u), eight);
   }
 }
 
@@ -181,15 +187,14 @@ __global__ void __launch_bounds__(256, kGroupBlocks<Codec, Source>) cast_groups(
   constexpr Elem In = Codec::kInput;
   const std::uint32_t expert = blockIdx.y, lane = threadIdx.x % 32;
   const std::uint32_t first = (blockIdx.x * blockDim.x + threadIdx.x - lane) * kUnroll + lane;
-  const std::size_t base = static_cast<std::size_t>(expert) * args.chunks;
   Source source[kUnroll];
   Chunk<In> chunk[kUnroll];
-  std::uint32_t index[kUnroll];
+  Places places = {static_cast<std::size_t>(expert) * args.chunks + first, 32, {}};
 #pragma unroll
   for (int u = 0; u < kUnroll; ++u) {
-    index[u] = first + u * 32;
-    if (index[u] < args.chunks)
-      source[u].load(args, base + index[u]);
+    places.inside[u] = first + u * 32 < args.chunks;
+    if (places.inside[u])
+      source[u].load(args, places.at(u));
     else
       source[u].clear();
   }
@@ -200,13 +205,13 @@ __global__ void __launch_bounds__(256, kGroupBlocks<Codec, Source>) cast_groups(
 
   if constexpr (Codec::kGroup > 0) {
     for_tensor_scale<Codec>(codec, [&](auto used) {
-      cast_chunks<decltype(used)>(args, codec, expert, chunk, index, [&](std::uint32_t u, const Chosen& c) {
+      cast_chunks<decltype(used)>(args, codec, chunk, places, [&](std::uint32_t u, const Chosen& c) {
         const std::uint32_t at = first + u * 32;
         if (at < args.chunks) store_scale<Codec>(args, expert, at / (Codec::kGroup / 8), c);
       });
     });
   } else {
-    cast_wide_groups<Codec>(args, expert, chunk, index);
+    cast_wide_groups<Codec>(args, expert, first, chunk, places);
   }
 }
 

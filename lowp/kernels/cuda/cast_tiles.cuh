@@ -21,28 +21,35 @@ __global__ void __launch_bounds__(256, kGroupBlocks<Codec, Source>) cast_tiles(c
   if (threadIdx.x < kUnits) tile[threadIdx.x] = make_uint4(0, 0, 0, 0);
   const std::uint32_t expert = blockIdx.z, lane_in_row = threadIdx.x % kRowLanes;
   const std::uint32_t column = blockIdx.x * kRowLanes + lane_in_row, first_row = threadIdx.x / kRowLanes;
+  const std::uint32_t last_column = min(column, args.row_chunks - 1);
   const std::size_t base = static_cast<std::size_t>(expert) * args.chunks;
   __syncthreads();
-#pragma unroll 1  // a loop, or the code of both kinds of tensor scale fills the instruction cache
-  for (int i = 0; i < 128 / kStep; i += kUnroll) {
-    Source source[kUnroll];
-    Chunk<In> chunk[kUnroll];
-    std::uint32_t index[kUnroll];
+  // Beyond the matrix its last row or chunk again: loads on conditions are not all sent before the first is waited for.
+  Source source[kUnroll];
+  const auto load = [&](int i) {
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
-      const std::uint32_t row = blockIdx.y * 128 + (i + u) * kStep + first_row;
-      const bool inside = row < args.rows && column < args.row_chunks;
-      index[u] = inside ? row * args.row_chunks + column : 0xFFFFFFFFu;
-      if (inside)
-        source[u].load(args, base + index[u]);
-      else
-        source[u].clear();
+      const std::uint32_t row = min(blockIdx.y * 128 + (i + u) * kStep + first_row, args.rows - 1);
+      source[u].load(args, base + row * args.row_chunks + last_column);
     }
-    const CodecArgs codec = codec_of(args.codec, args.amax, expert);  // after the loads are on their way
+  };
+  constexpr bool kLoadsAhead = In != Elem::f32 && !Source::kHeavy;  // while there are registers for it
+  if constexpr (kLoadsAhead) load(0);
+  const CodecArgs codec = codec_of(args.codec, args.amax, expert);
+#pragma unroll 1  // a loop, or the code of both kinds of tensor scale fills the instruction cache
+  for (int i = 0; i < 128 / kStep; i += kUnroll) {
+    if constexpr (!kLoadsAhead) load(i);
+    Chunk<In> chunk[kUnroll];
+    const std::uint32_t row = blockIdx.y * 128 + i * kStep + first_row;
+    Places places = {base + row * args.row_chunks + column, kStep * args.row_chunks, {}};
 #pragma unroll
-    for (int u = 0; u < kUnroll; ++u) chunk[u] = source[u].values(args);
+    for (int u = 0; u < kUnroll; ++u) {
+      places.inside[u] = row + u * kStep < args.rows && column < args.row_chunks;
+      chunk[u] = source[u].values(args);
+    }
+    if (kLoadsAhead && i + kUnroll < 128 / kStep) load(i + kUnroll);
     for_tensor_scale<Codec>(codec, [&](auto used) {
-      cast_chunks<decltype(used)>(args, codec, expert, chunk, index, [&](std::uint32_t u, const Chosen& c) {
+      cast_chunks<decltype(used)>(args, codec, chunk, places, [&](std::uint32_t u, const Chosen& c) {
         const std::uint32_t r = (i + u) * kStep + first_row, group = lane_in_row / kLanes;
         if (blockIdx.y * 128 + r < args.rows && column < args.row_chunks)
           reinterpret_cast<std::uint8_t*>(

@@ -3,6 +3,7 @@
 // (fast_codec_test.cpp).
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 
 #include "lowp/formats/quantize.h"
@@ -45,71 +46,114 @@ LOWP_HD constexpr std::uint32_t encode_narrow(float y) {
 }
 
 namespace detail {
-// High halves of two words: a's below, b's above.
-LOWP_HD inline std::uint32_t high_halves(std::uint32_t a, std::uint32_t b) {
+// Four of the eight bytes of a and b (0 to 3, 4 to 7), chosen by the hexadecimal digits of `which`, the last one first.
+LOWP_HD inline std::uint32_t bytes(std::uint32_t a, std::uint32_t b, std::uint32_t which) {
 #ifdef __CUDA_ARCH__
-  return __byte_perm(a, b, 0x7632);
+  return __byte_perm(a, b, which);
 #else
-  return (a >> 16) | (b & 0xFFFF0000u);
+  const std::uint64_t both = a | static_cast<std::uint64_t>(b) << 32;
+  std::uint32_t out = 0;
+  for (int i = 0; i < 4; ++i) out |= static_cast<std::uint32_t>(both >> (8 * (which >> (4 * i) & 7u)) & 0xFFu) << 8 * i;
+  return out;
 #endif
 }
-LOWP_HD inline std::uint32_t min_halves(std::uint32_t a, std::uint32_t b) {
+// High and low halves of two words: a's below, b's above.
+LOWP_HD inline std::uint32_t high_halves(std::uint32_t a, std::uint32_t b) { return bytes(a, b, 0x7632); }
+LOWP_HD inline std::uint32_t low_halves(std::uint32_t a, std::uint32_t b) { return bytes(a, b, 0x5410); }
+// The first byte of each of four words, in order.
+LOWP_HD inline std::uint32_t low_bytes(std::uint32_t a, std::uint32_t b, std::uint32_t c, std::uint32_t d) {
+  return bytes(bytes(a, b, 0x0040), bytes(c, d, 0x0040), 0x5410);
+}
+LOWP_HD inline std::uint32_t smallest(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
 #ifdef __CUDA_ARCH__
-  return __vminu2(a, b);
+  return __vimin3_u32(a, b, c);
 #else
-  const std::uint32_t low = (a & 0xFFFFu) < (b & 0xFFFFu) ? a & 0xFFFFu : b & 0xFFFFu;
-  return low | ((a >> 16) < (b >> 16) ? a & 0xFFFF0000u : b & 0xFFFF0000u);
+  return std::min({a, b, c});
 #endif
 }
-LOWP_HD inline std::uint32_t max_halves(std::uint32_t a, std::uint32_t b) {
+LOWP_HD inline std::uint32_t smallest_halves(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
 #ifdef __CUDA_ARCH__
-  return __vmaxu2(a, b);
+  return __vimin3_u16x2(a, b, c);
 #else
-  const std::uint32_t low = (a & 0xFFFFu) > (b & 0xFFFFu) ? a & 0xFFFFu : b & 0xFFFFu;
-  return low | ((a >> 16) > (b >> 16) ? a & 0xFFFF0000u : b & 0xFFFF0000u);
+  return std::min({a & 0xFFFFu, b & 0xFFFFu, c & 0xFFFFu}) | std::min({a >> 16, b >> 16, c >> 16}) << 16;
 #endif
 }
-LOWP_HD inline std::uint32_t low_halves(std::uint32_t a, std::uint32_t b) {
+// Of signed halves.
+LOWP_HD inline std::uint32_t clamp_halves(std::uint32_t x, std::uint32_t low, std::uint32_t high) {
 #ifdef __CUDA_ARCH__
-  return __byte_perm(a, b, 0x5410);
+  return __vmins2(__vmaxs2(x, low), high);
 #else
-  return (a & 0xFFFFu) | b << 16;
+  const auto one = [](std::uint32_t value, std::uint32_t least, std::uint32_t most) {
+    const auto as_signed = [](std::uint32_t half) { return static_cast<std::int16_t>(half & 0xFFFFu); };
+    return static_cast<std::uint16_t>(std::min(std::max(as_signed(value), as_signed(least)), as_signed(most)));
+  };
+  return one(x, low, high) | static_cast<std::uint32_t>(one(x >> 16, low >> 16, high >> 16)) << 16;
 #endif
 }
-// Arithmetic on two bf16, rounded to nearest.
+// Arithmetic on two bf16, rounded to nearest; the last gives zero for what is negative.
 #ifdef __CUDA_ARCH__
 __device__ inline std::uint32_t mul_pairs(std::uint32_t a, std::uint32_t b) { return ptx::mul_bf16x2(a, b); }
 __device__ inline std::uint32_t add_pairs(std::uint32_t a, std::uint32_t b) { return ptx::add_bf16x2(a, b); }
 __device__ inline std::uint32_t sub_pairs(std::uint32_t a, std::uint32_t b) { return ptx::sub_bf16x2(a, b); }
+__device__ inline std::uint32_t fma_pairs(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+  return ptx::fma_bf16x2(a, b, c);
+}
+__device__ inline std::uint32_t fma_relu_pairs(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+  return ptx::fma_relu_bf16x2(a, b, c);
+}
 #else
 template <class Operation>
-std::uint32_t by_halves(std::uint32_t a, std::uint32_t b, const Operation& operation) {
-  // Sums and products of two bf16 are exact in f64, and so close to f32 that rounding there first changes nothing but
-  // for sums of very different magnitudes, which these are not.
-  const auto one = [&](std::uint32_t x, std::uint32_t y) {
-    return float_bits(formats::round_to(Elem::bf16, operation(bits_float(x), bits_float(y)))) >> 16;
+std::uint32_t by_halves(std::uint32_t a, std::uint32_t b, std::uint32_t c, const Operation& operation) {
+  // Results of f64 are so close to exact that rounding there first changes nothing for the operands that come here.
+  const auto one = [&](std::uint32_t x, std::uint32_t y, std::uint32_t z) {
+    const double exact = operation(double{bits_float(x)}, double{bits_float(y)}, double{bits_float(z)});
+    return float_bits(formats::round_to(Elem::bf16, static_cast<float>(exact))) >> 16;
   };
-  return one(a << 16, b << 16) | one(a & 0xFFFF0000u, b & 0xFFFF0000u) << 16;
+  return one(a << 16, b << 16, c << 16) | one(a & 0xFFFF0000u, b & 0xFFFF0000u, c & 0xFFFF0000u) << 16;
 }
 inline std::uint32_t mul_pairs(std::uint32_t a, std::uint32_t b) {
-  return by_halves(a, b, [](float x, float y) { return x * y; });
+  return by_halves(a, b, 0, [](double x, double y, double) { return x * y; });
 }
 inline std::uint32_t add_pairs(std::uint32_t a, std::uint32_t b) {
-  return by_halves(a, b, [](float x, float y) { return x + y; });
+  return by_halves(a, b, 0, [](double x, double y, double) { return x + y; });
 }
 inline std::uint32_t sub_pairs(std::uint32_t a, std::uint32_t b) {
-  return by_halves(a, b, [](float x, float y) { return x - y; });
+  return by_halves(a, b, 0, [](double x, double y, double) { return x - y; });
+}
+inline std::uint32_t fma_pairs(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+  return by_halves(a, b, c, [](double x, double y, double z) { return x * y + z; });
+}
+inline std::uint32_t fma_relu_pairs(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+  return by_halves(a, b, c, [](double x, double y, double z) { return x * y + z > 0 ? x * y + z : 0; });
 }
 #endif
-// The first byte of each of four words, in order.
-LOWP_HD inline std::uint32_t low_bytes(std::uint32_t a, std::uint32_t b, std::uint32_t c, std::uint32_t d) {
-#ifdef __CUDA_ARCH__
-  return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);
-#else
-  return (a & 0xFFu) | (b & 0xFFu) << 8 | (c & 0xFFu) << 16 | d << 24;
-#endif
-}
 }  // namespace detail
+
+LOWP_HD inline float fused_multiply_add(float a, float b, float c) {
+#ifdef __CUDA_ARCH__
+  return __fmaf_rn(a, b, c);
+#else
+  return std::fma(a, b, c);
+#endif
+}
+
+/// x within [low, high]; NaN gives low.
+LOWP_HD inline float clamp(float x, float low, float high) {
+#ifdef __CUDA_ARCH__
+  return fminf(fmaxf(x, low), high);
+#else
+  return std::fmin(std::fmax(x, low), high);
+#endif
+}
+
+/// x within [0, 1]; NaN gives 0.
+LOWP_HD inline float saturate(float x) {
+#ifdef __CUDA_ARCH__
+  return __saturatef(x);
+#else
+  return clamp(x, 0, 1);
+#endif
+}
 
 /// Codes of eight values, one a byte: formats::encode(E, y[i]). NaN gives the code without sign (e4m3 and e5m2 0x7F).
 template <Elem E>
@@ -141,56 +185,66 @@ LOWP_HD inline std::uint64_t encode8_bytes(const float (&y)[8]) {
   return word[0] | static_cast<std::uint64_t>(word[1]) << 32;
 }
 
-/// Eight E2M1 codes, the first in the lowest bits, from magnitude codes in bits 6 to 8 of each half: code[i] and
-/// sign[i] (of whose halves the top bits count) belong to values 2i and 2i + 1.
-LOWP_HD inline std::uint32_t pack_e2m1_pairs(const std::uint32_t (&code)[4], const std::uint32_t (&sign)[4]) {
-  std::uint32_t half[2];
-  for (int i = 0; i < 2; ++i)
-    half[i] = code[2 * i] >> 6 | code[2 * i + 1] << 2 | (sign[2 * i] >> 12 & 0x00080008u) |
-              (sign[2 * i + 1] >> 4 & 0x08000800u);
-  return detail::low_halves(half[0], half[1]) | detail::high_halves(half[0], half[1]) << 4;
+// E2M1's magnitudes 0, 1/2, 1, 3/2, 2, 3, 4, 6 have the codes 0 to 7, so that on them the code is 2y up to 2, y + 2
+// from there to 4 and y / 2 + 4 beyond: the smallest of the three, and the code of any y is the integer nearest to
+// that, ties to even. The adder rounds each of them where it is added to 1.5 * 2^23 (in bf16 to 1.5 * 2^7), whose last
+// place is 1.
+
+/// The f32 bits of 1.5 * 2^23 + the magnitude code in E2M1 of y, which is not negative (nor NaN).
+inline constexpr std::uint32_t kCodeBase = 0x4B400000u;
+LOWP_HD inline std::uint32_t e2m1_above_base(float y) {
+  constexpr float base = 12582912.0f;
+  const float last = saturate(fused_multiply_add(y, 0.5f, -2.0f));  // beyond 6 no more than at 6
+  return detail::smallest(float_bits(fused_multiply_add(y, 2.0f, base)), float_bits(y + (base + 2.0f)),
+                          float_bits(last + (base + 6.0f)));
 }
 
-/// E2M1 codes of eight values: formats::encode(Elem::e2m1, y[i]), the signs from the top bits of the halves of `sign`.
+/// The same for two bf16, in each half the bits of the bf16 192 + code.
+inline constexpr std::uint32_t kPairBase = 0x43404340u;
+LOWP_HD inline std::uint32_t e2m1_pair_above_base(std::uint32_t y) {
+  const std::uint32_t missing = detail::fma_relu_pairs(y, 0xBF00BF00u, 0x40404040u);  // 3 - y / 2, of the code 7
+  return detail::smallest_halves(detail::fma_pairs(y, 0x40004000u, kPairBase), detail::add_pairs(y, 0x43424342u),
+                                 detail::sub_pairs(0x43474347u, missing));
+}
+
+/// The signs of eight values as E2M1 codes have them, from the top bits of the halves of four words.
+LOWP_HD inline std::uint32_t e2m1_signs(const std::uint32_t (&word)[4]) {
+  const std::uint32_t a = detail::bytes(word[0], word[1], 0x7351), b = detail::bytes(word[2], word[3], 0x7351);
+  return (detail::low_halves(a, b) >> 4 & 0x08080808u) | (detail::high_halves(a, b) & 0x80808080u);
+}
+
+/// E2M1 codes of eight values, the first in the lowest bits: formats::encode(Elem::e2m1, x), from their magnitudes y
+/// and the top bits of the halves of `sign`.
 LOWP_HD inline std::uint32_t encode8_e2m1(const float (&y)[8], const std::uint32_t (&sign)[4]) {
-  std::uint32_t code[4];
-  for (int i = 0; i < 4; ++i) {
-    // Two significant bits are left: exact in bf16, where one instruction moves the grid of two onto the integers.
-    const std::uint32_t pair = detail::high_halves(float_bits(round_to_step<Elem::e2m1>(y[2 * i])),
-                                                   float_bits(round_to_step<Elem::e2m1>(y[2 * i + 1])));
-    code[i] = detail::min_halves(detail::mul_pairs(pair, 0x00800080u), 0x01C001C0u);  // times 2^-126
-  }
-  return pack_e2m1_pairs(code, sign);
+  std::uint32_t codes = 0;
+  for (int i = 7; i >= 0; --i) codes = codes * 16 + e2m1_above_base(y[i]);
+  return (codes - kCodeBase * 0x11111111u) | e2m1_signs(sign);
 }
 
-/// Magnitude codes in E2M1 of two bf16 at once, limited to the largest: bits 6 to 8 of each half. Exact,
-/// because a bf16's 8 significant bits fit where E2M1's places are rounded away.
-LOWP_HD inline std::uint32_t round_pair_to_e2m1(std::uint32_t pair) {
-  const std::uint32_t exponent = detail::max_halves(pair & 0x7F807F80u, 0x3F803F80u);
-  const std::uint32_t step_up = detail::mul_pairs(exponent, 0x42C042C0u);  // times 1.5 * 2^6
-  const std::uint32_t rounded = detail::sub_pairs(detail::add_pairs(pair & 0x7FFF7FFFu, step_up), step_up);
-  return detail::min_halves(detail::mul_pairs(rounded, 0x00800080u), 0x01C001C0u);  // times 2^-126
-}
-
-/// E2M1 codes of eight bf16 times a power of two, as encode8_nibbles. `multiplier`: bf16, the same in both halves.
+/// E2M1 codes of eight bf16 times a power of two, as encode8_e2m1. `multiplier`: bf16, the same in both halves.
 LOWP_HD inline std::uint32_t encode8_pairs(const std::uint32_t (&word)[4], std::uint32_t multiplier) {
   std::uint32_t code[4];
-  for (int i = 0; i < 4; ++i) code[i] = round_pair_to_e2m1(detail::mul_pairs(word[i], multiplier));
-  return pack_e2m1_pairs(code, word);
+  for (int i = 0; i < 4; ++i) code[i] = e2m1_pair_above_base(detail::mul_pairs(word[i] & 0x7FFF7FFFu, multiplier));
+  const std::uint32_t a = code[1] * 256 + code[0], b = code[3] * 256 + code[2];
+  constexpr std::uint32_t kTwo = kPairBase * 257u;  // of which a and b have, as much above
+  const std::uint32_t codes = detail::high_halves(a, b) * 16 + detail::low_halves(a, b);
+  return (codes - ((kTwo >> 16) * 0x00010001u * 16 + (kTwo & 0xFFFFu) * 0x00010001u)) | e2m1_signs(word);
 }
 
-/// The same for two columns: word r holds row r of both; multiplier: of the columns.
+/// The same for two columns: word r holds row r of both; multiplier: of the columns. `magnitude`: 0x7FFF in the halves
+/// of columns, or 0 for one that is to be read as zeros: a NaN would spoil the other column's codes.
 LOWP_HD inline void encode8_column_pairs(const std::uint32_t (&word)[8], std::uint32_t multiplier,
-                                         std::uint32_t (&out)[2]) {
+                                         std::uint32_t magnitude, std::uint32_t (&out)[2]) {
   std::uint32_t half[2];
   for (int i = 0; i < 2; ++i) {
-    std::uint32_t code[4], sign[4];
-    for (int j = 0; j < 4; ++j) {
-      sign[j] = word[4 * i + j];
-      code[j] = round_pair_to_e2m1(detail::mul_pairs(sign[j], multiplier));
-    }
-    half[i] = code[0] >> 6 | code[1] >> 2 | code[2] << 2 | code[3] << 6 | (sign[0] >> 12 & 0x00080008u) |
-              (sign[1] >> 8 & 0x00800080u) | (sign[2] >> 4 & 0x08000800u) | (sign[3] & 0x80008000u);
+    const std::uint32_t* four = word + 4 * i;
+    std::uint32_t codes = 0;
+    for (int j = 3; j >= 0; --j)
+      codes = codes * 16 + e2m1_pair_above_base(detail::mul_pairs(four[j] & magnitude, multiplier));
+    const std::uint32_t low = (four[0] >> 12 & 0x000F000Fu) | (four[1] >> 8 & 0xFFF0FFF0u),
+                        high = (four[2] >> 4 & 0x0FFF0FFFu) | (four[3] & 0xF000F000u);
+    const std::uint32_t signs = (low & 0x00FF00FFu) | (high & 0xFF00FF00u);
+    half[i] = (codes - kPairBase * 0x1111u) | (signs & 0x88888888u);
   }
   out[0] = detail::low_halves(half[0], half[1]);
   out[1] = detail::high_halves(half[0], half[1]);
@@ -243,23 +297,6 @@ LOWP_HD inline std::uint32_t encode_normal_e4m3(float x) {
 }
 LOWP_HD constexpr float decode_normal_e4m3(std::uint32_t code) { return bits_float((code << 20) + (120u << 23)); }
 
-LOWP_HD inline float fused_multiply_add(float a, float b, float c) {
-#ifdef __CUDA_ARCH__
-  return __fmaf_rn(a, b, c);
-#else
-  return std::fma(a, b, c);
-#endif
-}
-
-/// x within [low, high]; NaN gives low.
-LOWP_HD inline float clamp(float x, float low, float high) {
-#ifdef __CUDA_ARCH__
-  return fminf(fmaxf(x, low), high);
-#else
-  return std::fmin(std::fmax(x, low), high);
-#endif
-}
-
 /// x / divisor for |x| <= 2^10 * divisor, without a division: the quotient by the rounded reciprocal, corrected by its
 /// exact remainder (Markstein), is the nearest f32, as long as no intermediate is subnormal: for divisors of 2^-80 to
 /// 2^100, except for quotients so small that no 8-bit format tells them from zero. Keeps the sign of zero.
@@ -286,6 +323,21 @@ LOWP_HD inline float quotient(float x, const Divisor& d) { return quick_quotient
 LOWP_HD inline float limited_quotient(float x, const Divisor& d) {
   const float most = 1024.0f * d.scale;
   return quick_quotient(clamp(x * d.lift, -most, most), d.scale, d.reciprocal);
+}
+
+/// 1 / scale in two parts, the first of 16 bits: for quotients of bf16, whose products with it are exact.
+struct SplitReciprocal {
+  float high, low;
+};
+LOWP_HD inline SplitReciprocal split_reciprocal(const Divisor& d) {
+  const float high = bits_float(float_bits(d.reciprocal) & 0xFFFFFF00u);
+  return {high, fused_multiply_add(-d.scale, high, 1.0f) * d.reciprocal};
+}
+/// x / scale of a bf16 x and a bf16 scale that was not lifted, to 2^-24 and exact where it is a number of few bits. A
+/// quotient of two numbers of 8 bits is either the middle of two e4m3 or further than 2^-14 from it, so that this
+/// gives the code of the quotient.
+LOWP_HD inline float short_quotient(float x, const SplitReciprocal& r) {
+  return fused_multiply_add(x, r.low, x * r.high);
 }
 
 /// 1 / scale for a normal E4M3 scale: one Newton step is enough for its 4 significant bits.
@@ -316,10 +368,24 @@ LOWP_HD inline Nvfp4Scale quick_nvfp4_scale(float amax, float tensor_scale, floa
   return {code, quick_quotient(reciprocal, scale, reciprocal_of_e4m3(scale))};
 }
 
-/// Rounds to an integer, half to even, within [low, high]: formats::encode of an integer element, as a signed byte.
+/// 1.5 * 2^23: added to a number of less than 2^22, it makes the adder round to an integer, half to even, whose two's
+/// complement is in the low bits.
+inline constexpr float kRoundToInteger = 12582912.0f;
+
+/// Rounds to an integer within [low, high]: formats::encode of an integer element, as a signed byte.
 LOWP_HD inline std::uint32_t encode_integer(float q, float low, float high) {
-  q = clamp(q, low, high);
-  return float_bits(q + 12582912.0f) & 0xFFu;  // 1.5 * 2^23: the adder rounds, the low bits are two's complement
+  return float_bits(clamp(q, low, high) + kRoundToInteger) & 0xFFu;
+}
+
+/// The same of eight integers of 16 bits, each above kRoundToInteger.
+LOWP_HD inline std::uint64_t encode8_integers(const float (&sum)[8], float low, float high) {
+  const std::uint32_t least = detail::low_halves(float_bits(low + kRoundToInteger), float_bits(low + kRoundToInteger)),
+                      most = detail::low_halves(float_bits(high + kRoundToInteger), float_bits(high + kRoundToInteger));
+  std::uint32_t pair[4];
+  for (int i = 0; i < 4; ++i)
+    pair[i] = detail::clamp_halves(detail::low_halves(float_bits(sum[2 * i]), float_bits(sum[2 * i + 1])), least, most);
+  return detail::bytes(pair[0], pair[1], 0x6420) | static_cast<std::uint64_t>(detail::bytes(pair[2], pair[3], 0x6420))
+                                                       << 32;
 }
 
 }  // namespace lowp::kernels::cuda

@@ -39,7 +39,9 @@ void check_encoders() {
     if constexpr (E == Elem::e2m1) {
       std::uint32_t sign[4];
       for (int j = 0; j < 4; ++j) sign[j] = detail::high_halves(float_bits(y[2 * j]), float_bits(y[2 * j + 1]));
-      nibbles = encode8_e2m1(y, sign);
+      float magnitude[8];
+      for (int j = 0; j < 8; ++j) magnitude[j] = std::fabs(y[j]);
+      nibbles = encode8_e2m1(magnitude, sign);
     }
     for (int j = 0; j < 8; ++j) {
       const std::uint32_t expected = formats::encode(E, y[j]);
@@ -69,7 +71,7 @@ TEST(FastCodec, PairsEncodeLikeFormats) {
       for (int i = 0; i < 8; ++i) word[i] = value[2 * i] | value[2 * i + 1] << 16;
       const std::uint32_t rows[2] = {encode8_pairs({word[0], word[1], word[2], word[3]}, pair),
                                      encode8_pairs({word[4], word[5], word[6], word[7]}, pair)};
-      encode8_column_pairs(word, pair, columns);
+      encode8_column_pairs(word, pair, 0x7FFF7FFFu, columns);
       for (int i = 0; i < 16; ++i) {
         const std::uint32_t expected = formats::encode(Elem::e2m1, bits_float(value[i] << 16) * multiplier);
         ASSERT_EQ((rows[i / 8] >> (i % 8 * 4)) & 0xF, expected) << bits_float(value[i] << 16) << " * " << multiplier;
@@ -138,6 +140,37 @@ TEST(FastCodec, QuotientEncodesLikeADivision) {
   }
   for (const float x : {0x1p-149f, -0x1p-133f, 0x1p-126f, 0.0f, -0.0f}) check(x, 0, false);
   check(3.0f, 0, true);
+}
+
+// Quotients of the largest magnitudes that have a bf16's 8 bits, ties and their neighbours among them.
+TEST(FastCodec, ShortQuotientEncodesLikeADivision) {
+  for (std::uint32_t s = 128; s < 256; ++s)
+    for (std::uint32_t a = 128; a < 256; ++a)
+      for (const int power : {-9, -8, -7, -3, 0, 1, 5, 7, 8}) {
+        const float scale = static_cast<float>(s) * 0x1p-20f, x = std::ldexp(static_cast<float>(a), power) * 0x1p-20f;
+        const SplitReciprocal r = split_reciprocal(make_divisor(scale));
+        for (const float value : {x, -x}) {
+          const float quick = short_quotient(value, r), slow = value / scale;
+          ASSERT_EQ(formats::encode(Elem::e4m3, quick), formats::encode(Elem::e4m3, slow)) << value << " / " << scale;
+          ASSERT_EQ(formats::round_to(Elem::bf16, quick), formats::round_to(Elem::bf16, slow))
+              << value << " / " << scale;
+        }
+      }
+}
+
+TEST(FastCodec, IntegersOfEightEncodeLikeFormats) {
+  for (const Elem e : {Elem::int4, Elem::int8, Elem::uint4, Elem::uint8}) {
+    const float low = formats::min_value(e), high = formats::max_value(e);
+    for (float q = -600; q < 600; q += 0.25f) {
+      float sum[8];
+      for (int i = 0; i < 8; ++i) sum[i] = q + 0.03125f * static_cast<float>(i) + kRoundToInteger;
+      const std::uint64_t codes = encode8_integers(sum, low, high);
+      for (int i = 0; i < 8; ++i)
+        ASSERT_EQ((codes >> 8 * i) & formats::info(e).code_mask(),
+                  formats::encode(e, q + 0.03125f * static_cast<float>(i)))
+            << formats::name(e) << " " << q << " " << i;
+    }
+  }
 }
 
 TEST(FastCodec, Nvfp4ScalesLikeFormats) {

@@ -37,12 +37,26 @@ __device__ __forceinline__ Chunk<In> multiply(const Chunk<In>& a, const Chunk<In
   return out;
 }
 
+/// One of eight values replaced by silu's definition, rounded to the input's dtype. `at` need not be a constant.
+template <Elem In>
+__device__ __forceinline__ void define_silu(const float (&x)[8], int at, Chunk<In>& out) {
+  float one = x[0];
+#pragma unroll
+  for (int i = 1; i < 8; ++i) one = i == at ? x[i] : one;
+  one = silu(one);
+  const std::uint32_t both = pack_pair<In>(one, one), mask = 0xFFFFu << 16 * (at % 2);
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+    if (i == at / 2) out.word[i] = (out.word[i] & ~mask) | (both & mask);
+}
+
 /// silu of eight values, rounded to the input's dtype: the bits of kernels::silu.
 ///
-/// 16-bit results are decided by the hardware's approximations where the whole interval of their error rounds to one
-/// number; the few others are computed by the definition, one value at a time. The error, relative to the result, is
-/// that of the exponential's argument (half a unit in its last place: more for larger arguments), 2 units in the last
-/// place of ex2, 1 of rcp, and up to 3 of the definition itself.
+/// The hardware's exponential and reciprocal are right in all but the last places of f32. For bf16 that is enough: no
+/// bf16 has a silu so near the middle of two that it comes out wrong (a test compares all of them on the device). For
+/// f16 what lies within the error of such a middle takes the definition. The error, relative to the result, is that of
+/// the exponential's argument (half a unit in its last place: more for larger arguments), 2 units in the last place of
+/// ex2, 1 of rcp, and up to 3 of the definition itself. Below -80 the exponential overflows.
 template <Elem In>
 __device__ __forceinline__ Chunk<In> silu8(const Chunk<In>& chunk) {
   float x[8];
@@ -53,38 +67,24 @@ __device__ __forceinline__ Chunk<In> silu8(const Chunk<In>& chunk) {
     for (int i = 0; i < 8; ++i) out.word[i] = float_bits(silu(x[i]));
   } else {
     const float least = chunk.range().stats().min;
-    const float margin = least > -8 ? 0x1p-19f : 0x1p-17f, below = 1 - margin, above = 1 + margin;
-    Chunk<In> upper;
-    std::uint32_t differ = 0;
+    std::uint32_t doubtful = least > -80 ? 0 : 0xFFu;
+    float y[8];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      float y[2];
+    for (int i = 0; i < 8; ++i) y[i] = x[i] * ptx::rcp_approx(1.0f + ptx::ex2_approx(x[i] * -1.44269504088896341f));
+    if constexpr (In == Elem::bf16) {
+      out = to_chunk<In>(y);
+    } else {
+      const float margin = least > -8 ? 0x1p-19f : 0x1p-17f;
 #pragma unroll
-      for (int j = 0; j < 2; ++j)
-        y[j] = x[2 * i + j] * ptx::rcp_approx(1.0f + ptx::ex2_approx(x[2 * i + j] * -1.44269504088896341f));
-      out.word[i] = pack_pair<In>(y[0] * below, y[1] * below);
-      upper.word[i] = pack_pair<In>(y[0] * above, y[1] * above);
-      differ |= out.word[i] ^ upper.word[i];
-    }
-    const bool overflows = !(least > -80);  // of the exponential
-    if (differ != 0 || overflows) {
-      std::uint32_t doubtful = 0;
-#pragma unroll
-      for (int i = 0; i < 8; ++i)
-        if (overflows || (out.word[i / 2] ^ upper.word[i / 2]) & 0xFFFFu << 16 * (i % 2)) doubtful |= 1u << i;
-#pragma unroll 1
-      for (; doubtful; doubtful &= doubtful - 1) {
-        const int at = __ffs(static_cast<int>(doubtful)) - 1;
-        float one = x[0];
-#pragma unroll
-        for (int i = 1; i < 8; ++i) one = i == at ? x[i] : one;
-        one = silu(one);
-        const std::uint32_t both = pack_pair<In>(one, one), mask = 0xFFFFu << 16 * (at % 2);
-#pragma unroll
-        for (int i = 0; i < 4; ++i)
-          if (i == at / 2) out.word[i] = (out.word[i] & ~mask) | (both & mask);
+      for (int i = 0; i < 4; ++i) {
+        const float a = y[2 * i], b = y[2 * i + 1];
+        out.word[i] = pack_pair<In>(a * (1 - margin), b * (1 - margin));
+        const std::uint32_t differ = out.word[i] ^ pack_pair<In>(a * (1 + margin), b * (1 + margin));
+        doubtful |= (differ & 0xFFFFu ? 1u : 0u) << 2 * i | (differ >> 16 ? 2u : 0u) << 2 * i;
       }
     }
+#pragma unroll 1
+    for (; doubtful; doubtful &= doubtful - 1) define_silu(x, __ffs(static_cast<int>(doubtful)) - 1, out);
   }
   return out;
 }

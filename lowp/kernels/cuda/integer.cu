@@ -32,6 +32,8 @@ bool launch_rule(const RowsArgs& args, int experts, StreamHandle stream) {
       return format.scale_in_input_dtype && launch<IntegerCodec<Rule::tinygemm, true, In>>(args, experts, stream);
     case Rule::sym8:
       return !format.scale_in_input_dtype && launch<IntegerCodec<Rule::sym8, false, In>>(args, experts, stream);
+    case Rule::absmax:
+      return !format.scale_in_input_dtype && launch<IntegerCodec<Rule::absmax, false, In>>(args, experts, stream);
     default:
       return false;
   }

@@ -5,6 +5,20 @@
 #include "lowp/kernels/cuda/launch.h"
 
 namespace lowp::kernels::cuda {
+namespace {
+
+// As many blocks as the device holds at once. (Without a device there are none, and the launch is an error.)
+template <class Kernel>
+void launch_resident(const Kernel& kernel, const RowsArgs& args, int threads, StreamHandle stream) {
+  int device = 0, each = 0;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, threads, 0) != cudaSuccess)
+    each = 0;
+  const int resident = each * devices()[static_cast<std::size_t>(device)].multiprocessors;
+  kernel<<<std::min(args.rows, static_cast<std::uint32_t>(resident)), threads, 0, stream>>>(args);
+}
+
+}  // namespace
 
 bool launch_norm(const RowsArgs& args, Elem input, StreamHandle stream) {
   const std::int64_t k = std::int64_t{args.row_chunks} * 8;
@@ -14,12 +28,12 @@ bool launch_norm(const RowsArgs& args, Elem input, StreamHandle stream) {
       using Codec = decltype(codec);
       const int lanes = norm_lanes(k);
       if (k <= 8192) {
-        cast_norm<Codec, 4, whole_row()><<<args.rows, lanes, 0, stream>>>(args);
+        launch_resident(&cast_norm<Codec, 4, whole_row()>, args, lanes, stream);
         return true;
       }
       if constexpr (in() != Elem::f32) {
         if (k > kMostNorm) return false;
-        cast_norm<Codec, 8, whole_row()><<<args.rows, lanes, 0, stream>>>(args);
+        launch_resident(&cast_norm<Codec, 8, whole_row()>, args, lanes, stream);
         return true;
       } else {
         return false;  // eight chunks of f32 do not fit the registers

@@ -50,6 +50,18 @@ __device__ __forceinline__ std::uint32_t sub_bf16x2(std::uint32_t a, std::uint32
   return out;
 }
 
+/// Lanewise a * b + c of two bf16, rounded once; the second gives zero for what is negative.
+__device__ __forceinline__ std::uint32_t fma_bf16x2(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+  std::uint32_t out;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(out) : "r"(a), "r"(b), "r"(c));
+  return out;
+}
+__device__ __forceinline__ std::uint32_t fma_relu_bf16x2(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+  std::uint32_t out;
+  asm("fma.rn.relu.bf16x2 %0, %1, %2, %3;" : "=r"(out) : "r"(a), "r"(b), "r"(c));
+  return out;
+}
+
 /// Lanewise products of two f16, rounded to nearest; subnormals are kept.
 __device__ __forceinline__ std::uint32_t mul_f16x2(std::uint32_t a, std::uint32_t b) {
   std::uint32_t out;
@@ -115,6 +127,14 @@ __device__ __forceinline__ std::uint32_t cvt_f16x2_e5m2x2(std::uint16_t codes) {
   return out;
 }
 
+/// Stores two bytes of device memory on a condition: as an instruction's own, where a branch or the copying of an
+/// address would cost more than the store.
+__device__ __forceinline__ void store_if(bool condition, void* to, std::uint16_t value) {
+  asm volatile("{.reg .pred p; setp.ne.u32 p, %0, 0; @p st.global.u16 [%1], %2;}" ::"r"(static_cast<int>(condition)),
+               "l"(to), "h"(value)
+               : "memory");
+}
+
 /// A word of device memory, read before everything that follows.
 __device__ __forceinline__ std::uint32_t load_acquire(const std::uint32_t* from) {
   std::uint32_t out;
@@ -122,15 +142,16 @@ __device__ __forceinline__ std::uint32_t load_acquire(const std::uint32_t* from)
   return out;
 }
 
-/// 2^x and 1 / x by table and interpolation, to about 2 and 1 units in the last place.
+/// 2^x and 1 / x by table and interpolation, to about 2 and 1 units in the last place. Subnormal operands and results
+/// are zero: to keep them costs four more instructions.
 __device__ __forceinline__ float ex2_approx(float x) {
   float out;
-  asm("ex2.approx.f32 %0, %1;" : "=f"(out) : "f"(x));
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));
   return out;
 }
 __device__ __forceinline__ float rcp_approx(float x) {
   float out;
-  asm("rcp.approx.f32 %0, %1;" : "=f"(out) : "f"(x));
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));
   return out;
 }
 
