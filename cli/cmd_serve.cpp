@@ -32,7 +32,8 @@ struct ServeOptions {
   std::string api_key_file, metrics_compat, chat_template;
   std::vector<std::string> allowed_hosts, allowed_origins;
   std::int64_t context = 0, sequences = 64, max_queue = 256;
-  std::optional<std::int64_t> step_tokens, prompt_tokens;
+  std::optional<std::int64_t> step_tokens;
+  std::int64_t prompt_tokens = std::numeric_limits<std::int64_t>::max();
   std::uint64_t kv_memory = 0;
   double memory_share = 0.8;
   bool no_prefix_cache = false;
@@ -56,12 +57,6 @@ std::vector<std::string> read_api_keys(const ServeOptions& options) {
     if (keys.empty()) fail(ErrorCode::bad_input, "{}: no key in it", options.api_key_file);
   }
   return keys;
-}
-
-// Of a step in which others generate. A CPU is slow at prompts: 512 tokens beside answers would hold these up for the
-// time of five of their own steps or more. A GPU takes whole steps of them.
-std::int64_t prompt_tokens(const ops::Device& device) {
-  return device.is_cuda() ? std::numeric_limits<std::int64_t>::max() : 128;
 }
 
 // What is there once the model is loaded.
@@ -99,7 +94,7 @@ class Loaded {
         engine_,
         engine::Budget{.tokens = options.step_tokens.value_or(step_tokens(model_.options().device)),
                        .sequences = options.sequences,
-                       .prompt_tokens = options.prompt_tokens.value_or(prompt_tokens(model_.options().device))},
+                       .prompt_tokens = options.prompt_tokens},
         static_cast<std::size_t>(options.max_queue),
         [&api](std::vector<engine::Event> events, server::Clock::time_point step) {
           api.deliver(std::move(events), step);
@@ -268,7 +263,8 @@ void add_serve(CLI::App& app) {
   add_step_tokens(*schedule, options->step_tokens);
   schedule
       ->add_option("--max-num-prompt-tokens", options->prompt_tokens,
-                   "of these, prompts' in a step in which others generate; 128, or on a GPU all, if not given")
+                   "of these, prompts' in a step in which others generate; all, if not given. Fewer make answers come "
+                   "more evenly beside prompts, and all of it later")
       ->check(kAtLeastOne);
   schedule->add_option("--max-queue", options->max_queue, "sequences that wait; more are refused with 429")
       ->check(kAtLeastOne)

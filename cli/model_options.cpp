@@ -97,11 +97,11 @@ models::LoadOptions load_options(const ModelOptions& options) {
 void add_step_tokens(CLI::App& command, std::optional<std::int64_t>& tokens) {
   command
       .add_option("--max-num-batched-tokens", tokens,
-                  "tokens of a step; prompts are cut there; 512, or on a GPU 4096, if not given")
+                  "tokens of a step; prompts are cut there; 2048, or on a GPU 4096, if not given")
       ->check(kAtLeastOne);
 }
 
-std::int64_t step_tokens(const ops::Device& device) { return device.is_cuda() ? 4096 : 512; }
+std::int64_t step_tokens(const ops::Device& device) { return device.is_cuda() ? 4096 : 2048; }
 
 void check_cpu(const std::string& device) {
   if (device != "cpu" && device != "auto") fail(ErrorCode::unsupported, "--device {}: only the cpu does this", device);
