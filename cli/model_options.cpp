@@ -86,7 +86,7 @@ models::LoadOptions load_options(const ModelOptions& options) {
   if (options.compute == "f32") load.compute = formats::Elem::f32;
   if (options.kv_cache != "auto")
     load.kv_cache = formats::find_element(options.kv_cache == "fp8" ? "e4m3" : options.kv_cache);
-  if (options.recipe != "bf16") load.recipe = formats::recipe(options.recipe);
+  load.recipe = formats::recipe(options.recipe);
   if (options.head == "same")
     load.head_as_others = true;
   else if (options.head != "bf16")

@@ -320,10 +320,10 @@ void CudaRunner::attention(const CudaLayer& layer, std::int64_t index, const Cud
       .rows = step.prompt_rows,
       .workspace = w.attention};
   if (step.prompts) {
-    task.e4m3 = ops::is_fp8(attention_);
-    task.hadamard = ops::rotates_values(attention_);
-    cuda::attend_prefill(task, stream());
-    task.e4m3 = task.hadamard = false;
+    cuda::AttentionTask prompts = task;
+    prompts.e4m3 = ops::is_fp8(attention_);
+    prompts.hadamard = ops::rotates_values(attention_);
+    cuda::attend_prefill(prompts, stream());
   }
   if (step.sequences > step.prompts) {
     task.row_begin += step.prompts;

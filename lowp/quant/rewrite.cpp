@@ -1,10 +1,9 @@
 #include "lowp/quant/rewrite.h"
 
-#include <cmath>
-
 #include "lowp/base/error.h"
 #include "lowp/base/threads.h"
 #include "lowp/checkpoint/model_writer.h"
+#include "lowp/kernels/head_hadamard.h"
 
 namespace lowp::quant {
 namespace {
@@ -86,18 +85,10 @@ void rotate(std::span<float> x, int block) {
   const auto size = static_cast<std::size_t>(block);
   LOWP_CHECK(block > 0 && (size & (size - 1)) == 0 && x.size() % size == 0, "rotating {} values in blocks of {}",
              x.size(), block);
-  const float norm = 1.0f / std::sqrt(static_cast<float>(block));
   for (std::size_t at = 0; at < x.size(); at += size) {
     float* v = x.data() + at;
     for (std::size_t i = 0; i < size; ++i) v[i] = negative(i) ? -v[i] : v[i];
-    for (std::size_t half = 1; half < size; half *= 2)
-      for (std::size_t i = 0; i < size; i += 2 * half)
-        for (std::size_t j = i; j < i + half; ++j) {
-          const float a = v[j], b = v[j + half];
-          v[j] = a + b;
-          v[j + half] = a - b;
-        }
-    for (std::size_t i = 0; i < size; ++i) v[i] *= norm;
+    kernels::hadamard_head(v, block);
   }
 }
 

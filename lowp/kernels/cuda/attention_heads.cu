@@ -17,7 +17,7 @@ struct Parts {
   std::int32_t *row_begin = nullptr, *past = nullptr;    // [batch + 1], [batch]
   std::uint32_t *query_amax = nullptr, *amax = nullptr;  // [batch, kv_heads]
   float* descale = nullptr;                              // [batch, kv_heads]
-  void* q = nullptr;                                     // bf16 [batch, seq, heads, dim]
+  std::uint16_t* q = nullptr;                            // bf16 [batch, seq, heads, dim]
   std::int64_t bytes = 0;
 
   Parts(const HeadsAttentionTask& task, void* base)
@@ -36,9 +36,7 @@ struct Parts {
     take(query_amax, scales);
     take(amax, scales);
     take(descale, scales);
-    auto* rotated = static_cast<unsigned char*>(nullptr);
-    take(rotated, task.batch * task.seq * task.heads * task.dim * 2);
-    q = rotated;
+    take(q, task.batch * task.seq * task.heads * task.dim * 2);
   }
 };
 

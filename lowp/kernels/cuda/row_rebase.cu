@@ -40,13 +40,6 @@ __device__ __forceinline__ float on_grid(float x) {
   return copysignf(fminf(round_to_step<E>(x), formats::max_value(E)), x);
 }
 
-__device__ __forceinline__ std::uint64_t e4m3_of(const float (&v)[8]) {
-  std::uint32_t pair[4];
-#pragma unroll
-  for (int i = 0; i < 4; ++i) pair[i] = ptx::cvt_e4m3x2(v[2 * i], v[2 * i + 1]);
-  return (pair[0] | pair[1] << 16) | static_cast<std::uint64_t>(pair[2] | pair[3] << 16) << 32;
-}
-
 /// The power of two that takes a format's largest value to at most 448, as high as there is one.
 template <Elem E>
 inline constexpr int kUp = E == Elem::e4m3   ? 0
@@ -80,7 +73,7 @@ __device__ __forceinline__ std::uint64_t rebased(const Bf16x8& chunk, float mult
     const float by = bits_float(static_cast<std::uint32_t>(max(127 + kUp<E> - down, 0)) << 23);
 #pragma unroll
     for (float& x : v) x = on_grid<E>(x * multiplier) * by;
-    return e4m3_of(v);
+    return encode8_bytes<Elem::e4m3>(v);
   }
 }
 
@@ -147,7 +140,7 @@ __global__ void __launch_bounds__(kMost) round_rows(const __grid_constant__ Args
     row[i].values(v);
 #pragma unroll
     for (float& x : v) x = x == 0 ? 0.0f : on_grid<Elem::e2m1>(x * scale.multiplier) * by;
-    codes[at] = e4m3_of(v);
+    codes[at] = encode8_bytes<Elem::e4m3>(v);
   }
 }
 
